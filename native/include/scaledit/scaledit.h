@@ -1,0 +1,180 @@
+// Scale-DiT's native core: token geometry and window attention.
+//
+// The C ABI: the only header that Java, C and the tests see. Every call that can fail returns a status; the sentence
+// that explains a failure is scaledit_last_error() of the same thread. No exception crosses this boundary, nothing is
+// global, and a geometry may be used by any number of threads at once.
+//
+// The sequence is [text ; image ; guidance], as in the paper (arXiv 2510.16325): T text tokens, N = W*H image tokens,
+// n = w*h tokens of the low-resolution guidance image. "Image" is the paper's X, "guidance" its X_lr.
+// In memory image and guidance tokens lie in Hilbert order (scaledit_geometry_order), each on its own grid.
+#ifndef SCALEDIT_SCALEDIT_H
+#define SCALEDIT_SCALEDIT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define SCALEDIT_API __declspec(dllexport)
+#else
+#define SCALEDIT_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum scaledit_status {
+    SCALEDIT_OK = 0,
+    SCALEDIT_INVALID_ARGUMENT = 1,  // the message names the argument, what was given and what was expected
+    SCALEDIT_OUT_OF_MEMORY = 2,
+    SCALEDIT_UNSUPPORTED = 3,  // valid, but not on this machine or in this build
+    SCALEDIT_INTERNAL_ERROR = 4
+} scaledit_status;
+
+// "1.2.3".
+SCALEDIT_API const char* scaledit_version(void);
+
+// The sentence that explains the last call of this thread that failed; empty if none has. Valid until the next failure
+// of this thread.
+SCALEDIT_API const char* scaledit_last_error(void);
+
+// ---------------------------------------------------------------------------------------------------------------
+// Geometry: who attends to whom, and in which order tokens lie in memory.
+
+typedef enum scaledit_guidance_attention {
+    SCALEDIT_GUIDANCE_GLOBAL = 0,  // every guidance token attends to all guidance tokens
+    SCALEDIT_GUIDANCE_LOCAL = 1    // ... to the guidance cells within one cell of its own
+} scaledit_guidance_attention;
+
+typedef struct scaledit_geometry_options {
+    int64_t text_tokens;         // T, 0 .. 65,536
+    int64_t image_width;         // W, in tokens (16 pixels each), 1 .. 4096
+    int64_t image_height;        // H, likewise
+    int32_t ratio;               // rho: 1, 2, 4 or 8; 0 for a sequence without guidance tokens
+    int32_t window;              // tokens along a window's side: 16, 32 or 64
+    int32_t reach;               // cells around the own one that a token sees, >= 0; as large as the grid: all of them
+    int32_t guidance_margin;     // guidance tokens around the guidance region, >= 0
+    int32_t guidance_attention;  // a scaledit_guidance_attention
+} scaledit_geometry_options;
+
+// ratio 4, window 16, reach 1, margin 3, global; sizes are left 0.
+SCALEDIT_API scaledit_status scaledit_geometry_defaults(scaledit_geometry_options* options);
+
+typedef struct scaledit_geometry scaledit_geometry;
+
+typedef struct scaledit_geometry_info {
+    int64_t text_tokens;
+    int64_t image_tokens;
+    int64_t guidance_tokens;
+    int64_t guidance_width;   // w = ceil(W / rho)
+    int64_t guidance_height;  // h
+    int64_t tokens;           // of the whole sequence
+    int64_t tiles;
+    int64_t ranges;
+    int64_t pairs;  // (query, key) pairs that the mask allows, per head
+} scaledit_geometry_info;
+
+typedef enum scaledit_stream { SCALEDIT_TEXT = 0, SCALEDIT_IMAGE = 1, SCALEDIT_GUIDANCE = 2 } scaledit_stream;
+
+// Consecutive tokens of the sequence that share a mask row: one cell of image or guidance (8x8 tokens, fewer at the
+// right and bottom border), or up to 64 text tokens. Tiles are numbered in the order in which they lie in memory and
+// cover the sequence without gap.
+typedef struct scaledit_tile {
+    int64_t first;   // position of its first token in the sequence
+    int32_t tokens;  // 1 .. 64 real tokens
+    int32_t stream;  // a scaledit_stream
+    int32_t row;     // of the cell in its grid of cells; for text the number of the tile
+    int32_t column;  // 0 for text
+} scaledit_tile;
+
+// Consecutive tiles that a query tile attends to.
+typedef struct scaledit_tile_range {
+    int32_t first;
+    int32_t count;
+} scaledit_tile_range;
+
+// Builds a geometry; the caller destroys it. On failure *geometry is null.
+SCALEDIT_API scaledit_status scaledit_geometry_create(const scaledit_geometry_options* options,
+                                                      scaledit_geometry** geometry);
+SCALEDIT_API void scaledit_geometry_destroy(scaledit_geometry* geometry);  // null is allowed
+SCALEDIT_API scaledit_status scaledit_geometry_describe(const scaledit_geometry* geometry,
+                                                        scaledit_geometry_info* info);
+
+// order[p] = index in raster order of the token at position p of the sequence (text first, then image row by row, then
+// guidance row by row). `count` is the length of the array given and must be info.tokens.
+SCALEDIT_API scaledit_status scaledit_geometry_order(const scaledit_geometry* geometry, int64_t* order, int64_t count);
+
+// tiles[info.tiles].
+SCALEDIT_API scaledit_status scaledit_geometry_tiles(const scaledit_geometry* geometry, scaledit_tile* tiles,
+                                                     int64_t count);
+
+// Query tile t attends to the tiles in ranges[offsets[t]] ... ranges[offsets[t + 1] - 1]; ranges of a tile ascend and
+// do not touch. offsets[info.tiles + 1], ranges[info.ranges].
+SCALEDIT_API scaledit_status scaledit_geometry_ranges(const scaledit_geometry* geometry, int64_t* offsets,
+                                                      int64_t offset_count, scaledit_tile_range* ranges,
+                                                      int64_t range_count);
+
+// Query tiles, the one with most keys first; equal ones in the order of memory. schedule[info.tiles].
+SCALEDIT_API scaledit_status scaledit_geometry_schedule(const scaledit_geometry* geometry, int32_t* schedule,
+                                                        int64_t count);
+
+// ---------------------------------------------------------------------------------------------------------------
+// Attention over a geometry's tile lists.
+
+typedef enum scaledit_dtype { SCALEDIT_FLOAT32 = 0, SCALEDIT_BFLOAT16 = 1 } scaledit_dtype;
+
+typedef enum scaledit_arithmetic {
+    SCALEDIT_ARITHMETIC_FLOAT32 = 0,  // exact to float32 rounding
+    SCALEDIT_ARITHMETIC_INT8 = 1      // Q and K in INT8, K smoothed by its mean; softmax in float32
+} scaledit_arithmetic;
+
+typedef enum scaledit_instruction_set {
+    SCALEDIT_INSTRUCTION_SET_BEST = 0,  // the best that this processor has
+    SCALEDIT_INSTRUCTION_SET_PORTABLE = 1,
+    SCALEDIT_INSTRUCTION_SET_AVX2 = 2,
+    SCALEDIT_INSTRUCTION_SET_AVX512_VNNI = 3
+} scaledit_instruction_set;
+
+// A [tokens, heads, head_dim] tensor in the order of the geometry's sequence. Strides count elements; head_dim is
+// contiguous. Query, key, value and output have the same dtype.
+typedef struct scaledit_tensor {
+    void* data;
+    int64_t token_stride;
+    int64_t head_stride;
+    int32_t dtype;  // a scaledit_dtype
+} scaledit_tensor;
+
+typedef struct scaledit_attention_arguments {
+    const scaledit_geometry* geometry;
+    int32_t heads;
+    int32_t head_dim;         // 64 or 128
+    float scale;              // of Q K^T before the softmax, usually 1 / sqrt(head_dim)
+    int32_t arithmetic;       // a scaledit_arithmetic
+    int32_t instruction_set;  // a scaledit_instruction_set
+    int32_t threads;          // 0: one for each processor. The result does not depend on it.
+    scaledit_tensor query;    // normed and rotated
+    scaledit_tensor key;
+    scaledit_tensor value;
+    scaledit_tensor output;  // overlaps nothing else
+    float* log_sum_exp;      // [heads, tokens], natural logarithm of the softmax denominator; null if not wanted
+    void* workspace;         // scaledit_attention_workspace() bytes, 64-byte aligned
+    size_t workspace_bytes;
+} scaledit_attention_arguments;
+
+// Bytes of workspace that scaledit_attention() needs for these arguments; their pointers are not looked at.
+SCALEDIT_API scaledit_status scaledit_attention_workspace(const scaledit_attention_arguments* arguments, size_t* bytes);
+
+// output = softmax(scale * query key^T + mask) value, for every token and head. Skips every tile that is not listed.
+SCALEDIT_API scaledit_status scaledit_attention(const scaledit_attention_arguments* arguments);
+
+// SCALEDIT_OK if this processor and build have the instruction set, SCALEDIT_UNSUPPORTED with a message if not.
+SCALEDIT_API scaledit_status scaledit_instruction_set_supported(int32_t instruction_set);
+
+// What SCALEDIT_INSTRUCTION_SET_BEST stands for on this processor.
+SCALEDIT_API int32_t scaledit_instruction_set_best(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // SCALEDIT_SCALEDIT_H

@@ -1,0 +1,47 @@
+// Turns the core's exceptions into the C ABI's statuses and messages.
+#pragma once
+
+#include <cstdint>
+#include <exception>
+#include <new>
+#include <string>
+#include <string_view>
+
+#include "error.h"
+#include "scaledit/scaledit.h"
+
+namespace scaledit::abi {
+
+// Remembers the message for scaledit_last_error() and hands back the status. Never throws.
+scaledit_status fail(scaledit_status status, std::string_view message) noexcept;
+
+// Runs the body of a C function. No exception leaves it.
+template <typename Body>
+scaledit_status guard(Body&& body) noexcept {
+    try {
+        body();
+        return SCALEDIT_OK;
+    } catch (const Error& error) {
+        return fail(error.status(), error.what());
+    } catch (const std::bad_alloc&) {
+        return fail(SCALEDIT_OUT_OF_MEMORY, "out of memory");
+    } catch (const std::exception& error) {
+        return fail(SCALEDIT_INTERNAL_ERROR, error.what());
+    } catch (...) {
+        return fail(SCALEDIT_INTERNAL_ERROR, "unknown exception");
+    }
+}
+
+// Refuses a null pointer with the sentence "options is null, expected scaledit_geometry_options".
+inline void expect_pointer(const void* pointer, std::string_view argument, std::string_view expected) {
+    if (pointer == nullptr) {
+        fail_invalid(std::string(argument) + " is null, expected " + std::string(expected));
+    }
+}
+
+// Refuses an array whose length is not the one that `unit` has.
+inline void expect_count(std::int64_t given, std::string_view argument, std::int64_t count, std::string_view unit) {
+    expect(given == count, argument, given, to_text(count) + ", one for each " + std::string(unit));
+}
+
+}  // namespace scaledit::abi
