@@ -1,0 +1,30 @@
+package org.scaledit.bindings.presets;
+
+import org.bytedeco.javacpp.annotation.Platform;
+import org.bytedeco.javacpp.annotation.Properties;
+import org.bytedeco.javacpp.tools.Info;
+import org.bytedeco.javacpp.tools.InfoMap;
+import org.bytedeco.javacpp.tools.InfoMapper;
+
+/** Tells JavaCPP how the C ABI in {@code scaledit/scaledit.h} reads in Java. */
+@Properties(
+        value = @Platform(include = "scaledit/scaledit.h", link = "scaledit"),
+        target = "org.scaledit.bindings",
+        global = "org.scaledit.bindings.ScaleDitCore")
+public class ScaleDitCore implements InfoMapper {
+    @Override
+    public void map(InfoMap infoMap) {
+        infoMap.put(new Info("SCALEDIT_API", "SCALEDIT_SCALEDIT_H").cppTypes().annotations());
+        java(infoMap, "scaledit_geometry", "GeometryHandle");
+        java(infoMap, "scaledit_geometry_options", "GeometryOptions");
+        java(infoMap, "scaledit_geometry_info", "GeometryInfo");
+        java(infoMap, "scaledit_tile", "Tile");
+        java(infoMap, "scaledit_tile_range", "TileRange");
+        java(infoMap, "scaledit_tensor", "TensorView");
+        java(infoMap, "scaledit_attention_arguments", "AttentionArguments");
+    }
+
+    private static void java(InfoMap infoMap, String cName, String javaName) {
+        infoMap.put(new Info(cName).pointerTypes(javaName));
+    }
+}
