@@ -136,7 +136,8 @@ typedef enum scaledit_instruction_set {
 } scaledit_instruction_set;
 
 // A [tokens, heads, head_dim] tensor in the order of the geometry's sequence. Strides count elements; head_dim is
-// contiguous. Query, key, value and output have the same dtype.
+// contiguous. Strides are at least 1 and keep rows apart: heads of a token side by side, or tokens of a head. Query,
+// key, value and output have the same dtype.
 typedef struct scaledit_tensor {
     void* data;
     int64_t token_stride;
@@ -146,22 +147,23 @@ typedef struct scaledit_tensor {
 
 typedef struct scaledit_attention_arguments {
     const scaledit_geometry* geometry;
-    int32_t heads;
+    int32_t heads;            // 1 .. 4096
     int32_t head_dim;         // 64 or 128
-    float scale;              // of Q K^T before the softmax, usually 1 / sqrt(head_dim)
+    float scale;              // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim)
     int32_t arithmetic;       // a scaledit_arithmetic
     int32_t instruction_set;  // a scaledit_instruction_set
-    int32_t threads;          // 0: one for each processor. The result does not depend on it.
+    int32_t threads;          // 1 .. 1024; 0: one for each processor. The result does not depend on it.
     scaledit_tensor query;    // normed and rotated
     scaledit_tensor key;
     scaledit_tensor value;
-    scaledit_tensor output;  // overlaps nothing else
-    float* log_sum_exp;      // [heads, tokens], natural logarithm of the softmax denominator; null if not wanted
+    scaledit_tensor output;  // written; may lie between the rows of the others, never on them
+    float* log_sum_exp;      // [heads, tokens], ln of the sum of exp(scale * q . k) over the keys; or null
     void* workspace;         // scaledit_attention_workspace() bytes, 64-byte aligned
     size_t workspace_bytes;
 } scaledit_attention_arguments;
 
-// Bytes of workspace that scaledit_attention() needs for these arguments; their pointers are not looked at.
+// Bytes of workspace that scaledit_attention() needs for these arguments; apart from the geometry their pointers are
+// not looked at.
 SCALEDIT_API scaledit_status scaledit_attention_workspace(const scaledit_attention_arguments* arguments, size_t* bytes);
 
 // output = softmax(scale * query key^T + mask) value, for every token and head. Skips every tile that is not listed.

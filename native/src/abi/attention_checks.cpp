@@ -1,0 +1,206 @@
+#include "abi/attention_checks.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "abi/guard.h"
+#include "abi/handle.h"
+#include "error.h"
+
+namespace scaledit::abi {
+namespace {
+
+constexpr std::int32_t kMaxHeads = 4096;
+constexpr std::int32_t kMaxThreads = 1024;
+constexpr std::size_t kWorkspaceAlignment = 64;
+// Strides times sizes stay below this many elements, so that no sum or product of them overflows, in bytes neither.
+constexpr std::int64_t kMaxElements = std::int64_t{1} << 59;
+
+struct NamedTensor {
+    std::string name;
+    const scaledit_tensor& tensor;
+};
+
+std::array<NamedTensor, 4> tensors(const scaledit_attention_arguments& a) {
+    return {{{"query", a.query}, {"key", a.key}, {"value", a.value}, {"output", a.output}}};
+}
+
+std::int64_t element_bytes(const scaledit_tensor& tensor) { return tensor.dtype == SCALEDIT_FLOAT32 ? 4 : 2; }
+
+// The sizes that all four tensors share.
+struct Shape {
+    std::int64_t tokens;
+    std::int64_t heads;
+    std::int64_t head_dim;
+
+    // Elements from the first to one past the last.
+    [[nodiscard]] std::int64_t extent(const scaledit_tensor& t) const {
+        return (tokens - 1) * t.token_stride + (heads - 1) * t.head_stride + head_dim;
+    }
+
+    // Whether no two rows share an element, with the heads of a token side by side or the tokens of a head.
+    [[nodiscard]] bool rows_are_disjoint(const scaledit_tensor& t) const {
+        const auto nested = [&](std::int64_t inner, std::int64_t inner_stride, std::int64_t outer,
+                                std::int64_t outer_stride) {
+            return (inner == 1 || inner_stride >= head_dim) &&
+                   (outer == 1 || outer_stride >= (inner - 1) * inner_stride + head_dim);
+        };
+        return nested(heads, t.head_stride, tokens, t.token_stride) ||
+               nested(tokens, t.token_stride, heads, t.head_stride);
+    }
+
+    // Whether any row of one tensor shares an element with any row of another of the same strides, which begins
+    // `distance` elements after it: two parts of one fused buffer interleave without meeting.
+    [[nodiscard]] bool rows_meet(const scaledit_tensor& t, std::int64_t distance) const {
+        for (std::int64_t head = 1 - heads; head < heads; ++head) {
+            const std::int64_t gap = distance + head * t.head_stride;
+            const std::int64_t nearest = -gap / t.token_stride;  // rounded towards 0, so try both neighbours too
+            for (const std::int64_t candidate : {nearest - 1, nearest, nearest + 1}) {
+                const std::int64_t token = std::clamp(candidate, 1 - tokens, tokens - 1);
+                if (std::abs(gap + token * t.token_stride) < head_dim) {
+                    return true;
+                }
+            }
+        }
+        return false;
+    }
+};
+
+Shape shape(const Geometry& geometry, const scaledit_attention_arguments& a) {
+    return {geometry.info().tokens, a.heads, a.head_dim};
+}
+
+void check_tensor(const NamedTensor& named, const Shape& shape, std::int32_t dtype) {
+    const auto& [name, tensor] = named;
+    expect(tensor.dtype == SCALEDIT_FLOAT32 || tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype,
+           "0 (float32) or 1 (bfloat16)");
+    expect(tensor.dtype == dtype, name + ".dtype", tensor.dtype, to_text(dtype) + " as for query");
+
+    const auto check_stride = [&](std::string_view stride_name, std::int64_t stride, std::int64_t size) {
+        const std::int64_t most = kMaxElements / size;
+        expect(1 <= stride && stride <= most, name + "." + std::string(stride_name), stride,
+               "1 to " + to_text(most) + " elements");
+    };
+    check_stride("token_stride", tensor.token_stride, shape.tokens);
+    check_stride("head_stride", tensor.head_stride, shape.heads);
+    if (!shape.rows_are_disjoint(tensor)) {
+        fail_invalid(name + " has token_stride " + to_text(tensor.token_stride) + " and head_stride " +
+                     to_text(tensor.head_stride) + ", expected strides that keep the rows of " +
+                     to_text(shape.head_dim) + " elements of " + to_text(shape.tokens) + " tokens and " +
+                     to_text(shape.heads) + " heads apart");
+    }
+}
+
+// Bytes that a call reads or writes.
+struct Region {
+    std::string name;
+    std::uintptr_t first;
+    std::uintptr_t last;  // included, so that it exists at the end of the address space too
+    bool written;
+    const scaledit_tensor* tensor;  // null for a region without gaps
+};
+
+Region region(std::string name, const void* data, std::int64_t bytes, std::size_t alignment, bool written,
+              const scaledit_tensor* tensor = nullptr) {
+    expect_pointer(data, name, to_text(bytes) + " bytes");
+    const auto first = reinterpret_cast<std::uintptr_t>(data);
+    if (first % alignment != 0) {
+        fail_invalid(name + " is at an address that is no multiple of " + to_text(alignment) + " bytes");
+    }
+    const std::uintptr_t beyond = static_cast<std::uintptr_t>(bytes) - 1;
+    if (beyond > UINTPTR_MAX - first) {
+        fail_invalid(name + " has " + to_text(bytes) + " bytes, which reach beyond the end of the address space");
+    }
+    return {std::move(name), first, first + beyond, written, tensor};
+}
+
+bool overlap(const Region& a, const Region& b, const Shape& shape) {
+    if (a.last < b.first || b.last < a.first) {
+        return false;
+    }
+    const bool same_strides = a.tensor != nullptr && b.tensor != nullptr &&
+                              a.tensor->token_stride == b.tensor->token_stride &&
+                              a.tensor->head_stride == b.tensor->head_stride;
+    if (!same_strides) {
+        return true;
+    }
+    const auto bytes = static_cast<std::int64_t>(b.first - a.first);
+    return shape.rows_meet(*a.tensor, bytes / element_bytes(*a.tensor));
+}
+
+}  // namespace
+
+void check_instruction_set(std::int32_t set) {
+    expect(SCALEDIT_INSTRUCTION_SET_BEST <= set && set <= SCALEDIT_INSTRUCTION_SET_AVX512_VNNI, "instruction_set", set,
+           "0 (best), 1 (portable), 2 (AVX2) or 3 (AVX-512 VNNI)");
+    if (set != SCALEDIT_INSTRUCTION_SET_BEST && !cpu::supported(static_cast<scaledit_instruction_set>(set))) {
+        throw Error(SCALEDIT_UNSUPPORTED,
+                    "instruction_set is " + to_text(set) + ", which this processor or this build does not have");
+    }
+}
+
+cpu::Problem checked_problem(const scaledit_attention_arguments* arguments) {
+    expect_pointer(arguments, "arguments", "a scaledit_attention_arguments");
+    const scaledit_attention_arguments& a = *arguments;
+    expect_pointer(a.geometry, "geometry", "a geometry from scaledit_geometry_create");
+    expect(1 <= a.heads && a.heads <= kMaxHeads, "heads", a.heads, "1 to " + to_text(kMaxHeads));
+    expect(a.head_dim == 64 || a.head_dim == 128, "head_dim", a.head_dim, "64 or 128");
+    expect(std::isfinite(a.scale) && a.scale > 0, "scale", a.scale, "a finite number above 0");
+    expect(a.arithmetic == SCALEDIT_ARITHMETIC_FLOAT32 || a.arithmetic == SCALEDIT_ARITHMETIC_INT8, "arithmetic",
+           a.arithmetic, "0 (float32) or 1 (INT8)");
+    check_instruction_set(a.instruction_set);
+    expect(0 <= a.threads && a.threads <= kMaxThreads, "threads", a.threads,
+           "1 to " + to_text(kMaxThreads) + ", or 0 for one for each processor");
+    for (const NamedTensor& named : tensors(a)) {
+        check_tensor(named, shape(a.geometry->value, a), a.query.dtype);
+    }
+
+    cpu::Problem problem{a.geometry->value, a};
+    if (a.instruction_set == SCALEDIT_INSTRUCTION_SET_BEST) {
+        problem.arguments.instruction_set = cpu::best();
+    }
+    if (a.threads == 0) {
+        const auto processors = static_cast<std::int32_t>(std::thread::hardware_concurrency());
+        problem.arguments.threads = std::clamp(processors, 1, kMaxThreads);
+    }
+    return problem;
+}
+
+void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes) {
+    const scaledit_attention_arguments& a = problem.arguments;
+    const Shape sizes = shape(problem.geometry, a);
+
+    std::vector<Region> regions;
+    for (const auto& [name, tensor] : tensors(a)) {
+        const std::int64_t element = element_bytes(tensor);
+        regions.push_back(region(name + ".data", tensor.data, sizes.extent(tensor) * element,
+                                 static_cast<std::size_t>(element), &tensor == &a.output, &tensor));
+    }
+    if (a.log_sum_exp != nullptr) {
+        const std::int64_t bytes = sizes.heads * sizes.tokens * std::int64_t{sizeof(float)};
+        regions.push_back(region("log_sum_exp", a.log_sum_exp, bytes, alignof(float), true));
+    }
+    expect(a.workspace_bytes >= workspace_bytes, "workspace_bytes", a.workspace_bytes,
+           "at least " + to_text(workspace_bytes));
+    if (workspace_bytes > 0) {
+        regions.push_back(
+            region("workspace", a.workspace, static_cast<std::int64_t>(workspace_bytes), kWorkspaceAlignment, true));
+    }
+
+    for (auto one = regions.begin(); one != regions.end(); ++one) {
+        for (auto other = one + 1; other != regions.end(); ++other) {
+            if ((one->written || other->written) && overlap(*one, *other, sizes)) {
+                fail_invalid(other->name + " overlaps " + one->name + ", expected memory of its own");
+            }
+        }
+    }
+}
+
+}  // namespace scaledit::abi

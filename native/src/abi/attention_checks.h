@@ -1,0 +1,22 @@
+// What a caller can get wrong in scaledit_attention_arguments, and the sentence that says so.
+#pragma once
+
+#include <cstddef>
+
+#include "cpu/attention.h"
+#include "scaledit/scaledit.h"
+
+namespace scaledit::abi {
+
+// Refuses an instruction set that does not exist (SCALEDIT_INVALID_ARGUMENT) or that this processor or build does not
+// have (SCALEDIT_UNSUPPORTED).
+void check_instruction_set(std::int32_t set);
+
+// The problem that the arguments describe, with instruction set and threads resolved. Looks at no pointer but the
+// geometry's.
+cpu::Problem checked_problem(const scaledit_attention_arguments* arguments);
+
+// Refuses null, misaligned and overlapping buffers and a workspace smaller than `workspace_bytes`.
+void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes);
+
+}  // namespace scaledit::abi
