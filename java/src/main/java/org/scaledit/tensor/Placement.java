@@ -1,0 +1,41 @@
+package org.scaledit.tensor;
+
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import org.bytedeco.pytorch.Device;
+import org.bytedeco.pytorch.DeviceOptional;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorOptions;
+import org.bytedeco.pytorch.global.torch;
+
+/** Where a model's tensors live, and in which precision. */
+public record Placement(torch.ScalarType dtype, boolean cuda) {
+    public static final Placement FLOAT32_CPU = new Placement(torch.ScalarType.Float, false);
+    public static final Placement BFLOAT16_CPU = new Placement(torch.ScalarType.BFloat16, false);
+
+    // JavaCPP leaks an option or device object that is made anew for every call.
+    private static final Map<Placement, TensorOptions> OPTIONS = new ConcurrentHashMap<>();
+    private static final Map<Boolean, Device> DEVICES = new ConcurrentHashMap<>();
+
+    /** For factories such as {@code torch.empty}. Shared: never to be closed. */
+    public TensorOptions options() {
+        return OPTIONS.computeIfAbsent(
+                this,
+                placement -> Tensors.outlive(() -> new TensorOptions(dtype).device(new DeviceOptional(device()))));
+    }
+
+    /** Shared: never to be closed. */
+    public Device device() {
+        return DEVICES.computeIfAbsent(cuda, on -> Tensors.outlive(() -> new Device(on ? "cuda" : "cpu")));
+    }
+
+    /** The same place in another precision. */
+    public Placement with(torch.ScalarType other) {
+        return new Placement(other, cuda);
+    }
+
+    /** The tensor here and in this precision; itself if it is so already. */
+    public Tensor place(Tensor tensor) {
+        return tensor.to(device(), dtype);
+    }
+}
