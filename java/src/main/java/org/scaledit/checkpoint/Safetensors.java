@@ -1,0 +1,195 @@
+package org.scaledit.checkpoint;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Collection;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.TreeMap;
+import org.bytedeco.javacpp.BytePointer;
+import org.bytedeco.pytorch.BoolOptional;
+import org.bytedeco.pytorch.LongOptional;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorOptions;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * The tensors of one safetensors file, or of the shards that an index names. Opening reads and checks the headers alone;
+ * a file is mapped into memory when the first of its tensors is asked for, and its pages are read when they are used.
+ */
+public final class Safetensors implements AutoCloseable {
+    private final Path path;
+    private final Map<String, TensorInfo> tensors = new LinkedHashMap<>();
+    private final Map<String, String> metadata = new LinkedHashMap<>();
+    private final Map<Path, Long> fileBytes = new LinkedHashMap<>();
+    private final Map<Path, Tensor> maps = new HashMap<>();
+    private boolean closed;
+
+    private Safetensors(Path path, Collection<SafetensorsHeader> files) {
+        this.path = path;
+        for (SafetensorsHeader file : files) {
+            tensors.putAll(file.tensors());
+            metadata.putAll(file.metadata());
+            fileBytes.put(file.file(), file.fileBytes());
+        }
+    }
+
+    /** @throws CheckpointException if the file is missing, truncated or damaged */
+    public static Safetensors open(Path file) {
+        return new Safetensors(file, List.of(SafetensorsHeader.read(file)));
+    }
+
+    /**
+     * Opens the shards that {@code directory/stem.safetensors.index.json} names, or else {@code directory/stem.safetensors}.
+     *
+     * @throws CheckpointException if a file is missing, truncated or damaged, or a shard does not hold what the index says
+     */
+    public static Safetensors openModel(Path directory, String stem) {
+        Path index = directory.resolve(stem + ".safetensors.index.json");
+        Path single = directory.resolve(stem + ".safetensors");
+        if (Files.exists(index)) {
+            return openShards(index);
+        }
+        if (Files.exists(single)) {
+            return open(single);
+        }
+        throw new CheckpointException(
+                directory + " has neither " + single.getFileName() + " nor " + index.getFileName());
+    }
+
+    private static Safetensors openShards(Path index) {
+        Map<String, Path> shardOf = weightMap(index);
+        Map<Path, SafetensorsHeader> shards = new TreeMap<>();
+        for (Path shard : shardOf.values()) {
+            shards.computeIfAbsent(shard, SafetensorsHeader::read);
+        }
+        shardOf.forEach((name, shard) -> {
+            if (!shards.get(shard).tensors().containsKey(name)) {
+                throw new CheckpointException(
+                        "tensor " + name + " is not in " + shard + ", where " + index.getFileName() + " says it is");
+            }
+        });
+        shards.forEach((shard, header) -> header.tensors().keySet().forEach(name -> {
+            if (!shard.equals(shardOf.get(name))) {
+                throw new CheckpointException(
+                        "tensor " + name + " is in " + shard + ", but " + index.getFileName() + " does not say so");
+            }
+        }));
+        return new Safetensors(index, shards.values());
+    }
+
+    /** The shard of each tensor, all in the folder of the index. */
+    private static Map<String, Path> weightMap(Path index) {
+        JsonNode entries = Json.object(index).path("weight_map");
+        if (!entries.isObject()) {
+            throw new CheckpointException(index + " has no object weight_map");
+        }
+        Map<String, Path> shardOf = new LinkedHashMap<>();
+        entries.properties().forEach(entry -> {
+            String shard = entry.getValue().asText();
+            // A file of the index's own folder: an index from elsewhere must not reach other files.
+            if (!shard.matches("[\\w.-]+\\.safetensors")) {
+                throw new CheckpointException(index + " gives " + shard + " as the shard of " + entry.getKey()
+                        + ", expected the name of a .safetensors file in its folder");
+            }
+            Path file = index.resolveSibling(shard);
+            if (!Files.exists(file)) {
+                throw new CheckpointException("shard " + file + " is missing, which " + index.getFileName() + " names");
+            }
+            shardOf.put(entry.getKey(), file);
+        });
+        return shardOf;
+    }
+
+    /** The file, or the index of a sharded model: what to name in a message. */
+    public Path path() {
+        return path;
+    }
+
+    public Set<String> names() {
+        return Collections.unmodifiableSet(tensors.keySet());
+    }
+
+    public boolean contains(String name) {
+        return tensors.containsKey(name);
+    }
+
+    /** @throws CheckpointException if there is no such tensor */
+    public TensorInfo info(String name) {
+        return Optional.ofNullable(tensors.get(name))
+                .orElseThrow(() -> new CheckpointException("tensor " + name + " is missing in " + path));
+    }
+
+    /** What the files say beside their tensors. */
+    public Map<String, String> metadata() {
+        return Collections.unmodifiableMap(metadata);
+    }
+
+    /** How many of the files are mapped into memory so far. */
+    public int mappedFiles() {
+        synchronized (maps) {
+            return maps.size();
+        }
+    }
+
+    /**
+     * The tensor as it is stored: dtype, shape, values. It shares the memory of the map, which lives as long as the last of
+     * its tensors; one that does not lie at a multiple of its element's size is copied. It belongs to the caller's scope.
+     * Writing to it changes neither the file nor other maps of it.
+     */
+    public Tensor tensor(String name) {
+        TensorInfo info = info(name);
+        torch.ScalarType type = info.dtype().scalarType();
+        return Tensors.scoped(() -> {
+            if (info.bytes() == 0) {
+                return torch.empty(info.dimensions(), new TensorOptions(type), null);
+            }
+            Tensor bytes = map(info.file()).narrow(0, info.offset(), info.bytes()); // [bytes]
+            boolean aligned = info.offset() % info.dtype().bytes() == 0;
+            return (aligned ? bytes : bytes.clone()).view(type).view(info.dimensions());
+        });
+    }
+
+    /** All bytes of a file, [bytes]. */
+    private Tensor map(Path file) {
+        synchronized (maps) {
+            if (closed) {
+                throw new IllegalStateException(path + " is closed");
+            }
+            return maps.computeIfAbsent(file, this::newMap);
+        }
+    }
+
+    private Tensor newMap(Path file) {
+        long expected = fileBytes.getOrDefault(file, 0L);
+        try {
+            // Not shared: a private map needs no right to write, and no tensor can reach the file.
+            return Tensors.outlive(() -> torch.from_file(
+                    new BytePointer(file.toString(), StandardCharsets.UTF_8),
+                    new BoolOptional(false),
+                    new LongOptional(expected),
+                    new TensorOptions(torch.ScalarType.Byte)));
+        } catch (RuntimeException e) {
+            String reason = String.valueOf(e.getMessage()).lines().findFirst().orElse("");
+            throw new CheckpointException("cannot map " + file + " into memory: " + reason, e);
+        }
+    }
+
+    /** Lets go of the maps; tensors that were handed out stay valid. */
+    @Override
+    public void close() {
+        synchronized (maps) {
+            closed = true;
+            maps.values().forEach(Tensor::close);
+            maps.clear();
+        }
+    }
+}

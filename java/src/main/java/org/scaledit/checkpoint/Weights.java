@@ -1,0 +1,103 @@
+package org.scaledit.checkpoint;
+
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * The weights of a model, loaded one by one to where the model lives. On the CPU in the stored precision a weight shares the
+ * memory of the mapped file.
+ */
+public final class Weights implements AutoCloseable {
+    /** What a root and its views have in common. */
+    private record Store(Safetensors source, Placement placement, Map<String, Tensor> loaded) {}
+
+    private final Store store;
+    private final String prefix;
+
+    private Weights(Store store, String prefix) {
+        this.store = store;
+        this.prefix = prefix;
+    }
+
+    /** Weights that own {@code source}: {@link #close} closes it. */
+    public static Weights of(Safetensors source, Placement placement) {
+        return new Weights(new Store(source, placement, new HashMap<>()), "");
+    }
+
+    /** The weights whose names begin with {@code prefix} and a dot; closing it closes all. */
+    public Weights at(String prefix) {
+        return new Weights(store, this.prefix + prefix + ".");
+    }
+
+    public boolean contains(String name) {
+        return store.source.contains(prefix + name);
+    }
+
+    /** Where the weights live, and in which precision. */
+    public Placement placement() {
+        return store.placement;
+    }
+
+    /**
+     * A weight in the placement's precision and device. It is owned by this object: callers never close it.
+     *
+     * @throws CheckpointException if it is missing or has another shape
+     */
+    public Tensor load(String name, long... expectedShape) {
+        TensorInfo info = store.source.info(prefix + name);
+        requireShape(info, expectedShape);
+        synchronized (store.loaded) {
+            return store.loaded.computeIfAbsent(info.name(), this::place);
+        }
+    }
+
+    private Tensor place(String name) {
+        return Tensors.outlive(() -> new Tensor(store.placement.place(store.source.tensor(name))));
+    }
+
+    /** The bytes that the loaded weights take up, where they live. */
+    public long loadedBytes() {
+        synchronized (store.loaded) {
+            return store.loaded.values().stream().mapToLong(Tensor::nbytes).sum();
+        }
+    }
+
+    /**
+     * Compares a model with what it should consist of, by the headers alone: no data is read.
+     *
+     * @throws CheckpointException that names a tensor which is missing, or left over, or has another shape
+     */
+    public static void check(Safetensors source, Map<String, long[]> expected) {
+        expected.forEach((name, shape) -> requireShape(source.info(name), shape));
+        List<String> extra = source.names().stream()
+                .filter(name -> !expected.containsKey(name))
+                .toList();
+        if (!extra.isEmpty()) {
+            throw new CheckpointException("tensor " + extra.get(0) + " in "
+                    + source.info(extra.get(0)).file() + " belongs to nothing in this model"
+                    + (extra.size() == 1 ? "" : ", nor do " + (extra.size() - 1) + " others"));
+        }
+    }
+
+    private static void requireShape(TensorInfo info, long[] expected) {
+        if (!info.hasShape(expected)) {
+            throw new CheckpointException("tensor " + info.name() + " in " + info.file() + " has shape " + info.shape()
+                    + ", expected " + Arrays.toString(expected));
+        }
+    }
+
+    /** Frees the weights and closes the file they came from. */
+    @Override
+    public void close() {
+        synchronized (store.loaded) {
+            store.loaded.values().forEach(Tensor::close);
+            store.loaded.clear();
+        }
+        store.source.close();
+    }
+}
