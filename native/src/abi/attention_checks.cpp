@@ -78,7 +78,8 @@ Shape shape(const Geometry& geometry, const scaledit_attention_arguments& a) {
 }
 
 void check_tensor(const NamedTensor& named, const Shape& shape, std::int32_t dtype) {
-    const auto& [name, tensor] = named;
+    const std::string& name = named.name;
+    const scaledit_tensor& tensor = named.tensor;
     expect(tensor.dtype == SCALEDIT_FLOAT32 || tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype,
            "0 (float32) or 1 (bfloat16)");
     expect(tensor.dtype == dtype, name + ".dtype", tensor.dtype, to_text(dtype) + " as for query");
