@@ -4,9 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorVector;
@@ -18,12 +18,12 @@ class TensorsTest {
 
     @Test
     void aResultOutlivesItsScopeAndDiesWithTheCallers() {
-        Tensor result;
-        try (PointerScope caller = new PointerScope()) {
-            result = Tensors.scoped(() -> Tensors.of(new float[] {1, 2, 3}, 3));
-            assertThat(result.referenceCount()).isEqualTo(1);
-            assertThat(Tensors.floats(result)).containsExactly(1, 2, 3);
-        }
+        Tensor result = Tensors.compute(() -> {
+            Tensor scoped = Tensors.scoped(() -> Tensors.of(new float[] {1, 2, 3}, 3));
+            assertThat(scoped.referenceCount()).isEqualTo(1);
+            assertThat(Tensors.floats(scoped)).containsExactly(1, 2, 3);
+            return scoped;
+        });
         assertThat(result.isNull()).isTrue();
     }
 
@@ -38,41 +38,38 @@ class TensorsTest {
 
     @Test
     void whatAnInPlaceOperationReturnsIsSafeToHandOut() {
-        try (PointerScope caller = new PointerScope()) {
+        Tensors.run(() -> {
             Tensor sum = Tensors.scoped(() -> Tensors.of(new float[] {1, 2}, 2).add_(new Scalar(10)));
             churn();
             assertThat(Tensors.floats(sum)).containsExactly(11, 12);
-        }
+        });
     }
 
     @Test
     void anElementOfAVectorIsSafeToHandOut() {
-        try (PointerScope caller = new PointerScope()) {
+        Tensors.run(() -> {
             Tensor half = Tensors.scoped(() -> {
                 TensorVector halves = Tensors.of(new float[] {1, 2, 3, 4}, 4).chunk(2, 0);
                 return halves.get(1);
             });
             churn();
             assertThat(Tensors.floats(half)).containsExactly(3, 4);
-        }
+        });
     }
 
     @Test
     void aTensorOfTheCallerStaysTheCallers() {
-        try (PointerScope caller = new PointerScope()) {
+        Tensors.run(() -> {
             Tensor own = Tensors.of(new float[] {5, 6}, 2);
             Tensor same = Tensors.scoped(() -> own);
             same.close();
             assertThat(Tensors.floats(own)).containsExactly(5, 6);
-        }
+        });
     }
 
     @Test
     void aKeptTensorOutlivesEveryScope() {
-        Tensor kept;
-        try (PointerScope caller = new PointerScope()) {
-            kept = Tensors.keep(Tensors.of(new float[] {7}, 1));
-        }
+        Tensor kept = Tensors.compute(() -> Tensors.keep(Tensors.of(new float[] {7}, 1)));
         churn();
         assertThat(Tensors.floats(kept)).containsExactly(7);
         kept.close();
@@ -91,32 +88,32 @@ class TensorsTest {
     }
 
     @Test
-    void thousandsOfTensorsLeaveTheMemoryOfTheProcessWhereItWas() throws IOException {
-        try (PointerScope caller = new PointerScope()) {
+    void thousandsOfTensorsLeaveTheMemoryOfTheProcessWhereItWas() {
+        Tensors.run(() -> {
             Tensor start = torch.ones(new long[] {MIB}, Placement.FLOAT32_CPU.options());
-            turnOver(start, 50);
+            turnOver(start, 20);
             long before = residentBytes();
-            turnOver(start, 2000);
+            turnOver(start, 400);
             assertThat(residentBytes() - before).isLessThan(64 * MIB);
-        }
+        });
     }
 
     /** {@code times} rounds of five tensors of 4 MiB each, one of which is handed out and closed. */
     private static void turnOver(Tensor start, int times) {
         for (int i = 0; i < times; i++) {
-            try (PointerScope step = new PointerScope()) {
+            Tensors.run(() -> {
                 Tensor result = Tensors.scoped(() -> {
                     Tensor doubled = Tensors.scoped(() -> start.add(start).add(start));
                     return Tensors.concatenate(0, doubled, start).narrow(0, MIB, MIB);
                 });
                 assertThat(result.size(0)).isEqualTo(MIB);
-            }
+            });
         }
     }
 
     @Test
     void placementsConvertAndShareTheirOptions() {
-        try (PointerScope caller = new PointerScope()) {
+        Tensors.run(() -> {
             Tensor rounded = Placement.BFLOAT16_CPU.place(Tensors.of(new float[] {1.00390625f}, 1));
             assertThat(rounded.scalar_type().intern()).isEqualTo(torch.ScalarType.BFloat16);
             assertThat(Tensors.floats(rounded)).containsExactly(1);
@@ -124,7 +121,7 @@ class TensorsTest {
                             .scalar_type()
                             .intern())
                     .isEqualTo(torch.ScalarType.BFloat16);
-        }
+        });
         assertThat(new Placement(torch.ScalarType.Float, false).options()).isSameAs(Placement.FLOAT32_CPU.options());
     }
 
@@ -147,11 +144,15 @@ class TensorsTest {
         }
     }
 
-    private static long residentBytes() throws IOException {
-        return Files.readAllLines(Path.of("/proc/self/status")).stream()
-                .filter(line -> line.startsWith("VmRSS:"))
-                .mapToLong(line -> Long.parseLong(line.replaceAll("\\D", "")) * 1024)
-                .findFirst()
-                .orElseThrow();
+    private static long residentBytes() {
+        try {
+            return Files.readAllLines(Path.of("/proc/self/status")).stream()
+                    .filter(line -> line.startsWith("VmRSS:"))
+                    .mapToLong(line -> Long.parseLong(line.replaceAll("\\D", "")) * 1024)
+                    .findFirst()
+                    .orElseThrow();
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
     }
 }

@@ -2,8 +2,6 @@ package org.scaledit.tensor;
 
 import java.util.Arrays;
 import java.util.function.Supplier;
-import org.bytedeco.javacpp.FloatPointer;
-import org.bytedeco.javacpp.LongPointer;
 import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
@@ -29,10 +27,7 @@ public final class Tensors {
      * tensor, a view, a tensor of the caller, what an in-place operation returned.
      */
     public static Tensor scoped(Supplier<Tensor> body) {
-        Tensor result;
-        try (PointerScope scope = new PointerScope()) {
-            result = new Tensor(body.get()).retainReference();
-        }
+        Tensor result = outlive(() -> new Tensor(body.get()));
         PointerScope caller = PointerScope.getInnerScope();
         if (caller != null) {
             caller.attach(result);
@@ -43,8 +38,17 @@ public final class Tensors {
 
     /** Runs {@code body} in a scope of its own and frees everything that it made. */
     public static void run(Runnable body) {
-        try (PointerScope scope = new PointerScope()) {
+        compute(() -> {
             body.run();
+            return true;
+        });
+    }
+
+    /** Runs {@code body} in a scope of its own and frees everything that it made; the result is a plain Java value. */
+    @SuppressWarnings("try") // the scope works by being open
+    public static <T> T compute(Supplier<T> body) {
+        try (PointerScope scope = new PointerScope()) {
+            return body.get();
         }
     }
 
@@ -55,9 +59,7 @@ public final class Tensors {
 
     /** What {@code make} makes, released by no scope: whoever keeps it closes it. */
     public static <P extends Pointer> P outlive(Supplier<P> make) {
-        try (PointerScope scope = new PointerScope()) {
-            return make.get().retainReference();
-        }
+        return compute(() -> make.get().retainReference());
     }
 
     /** A float32 tensor on the CPU with a copy of {@code values}. */
@@ -82,22 +84,22 @@ public final class Tensors {
 
     /** The values of a tensor of any dtype and device, row by row, as float32. */
     public static float[] floats(Tensor tensor) {
-        try (PointerScope scope = new PointerScope()) {
+        return compute(() -> {
             Tensor plain = toFloat32(tensor).cpu().contiguous();
             float[] values = new float[Math.toIntExact(plain.numel())];
-            new FloatPointer(plain.data_ptr_float()).get(values);
+            plain.data_ptr_float().get(values);
             return values;
-        }
+        });
     }
 
     /** The values of an integer tensor on any device, row by row. */
     public static long[] longs(Tensor tensor) {
-        try (PointerScope scope = new PointerScope()) {
+        return compute(() -> {
             Tensor plain = tensor.to(torch.ScalarType.Long).cpu().contiguous();
             long[] values = new long[Math.toIntExact(plain.numel())];
-            new LongPointer(plain.data_ptr_long()).get(values);
+            plain.data_ptr_long().get(values);
             return values;
-        }
+        });
     }
 
     /** The tensor in float32; itself if it is float32 already. */
