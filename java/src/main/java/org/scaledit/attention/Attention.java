@@ -3,7 +3,7 @@ package org.scaledit.attention;
 import org.bytedeco.pytorch.Tensor;
 
 /** Attention over one sequence, {@code [text ; image ; guidance]}, all heads at once. */
-public interface Attention {
+public interface Attention extends AutoCloseable {
     /**
      * {@code softmax(query key^T / sqrt(head_dim) + mask) value}.
      *
@@ -13,4 +13,8 @@ public interface Attention {
      * @return {@code [tokens, heads * head_dim]}, contiguous, in the caller's scope
      */
     Tensor attend(Tensor query, Tensor key, Tensor value);
+
+    /** Frees what is kept from call to call. */
+    @Override
+    default void close() {}
 }

@@ -1,0 +1,158 @@
+package org.scaledit.bindings;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.net.MalformedURLException;
+import java.net.URL;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.Properties;
+import org.bytedeco.javacpp.Loader;
+import org.jspecify.annotations.NullMarked;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Loads the native core, {@code libscaledit.so} and its JNI half {@code libjniScaleDitCore.so}, once for the process.
+ *
+ * <p>They are looked for on the class path (the jar {@code scaledit-native} with this platform's classifier, extracted
+ * to JavaCPP's cache folder) and then on {@code java.library.path}. The property {@value #PATH_PROPERTY} names a folder
+ * to take them from instead; then nothing else is tried.
+ */
+@NullMarked
+public final class NativeLibrary {
+    /** Folder that holds both libraries. */
+    public static final String PATH_PROPERTY = "org.scaledit.library.path";
+
+    private static final String CORE = "scaledit";
+    private static final String JNI = "jniScaleDitCore";
+
+    private static boolean loaded;
+    private static @Nullable IllegalStateException failure;
+
+    private NativeLibrary() {}
+
+    /**
+     * Loads the native core if it is not loaded yet.
+     *
+     * @throws IllegalStateException naming the artifact and the property that help; every place that was tried is a
+     *     suppressed exception
+     */
+    public static synchronized void load() {
+        if (loaded) {
+            return;
+        }
+        if (failure != null) {
+            throw failure;
+        }
+        try {
+            String folder = System.getProperty(PATH_PROPERTY);
+            if (folder != null) {
+                loadFrom(Path.of(folder));
+            } else {
+                loadFromClassPath();
+            }
+            loaded = true;
+        } catch (IllegalStateException e) {
+            failure = e;
+            throw e;
+        }
+    }
+
+    private static void loadFrom(Path folder) {
+        List<Throwable> tried = new ArrayList<>();
+        for (String name : List.of(CORE, JNI)) {
+            Path file = folder.resolve(System.mapLibraryName(name)).toAbsolutePath();
+            if (!Files.isRegularFile(file)) {
+                tried.add(new UnsatisfiedLinkError(file + " does not exist"));
+                continue;
+            }
+            try {
+                // The loader remembers the name: the bindings' own request for it is then already met.
+                String found = Loader.loadLibrary(new URL[] {file.toUri().toURL()}, name);
+                if (!file.toString().equals(found)) {
+                    tried.add(new UnsatisfiedLinkError(name + " was loaded from " + found + " before"));
+                }
+            } catch (UnsatisfiedLinkError | MalformedURLException e) {
+                tried.add(e);
+            }
+        }
+        if (tried.isEmpty()) {
+            initialize(tried);
+        }
+        if (!tried.isEmpty()) {
+            throw failed(
+                    "the native core cannot be loaded from " + folder + ", the folder that the property "
+                            + PATH_PROPERTY + " names: expected " + System.mapLibraryName(CORE) + " and "
+                            + System.mapLibraryName(JNI) + " of " + platform() + " there",
+                    tried);
+        }
+    }
+
+    private static void loadFromClassPath() {
+        List<Throwable> tried = new ArrayList<>();
+        initialize(tried);
+        if (!tried.isEmpty()) {
+            for (String name : List.of(CORE, JNI)) {
+                tried.add(new UnsatisfiedLinkError(onClassPath(name)));
+            }
+            tried.add(new UnsatisfiedLinkError("extracted libraries are kept in the cache folder " + cacheFolder()
+                    + " (property " + "org.bytedeco.javacpp.cachedir)"));
+            tried.add(new UnsatisfiedLinkError("java.library.path is " + System.getProperty("java.library.path")));
+            throw failed(
+                    "the native core cannot be loaded: add the artifact org.scaledit:scaledit-native:" + version() + ":"
+                            + platform() + " to the class path, or name the folder of " + System.mapLibraryName(CORE)
+                            + " and " + System.mapLibraryName(JNI) + " with -D" + PATH_PROPERTY + "=FOLDER",
+                    tried);
+        }
+    }
+
+    /** Runs the bindings' static initializer, which loads what is not loaded yet. */
+    private static void initialize(List<Throwable> tried) {
+        try {
+            ScaleDitCore.scaledit_version();
+        } catch (LinkageError e) {
+            tried.add(e);
+        }
+    }
+
+    private static String onClassPath(String name) {
+        String resource = "/org/scaledit/bindings/" + platform() + "/" + System.mapLibraryName(name);
+        URL url = NativeLibrary.class.getResource(resource);
+        return url == null ? "the class path has no " + resource : "the class path has " + url;
+    }
+
+    private static String cacheFolder() {
+        try {
+            return Loader.getCacheDir().toString();
+        } catch (IOException e) {
+            return "that cannot be made: " + e.getMessage();
+        }
+    }
+
+    private static String platform() {
+        return Loader.getPlatform();
+    }
+
+    /** The version of the jar that this class is in. */
+    private static String version() {
+        String file = "/META-INF/maven/org.scaledit/scaledit-native/pom.properties";
+        try (InputStream in = NativeLibrary.class.getResourceAsStream(file)) {
+            Properties properties = new Properties();
+            if (in != null) {
+                properties.load(in);
+            }
+            return Optional.ofNullable(properties.getProperty("version")).orElse("VERSION");
+        } catch (IOException e) {
+            return "VERSION";
+        }
+    }
+
+    private static IllegalStateException failed(String message, List<Throwable> tried) {
+        IllegalStateException failure = new IllegalStateException(message);
+        tried.forEach(failure::addSuppressed);
+        return failure;
+    }
+}

@@ -1,0 +1,137 @@
+package org.scaledit.attention;
+
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorOptions;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.attention.AttentionWindow.GuidanceAttention;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * Who attends to whom, from the coordinates of the tokens. All tokens of a cell share a row and a column of the mask,
+ * and so does all text: kept is a table of cells and the cell of each token.
+ */
+final class TokenMask implements AutoCloseable {
+    /** Tokens along a cell's side. */
+    private static final int CELL = 8;
+
+    private static final TensorOptions BYTES = new Placement(torch.ScalarType.Byte, false).options();
+
+    private enum Stream {
+        TEXT,
+        IMAGE,
+        GUIDANCE
+    }
+
+    private record Cell(Stream stream, int row, int column) {}
+
+    private final TokenLayout layout;
+    private final AttentionWindow window;
+    private final Tensor cellOfToken; // [tokens], int64
+    private final Tensor table; // [cells, cells], true where a token of the first sees the tokens of the second
+
+    TokenMask(TokenLayout layout, AttentionWindow window) {
+        if (layout.ratio() != window.ratio()) {
+            throw new IllegalArgumentException(
+                    "the layout has ratio " + layout.ratio() + ", expected the window's, " + window.ratio());
+        }
+        this.layout = layout;
+        this.window = window;
+        List<Cell> cells = new ArrayList<>();
+        this.cellOfToken = Tensors.outlive(() -> number(cells));
+        this.table = Tensors.outlive(() -> tabulate(cells));
+    }
+
+    /** The cell of each token; fills {@code cells} with those that there are. */
+    private Tensor number(List<Cell> cells) {
+        Map<Cell, Integer> numbers = new LinkedHashMap<>();
+        long[] numberOfToken = new long[layout.tokens()];
+        for (int t = 0; t < numberOfToken.length; t++) {
+            numberOfToken[t] = numbers.computeIfAbsent(cell(t), cell -> numbers.size());
+        }
+        cells.addAll(numbers.keySet());
+        return Tensors.of(numberOfToken, numberOfToken.length);
+    }
+
+    private Cell cell(int token) {
+        int image = token - layout.textTokens();
+        int guidance = image - layout.imageTokens();
+        if (image < 0) {
+            return new Cell(Stream.TEXT, 0, 0);
+        }
+        if (guidance < 0) {
+            return new Cell(Stream.IMAGE, layout.imageRow(image) / CELL, layout.imageColumn(image) / CELL);
+        }
+        return new Cell(Stream.GUIDANCE, layout.guidanceRow(guidance) / CELL, layout.guidanceColumn(guidance) / CELL);
+    }
+
+    private Tensor tabulate(List<Cell> cells) {
+        int count = cells.size();
+        byte[] seen = new byte[Math.multiplyExact(count, count)];
+        for (int q = 0; q < count; q++) {
+            for (int k = 0; k < count; k++) {
+                seen[q * count + k] = (byte) (sees(cells.get(q), cells.get(k)) ? 1 : 0);
+            }
+        }
+        Tensor bytes = torch.empty(new long[] {count, count}, BYTES, null);
+        bytes.data_ptr_byte().put(seen);
+        return bytes.to(torch.ScalarType.Bool);
+    }
+
+    private boolean sees(Cell query, Cell key) {
+        return switch (query.stream) {
+            case TEXT -> key.stream != Stream.GUIDANCE;
+            case IMAGE ->
+                switch (key.stream) {
+                    case TEXT -> true;
+                    case IMAGE -> within(window.reach(), query, key) || sameWindow(query, key);
+                    case GUIDANCE -> inGuidanceRegion(query, key);
+                };
+            case GUIDANCE ->
+                switch (key.stream) {
+                    case TEXT -> true;
+                    case IMAGE -> false;
+                    case GUIDANCE -> window.guidanceAttention() == GuidanceAttention.GLOBAL || within(1, query, key);
+                };
+        };
+    }
+
+    private static boolean within(int cells, Cell a, Cell b) {
+        return Math.max(Math.abs(a.row - b.row), Math.abs(a.column - b.column)) <= cells;
+    }
+
+    private boolean sameWindow(Cell a, Cell b) {
+        int cells = window.window() / CELL;
+        return a.row / cells == b.row / cells && a.column / cells == b.column / cells;
+    }
+
+    private boolean inGuidanceRegion(Cell image, Cell guidance) {
+        return inGuidanceRegion(image.row, guidance.row, layout.height(), layout.guidanceHeight())
+                && inGuidanceRegion(image.column, guidance.column, layout.width(), layout.guidanceWidth());
+    }
+
+    /** Along one axis: does the guidance cell hold a row of what lies under the image cell, widened by the margin? */
+    private boolean inGuidanceRegion(int imageCell, int guidanceCell, int size, int guidanceSize) {
+        int firstToken = CELL * imageCell;
+        int lastToken = Math.min(firstToken + CELL - 1, size - 1);
+        long first = Math.max(0, (long) firstToken / window.ratio() - window.guidanceMargin());
+        long last = Math.min(guidanceSize - 1, (long) lastToken / window.ratio() + window.guidanceMargin());
+        return guidanceCell >= first / CELL && guidanceCell <= last / CELL;
+    }
+
+    /** The rows {@code first … first + count − 1} of the mask: [count, tokens], true where the query sees the key. */
+    Tensor rows(long first, long count) {
+        return Tensors.scoped(
+                () -> table.index_select(0, cellOfToken.narrow(0, first, count)).index_select(1, cellOfToken));
+    }
+
+    @Override
+    public void close() {
+        cellOfToken.close();
+        table.close();
+    }
+}
