@@ -6,7 +6,6 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.util.Arrays;
-import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.Safetensors;
@@ -59,20 +58,20 @@ public final class Golden implements AutoCloseable {
     /** The largest |a − b|, infinite when either has a value that is not a number. */
     public static float maxAbsoluteDifference(Tensor a, Tensor b) {
         requireSameShape(a, b);
-        try (PointerScope scope = new PointerScope()) {
+        return Tensors.compute(() -> {
             float difference = float64(a).sub(float64(b)).abs().max().item_float();
             return Float.isNaN(difference) ? Float.POSITIVE_INFINITY : difference;
-        }
+        });
     }
 
     /** |a − b| / |b|, infinite when either has a value that is not a number. */
     public static double relativeL2(Tensor a, Tensor b) {
         requireSameShape(a, b);
-        try (PointerScope scope = new PointerScope()) {
+        return Tensors.compute(() -> {
             double ratio = float64(a).sub(float64(b)).norm().item_double()
                     / float64(b).norm().item_double();
             return Double.isNaN(ratio) ? Double.POSITIVE_INFINITY : ratio;
-        }
+        });
     }
 
     public static Path tinyFlux() {

@@ -8,6 +8,7 @@ import com.fasterxml.jackson.core.StreamReadFeature;
 import com.fasterxml.jackson.databind.DeserializationFeature;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
@@ -33,6 +34,10 @@ final class Json {
     static JsonParser parser(byte[] json) throws IOException {
         // The caller sees to duplicates itself: it can name the tensor, and the detection costs time on large headers.
         return MAPPER.getFactory().createParser(json).disable(JsonParser.Feature.STRICT_DUPLICATE_DETECTION);
+    }
+
+    static ObjectNode newObject() {
+        return MAPPER.createObjectNode();
     }
 
     /** The JSON object in a file. */
