@@ -86,6 +86,14 @@ public final class Config {
         }
     }
 
+    /** Refuses a {@code width} that cannot be divided into {@code parts} equal ones. */
+    public void requireMultiple(String width, String parts) {
+        if (integer(parts) == 0 || integer(width) % integer(parts) != 0) {
+            throw new CheckpointException(file + " has " + width + " " + integer(width) + ", expected a multiple of "
+                    + parts + " " + integer(parts));
+        }
+    }
+
     private JsonNode field(String field, String kind, Predicate<JsonNode> ofKind) {
         if (!has(field)) {
             throw new CheckpointException(file + " has no field " + field + ", expected " + kind);

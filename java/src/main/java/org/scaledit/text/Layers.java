@@ -1,0 +1,134 @@
+package org.scaledit.text;
+
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Optional;
+import org.bytedeco.pytorch.DoubleOptional;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorOptional;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.checkpoint.Weights;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/** The weights of an encoder by name, and the layers that both encoders are built from. */
+final class Layers implements AutoCloseable {
+    private final Path folder;
+    private final Weights weights;
+    private final Map<String, Tensor> tensors = new HashMap<>();
+
+    private Layers(Path folder, Weights weights) {
+        this.folder = folder;
+        this.weights = weights;
+    }
+
+    /**
+     * Loads {@code folder/model.safetensors} or its shards.
+     *
+     * @param shapes of all tensors
+     * @param unused shapes of tensors that a file may have beside them
+     * @throws CheckpointException that names a tensor which is missing, left over, or of another shape
+     */
+    static Layers load(Path folder, Map<String, long[]> shapes, Map<String, long[]> unused, Placement placement) {
+        Safetensors source = Safetensors.openModel(folder, "model");
+        Layers layers = new Layers(folder, Weights.of(source, placement));
+        try {
+            Map<String, long[]> expected = new LinkedHashMap<>(shapes);
+            unused.forEach((name, shape) -> {
+                if (source.contains(name)) {
+                    expected.put(name, shape);
+                }
+            });
+            Weights.check(source, expected);
+            shapes.forEach((name, shape) -> layers.tensors.put(name, layers.weights.load(name, shape)));
+            return layers;
+        } catch (RuntimeException | Error e) {
+            layers.close();
+            throw e;
+        }
+    }
+
+    Placement placement() {
+        return weights.placement();
+    }
+
+    Tensor weight(String name) {
+        return optionalWeight(name).orElseThrow(() -> new IllegalArgumentException("no weight " + name));
+    }
+
+    private Optional<Tensor> optionalWeight(String name) {
+        return Optional.ofNullable(tensors.get(name));
+    }
+
+    /** The rows of a table [entries, width] that {@code ids} name, [ids, width]. */
+    Tensor embedding(long[] ids, String name) {
+        return Tensors.scoped(() -> {
+            Tensor table = weight(name + ".weight");
+            long largest = Arrays.stream(ids).max().orElse(0);
+            // Out of range is an exception on the CPU, but the end of the process's CUDA context on a GPU.
+            if (largest >= table.size(0)) {
+                throw new CheckpointException("the tokenizer gives token " + largest + ", but " + name + ".weight in "
+                        + folder + " has only " + table.size(0) + " rows");
+            }
+            Tensor rows = Tensors.of(ids, ids.length).to(placement().device(), torch.ScalarType.Long);
+            return torch.embedding(table, rows);
+        });
+    }
+
+    /** [tokens, in] → [tokens, out] */
+    Tensor linear(Tensor input, String name) {
+        return Tensors.scoped(() -> {
+            Optional<Tensor> bias = optionalWeight(name + ".bias");
+            return torch.linear(
+                    input, weight(name + ".weight"), bias.map(Tensors::optional).orElseGet(Tensors::none));
+        });
+    }
+
+    Tensor layerNorm(Tensor input, String name, double epsilon) {
+        return Tensors.scoped(() -> torch.layer_norm(
+                input,
+                new long[] {input.size(-1)},
+                Tensors.optional(weight(name + ".weight")),
+                Tensors.optional(weight(name + ".bias")),
+                epsilon,
+                false));
+    }
+
+    /**
+     * softmax(scale · query · keyᵀ + bias) · value for each head.
+     *
+     * @param query [tokens, heads · size], as are key and value
+     * @param bias [1, heads, tokens, tokens]
+     * @return [tokens, heads · size]
+     */
+    static Tensor attention(
+            Tensor query, Tensor key, Tensor value, int heads, TensorOptional bias, boolean causal, double scale) {
+        return Tensors.scoped(() -> torch.scaled_dot_product_attention(
+                        perHead(query, heads),
+                        perHead(key, heads),
+                        perHead(value, heads),
+                        bias,
+                        0.0,
+                        causal,
+                        new DoubleOptional(scale),
+                        false)
+                .squeeze(0)
+                .transpose(0, 1)
+                .flatten(1, 2));
+    }
+
+    /** [tokens, heads · size] → [1, heads, tokens, size] */
+    private static Tensor perHead(Tensor input, int heads) {
+        return input.unflatten(1, heads, -1).transpose(0, 1).unsqueeze(0);
+    }
+
+    @Override
+    public void close() {
+        weights.close();
+    }
+}

@@ -1,0 +1,159 @@
+package org.scaledit.text;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.ScalarTypeOptional;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.checkpoint.Config;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * The encoder of T5 v1.1 ({@code T5EncoderModel} of transformers), without an attention mask: FLUX attends to the padding.
+ */
+public final class T5Encoder implements AutoCloseable {
+    private static final String PART = "text_encoder_2";
+    private static final String EMBEDDING = "shared";
+    private static final String FINAL_NORM = "encoder.final_layer_norm.weight";
+
+    /** All blocks use the first one's table. */
+    private static final String POSITION_BIAS = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias";
+
+    /**
+     * What {@code config.json} says.
+     *
+     * @param inner width of queries, keys and values: heads times the size of one
+     * @param hidden width of the MLPs
+     */
+    private record Sizes(int width, int layers, int heads, int inner, int hidden, int vocabulary, double epsilon) {}
+
+    private final Sizes sizes;
+    private final RelativePositions positions;
+    private final Layers layers;
+
+    private T5Encoder(Sizes sizes, RelativePositions positions, Layers layers) {
+        this.sizes = sizes;
+        this.positions = positions;
+        this.layers = layers;
+    }
+
+    /** @throws org.scaledit.checkpoint.CheckpointException if the part is not such a model, or damaged */
+    public static T5Encoder load(ModelDirectory model, Placement placement) {
+        Config config = model.config(PART);
+        config.require("feed_forward_proj", "gated-gelu");
+        Sizes sizes = sizes(config);
+        RelativePositions positions = new RelativePositions(
+                config.integer("relative_attention_num_buckets"),
+                config.integer("relative_attention_max_distance", 128));
+        // The embedding again, under its name in the encoder: some files have it twice.
+        Map<String, long[]> unused = Map.of("encoder.embed_tokens.weight", new long[] {sizes.vocabulary, sizes.width});
+        Layers layers = Layers.load(model.part(PART), tensors(sizes, positions), unused, placement);
+        return new T5Encoder(sizes, positions, layers);
+    }
+
+    private static Sizes sizes(Config config) {
+        int heads = config.integer("num_heads");
+        return new Sizes(
+                config.integer("d_model"),
+                config.integer("num_layers"),
+                heads,
+                heads * config.integer("d_kv"),
+                config.integer("d_ff"),
+                config.integer("vocab_size"),
+                config.number("layer_norm_epsilon"));
+    }
+
+    private static Map<String, long[]> tensors(Sizes sizes, RelativePositions positions) {
+        Map<String, long[]> shapes = new LinkedHashMap<>();
+        shapes.put(EMBEDDING + ".weight", new long[] {sizes.vocabulary, sizes.width});
+        shapes.put(POSITION_BIAS + ".weight", new long[] {positions.buckets(), sizes.heads});
+        for (int i = 0; i < sizes.layers; i++) {
+            shapes.put(attentionLayer(i) + "layer_norm.weight", new long[] {sizes.width});
+            shapes.put(attentionLayer(i) + "SelfAttention.q.weight", new long[] {sizes.inner, sizes.width});
+            shapes.put(attentionLayer(i) + "SelfAttention.k.weight", new long[] {sizes.inner, sizes.width});
+            shapes.put(attentionLayer(i) + "SelfAttention.v.weight", new long[] {sizes.inner, sizes.width});
+            shapes.put(attentionLayer(i) + "SelfAttention.o.weight", new long[] {sizes.width, sizes.inner});
+            shapes.put(mlpLayer(i) + "layer_norm.weight", new long[] {sizes.width});
+            shapes.put(mlpLayer(i) + "DenseReluDense.wi_0.weight", new long[] {sizes.hidden, sizes.width});
+            shapes.put(mlpLayer(i) + "DenseReluDense.wi_1.weight", new long[] {sizes.hidden, sizes.width});
+            shapes.put(mlpLayer(i) + "DenseReluDense.wo.weight", new long[] {sizes.width, sizes.hidden});
+        }
+        shapes.put(FINAL_NORM, new long[] {sizes.width});
+        return shapes;
+    }
+
+    private static String attentionLayer(int block) {
+        return "encoder.block." + block + ".layer.0.";
+    }
+
+    private static String mlpLayer(int block) {
+        return "encoder.block." + block + ".layer.1.";
+    }
+
+    /** Width of the output. */
+    public int width() {
+        return sizes.width;
+    }
+
+    /** The output for each of any number of ids, [ids, width]. */
+    public Tensor encode(long[] ids) {
+        return Tensors.scoped(() -> {
+            Tensor bias = positionBias(ids.length); // [1, heads, tokens, tokens]
+            Tensor states = layers.embedding(ids, EMBEDDING); // [tokens, width]
+            for (int i = 0; i < sizes.layers; i++) {
+                states = mlp(attention(states, bias, attentionLayer(i)), mlpLayer(i));
+            }
+            return norm(states, FINAL_NORM);
+        });
+    }
+
+    /** What is added to each head's scores for the distance from query to key, [1, heads, tokens, tokens]. */
+    private Tensor positionBias(int tokens) {
+        return Tensors.scoped(() -> layers.embedding(positions.table(tokens), POSITION_BIAS) // [tokens², heads]
+                .unflatten(0, tokens, tokens)
+                .permute(2, 0, 1)
+                .unsqueeze(0)
+                .contiguous());
+    }
+
+    /** [tokens, width] → [tokens, width] */
+    private Tensor attention(Tensor states, Tensor bias, String layer) {
+        return Tensors.scoped(() -> {
+            Tensor input = norm(states, layer + "layer_norm.weight");
+            Tensor query = layers.linear(input, layer + "SelfAttention.q");
+            Tensor key = layers.linear(input, layer + "SelfAttention.k");
+            Tensor value = layers.linear(input, layer + "SelfAttention.v");
+            // T5 does not scale its scores: its weights were initialised for that.
+            Tensor attended = Layers.attention(query, key, value, sizes.heads, Tensors.optional(bias), false, 1);
+            return states.add(layers.linear(attended, layer + "SelfAttention.o"));
+        });
+    }
+
+    /** [tokens, width] → [tokens, width] */
+    private Tensor mlp(Tensor states, String layer) {
+        return Tensors.scoped(() -> {
+            Tensor input = norm(states, layer + "layer_norm.weight");
+            Tensor gate = torch.gelu(layers.linear(input, layer + "DenseReluDense.wi_0"), "tanh");
+            Tensor hidden = gate.mul(layers.linear(input, layer + "DenseReluDense.wi_1"));
+            return states.add(layers.linear(hidden, layer + "DenseReluDense.wo"));
+        });
+    }
+
+    /** Root mean square norm, its statistics in float32 whatever the precision: T5's states reach tens of thousands. */
+    private Tensor norm(Tensor states, String weight) {
+        return Tensors.scoped(() -> {
+            Tensor wide = Tensors.toFloat32(states);
+            Tensor meanSquare = wide.square().mean(new long[] {-1}, true, new ScalarTypeOptional());
+            Tensor normed = wide.mul(meanSquare.add(new Scalar(sizes.epsilon)).rsqrt());
+            return normed.to(layers.placement().dtype()).mul(layers.weight(weight));
+        });
+    }
+
+    @Override
+    public void close() {
+        layers.close();
+    }
+}

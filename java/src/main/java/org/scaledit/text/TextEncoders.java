@@ -1,0 +1,69 @@
+package org.scaledit.text;
+
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.function.Consumer;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.tensor.Placement;
+
+/** A prompt's whole way: both tokenizers and both encoders of a FLUX.1 checkpoint. */
+public final class TextEncoders implements AutoCloseable {
+    private final Deque<Runnable> closing = new ArrayDeque<>();
+    private final ClipTokenizer clipTokenizer;
+    private final T5Tokenizer t5Tokenizer;
+    private final ClipTextEncoder clip;
+    private final T5Encoder t5;
+
+    private TextEncoders(ModelDirectory model, Placement placement) {
+        try {
+            clipTokenizer = own(ClipTokenizer.load(model.part("tokenizer")), ClipTokenizer::close);
+            t5Tokenizer = own(T5Tokenizer.load(model.part("tokenizer_2")), T5Tokenizer::close);
+            clip = own(ClipTextEncoder.load(model, placement), ClipTextEncoder::close);
+            t5 = own(T5Encoder.load(model, placement), T5Encoder::close);
+        } catch (RuntimeException | Error e) {
+            close();
+            throw e;
+        }
+    }
+
+    /** @throws org.scaledit.checkpoint.CheckpointException if a part is missing, damaged or of another kind */
+    public static TextEncoders load(ModelDirectory model, Placement placement) {
+        return new TextEncoders(model, placement);
+    }
+
+    /** Width of {@link Conditioning#states}. */
+    public int jointWidth() {
+        return t5.width();
+    }
+
+    /** Width of {@link Conditioning#pooled}. */
+    public int pooledWidth() {
+        return clip.width();
+    }
+
+    /**
+     * Encodes a prompt of any length: what exceeds CLIP's tokens or T5's is cut off.
+     *
+     * @param textTokens T5's length: 512, or 256 for a checkpoint without a guidance embedder
+     * @return tensors of the caller's scope, in the placement of the encoders
+     */
+    public Conditioning encode(String prompt, int textTokens) {
+        if (textTokens < 1) {
+            throw new IllegalArgumentException("text tokens are " + textTokens + ", expected at least 1");
+        }
+        return new Conditioning(
+                t5.encode(t5Tokenizer.ids(prompt, textTokens)), clip.encode(clipTokenizer.ids(prompt, clip.tokens())));
+    }
+
+    private <P> P own(P part, Consumer<P> close) {
+        closing.push(() -> close.accept(part));
+        return part;
+    }
+
+    @Override
+    public void close() {
+        while (!closing.isEmpty()) {
+            closing.pop().run();
+        }
+    }
+}
