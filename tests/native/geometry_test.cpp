@@ -255,8 +255,8 @@ scaledit_geometry_options random_options(unsigned seed) {
     };
     const auto between = [&](int low, int high) { return std::uniform_int_distribution(low, high)(random); };
     return {.text_tokens = pick(0, 1, 63, 64, 65, between(2, 200)),
-            .image_width = between(1, 70),
-            .image_height = between(1, 70),
+            .image_width = between(1, pick(8, 24, 40, 70)),  // more of the small ones, which cost less
+            .image_height = between(1, pick(8, 24, 40, 70)),
             .ratio = pick(0, 1, 2, 4, 8),
             .window = pick(16, 32, 64),
             .reach = pick(0, 1, 2, 3, 9),
