@@ -40,9 +40,18 @@ public final class ClipTextEncoder implements AutoCloseable {
     /** @throws org.scaledit.checkpoint.CheckpointException if the part is not such a model, or damaged */
     public static ClipTextEncoder load(ModelDirectory model, Placement placement) {
         Sizes sizes = sizes(model.config(PART));
+        return new ClipTextEncoder(sizes, Layers.open(contents(model, sizes), placement));
+    }
+
+    /** Refuses what {@link #load} would refuse, without reading a weight. */
+    static void check(ModelDirectory model) {
+        contents(model, sizes(model.config(PART))).check();
+    }
+
+    private static Layers.Contents contents(ModelDirectory model, Sizes sizes) {
         // Older versions of transformers stored the numbers of the positions, too.
         Map<String, long[]> unused = Map.of(EMBEDDINGS + "position_ids", new long[] {1, sizes.tokens});
-        return new ClipTextEncoder(sizes, Layers.load(model.part(PART), tensors(sizes), unused, placement));
+        return new Layers.Contents(model.part(PART), tensors(sizes), unused);
     }
 
     private static Sizes sizes(Config config) {

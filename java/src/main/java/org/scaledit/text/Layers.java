@@ -2,7 +2,6 @@ package org.scaledit.text;
 
 import java.nio.file.Path;
 import java.util.Arrays;
-import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
@@ -20,24 +19,28 @@ import org.scaledit.tensor.Tensors;
 final class Layers implements AutoCloseable {
     private final Path folder;
     private final Weights weights;
-    private final Map<String, Tensor> tensors = new HashMap<>();
+    private final Map<String, long[]> shapes;
 
-    private Layers(Path folder, Weights weights) {
-        this.folder = folder;
+    private Layers(Contents contents, Weights weights) {
+        this.folder = contents.folder;
+        this.shapes = contents.shapes;
         this.weights = weights;
     }
 
     /**
-     * Loads {@code folder/model.safetensors} or its shards.
+     * What {@code folder/model.safetensors} or its shards must hold.
      *
      * @param shapes of all tensors
      * @param unused shapes of tensors that a file may have beside them
-     * @throws CheckpointException that names a tensor which is missing, left over, or of another shape
      */
-    static Layers load(Path folder, Map<String, long[]> shapes, Map<String, long[]> unused, Placement placement) {
-        Safetensors source = Safetensors.openModel(folder, "model");
-        Layers layers = new Layers(folder, Weights.of(source, placement));
-        try {
+    record Contents(Path folder, Map<String, long[]> shapes, Map<String, long[]> unused) {
+        /** @throws CheckpointException that names a tensor which is missing, left over, or of another shape */
+        void check() {
+            open().close();
+        }
+
+        private Safetensors open() {
+            Safetensors source = Safetensors.openModel(folder, "model");
             Map<String, long[]> expected = new LinkedHashMap<>(shapes);
             unused.forEach((name, shape) -> {
                 if (source.contains(name)) {
@@ -45,12 +48,17 @@ final class Layers implements AutoCloseable {
                 }
             });
             Weights.check(source, expected);
-            shapes.forEach((name, shape) -> layers.tensors.put(name, layers.weights.load(name, shape)));
-            return layers;
-        } catch (RuntimeException | Error e) {
-            layers.close();
-            throw e;
+            return source;
         }
+    }
+
+    /**
+     * Opens what {@code contents} names; a weight is read when it is first used.
+     *
+     * @throws CheckpointException as {@link Contents#check} throws it
+     */
+    static Layers open(Contents contents, Placement placement) {
+        return new Layers(contents, Weights.of(contents.open(), placement));
     }
 
     Placement placement() {
@@ -62,7 +70,7 @@ final class Layers implements AutoCloseable {
     }
 
     private Optional<Tensor> optionalWeight(String name) {
-        return Optional.ofNullable(tensors.get(name));
+        return Optional.ofNullable(shapes.get(name)).map(shape -> weights.load(name, shape));
     }
 
     /** The rows of a table [entries, width] that {@code ids} name, [ids, width]. */

@@ -43,18 +43,31 @@ public final class T5Encoder implements AutoCloseable {
     /** @throws org.scaledit.checkpoint.CheckpointException if the part is not such a model, or damaged */
     public static T5Encoder load(ModelDirectory model, Placement placement) {
         Config config = model.config(PART);
-        config.require("feed_forward_proj", "gated-gelu");
         Sizes sizes = sizes(config);
-        RelativePositions positions = new RelativePositions(
-                config.integer("relative_attention_num_buckets"),
-                config.integer("relative_attention_max_distance", 128));
+        RelativePositions positions = positions(config);
+        return new T5Encoder(sizes, positions, Layers.open(contents(model, sizes, positions), placement));
+    }
+
+    /** Refuses what {@link #load} would refuse, without reading a weight. */
+    static void check(ModelDirectory model) {
+        Config config = model.config(PART);
+        contents(model, sizes(config), positions(config)).check();
+    }
+
+    private static Layers.Contents contents(ModelDirectory model, Sizes sizes, RelativePositions positions) {
         // The embedding again, under its name in the encoder: some files have it twice.
         Map<String, long[]> unused = Map.of("encoder.embed_tokens.weight", new long[] {sizes.vocabulary, sizes.width});
-        Layers layers = Layers.load(model.part(PART), tensors(sizes, positions), unused, placement);
-        return new T5Encoder(sizes, positions, layers);
+        return new Layers.Contents(model.part(PART), tensors(sizes, positions), unused);
+    }
+
+    private static RelativePositions positions(Config config) {
+        return new RelativePositions(
+                config.integer("relative_attention_num_buckets"),
+                config.integer("relative_attention_max_distance", 128));
     }
 
     private static Sizes sizes(Config config) {
+        config.require("feed_forward_proj", "gated-gelu");
         int heads = config.integer("num_heads");
         return new Sizes(
                 config.integer("d_model"),

@@ -31,6 +31,18 @@ public final class TextEncoders implements AutoCloseable {
         return new TextEncoders(model, placement);
     }
 
+    /**
+     * Refuses encoders that {@link #load} would refuse, without reading a weight or a tokenizer.
+     *
+     * @throws org.scaledit.checkpoint.CheckpointException if a part is missing, damaged or of another kind
+     */
+    public static void check(ModelDirectory model) {
+        model.part("tokenizer");
+        model.part("tokenizer_2");
+        ClipTextEncoder.check(model);
+        T5Encoder.check(model);
+    }
+
     /** Width of {@link Conditioning#states}. */
     public int jointWidth() {
         return t5.width();
