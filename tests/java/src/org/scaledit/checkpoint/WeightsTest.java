@@ -1,40 +1,100 @@
 package org.scaledit.checkpoint;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.nio.file.Path;
-import org.bytedeco.javacpp.PointerScope;
+import java.util.LinkedHashMap;
+import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
 import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 
 class WeightsTest {
     private static final Path TRANSFORMER = Golden.tinyFlux().resolve("transformer");
+    private static final String QUERY = "transformer_blocks.0.attn.to_q.weight";
 
     private static Safetensors open() {
         return Safetensors.openModel(TRANSFORMER, "diffusion_pytorch_model");
     }
 
     @Test
-    void loadsToThePlacement() {
-        try (Weights weights = Weights.of(open(), Placement.FLOAT32_CPU);
-                PointerScope scope = new PointerScope()) {
+    void loadsInThePrecisionOfThePlacement() {
+        try (Weights weights = Weights.of(open(), Placement.FLOAT32_CPU)) {
             assertThat(weights.loadedBytes()).isZero();
-            Tensor weight = weights.at("transformer_blocks.0.attn").load("to_q.weight", 256, 256);
+            Tensor weight = weights.at("transformer_blocks.0").at("attn").load("to_q.weight", 256, 256);
             assertThat(weight.scalar_type().intern()).isEqualTo(torch.ScalarType.Float);
-            assertThat(weight.shape()).containsExactly(256, 256);
             assertThat(weights.loadedBytes()).isEqualTo(256 * 256 * 4);
+            assertThat(weights.load(QUERY, 256, 256)).isSameAs(weight);
+            try (Safetensors source = open()) {
+                Tensors.run(() -> assertThat(Golden.maxAbsoluteDifference(weight, source.tensor(QUERY)))
+                        .isZero());
+            }
         }
     }
 
     @Test
-    void golden() {
-        try (Golden golden = Golden.open("text_encoders/text");
-                PointerScope scope = new PointerScope()) {
-            assertThat(Golden.maxAbsoluteDifference(golden.float32("t5_0"), golden.tensor("t5_0")))
-                    .isZero();
+    void copiesNothingThatIsStoredAsItIsUsed() {
+        Safetensors source = open();
+        try (Weights weights = Weights.of(source, Placement.BFLOAT16_CPU)) {
+            Tensor weight = weights.load(QUERY, 256, 256);
+            Tensors.run(() -> assertThat(weight.data_ptr().address())
+                    .isEqualTo(source.tensor(QUERY).data_ptr().address()));
         }
+    }
+
+    @Test
+    void outlivesTheScopeInWhichItLoads() {
+        try (Weights weights = Weights.of(open(), Placement.FLOAT32_CPU)) {
+            Tensors.run(() -> weights.load(QUERY, 256, 256));
+            assertThat(weights.load(QUERY, 256, 256).isfinite().all().item_bool())
+                    .isTrue();
+        }
+    }
+
+    @Test
+    void namesAWrongShapeAndAMissingWeight() {
+        try (Weights weights = Weights.of(open(), Placement.FLOAT32_CPU)) {
+            assertThat(weights.contains(QUERY)).isTrue();
+            assertThat(weights.at("transformer_blocks.7").contains("attn.to_q.weight"))
+                    .isFalse();
+            assertThatThrownBy(() -> weights.load(QUERY, 256, 255))
+                    .isInstanceOf(CheckpointException.class)
+                    .hasMessageMatching("tensor " + QUERY
+                            + " in .*-00001-of-00002.safetensors has shape \\[256, 256], expected \\[256, 255]");
+            assertThatThrownBy(() -> weights.at("transformer_blocks.7").load("attn.to_q.weight", 256, 256))
+                    .isInstanceOf(CheckpointException.class)
+                    .hasMessageContaining("tensor transformer_blocks.7.attn.to_q.weight is missing in " + TRANSFORMER);
+            assertThat(weights.loadedBytes()).isZero();
+        }
+    }
+
+    @Test
+    void saysHowManyTensorsBelongToNothing() {
+        try (Safetensors source = open()) {
+            Map<String, long[]> expected = new LinkedHashMap<>();
+            source.names().forEach(name -> expected.put(name, source.info(name).dimensions()));
+            Weights.check(source, expected);
+            expected.remove("proj_out.weight");
+            assertThatThrownBy(() -> Weights.check(source, expected))
+                    .hasMessageContaining("tensor proj_out.weight in ")
+                    .hasMessageEndingWith("belongs to nothing in this model");
+            expected.remove("proj_out.bias");
+            expected.remove(QUERY);
+            assertThatThrownBy(() -> Weights.check(source, expected))
+                    .hasMessageEndingWith("belongs to nothing in this model, nor do 2 others");
+        }
+    }
+
+    @Test
+    void closingTwiceDoesNoHarm() {
+        Weights weights = Weights.of(open(), Placement.FLOAT32_CPU);
+        weights.load(QUERY, 256, 256);
+        weights.at("transformer_blocks").close();
+        weights.close();
+        assertThatThrownBy(() -> weights.load(QUERY, 256, 256)).isInstanceOf(IllegalStateException.class);
     }
 }
