@@ -1,0 +1,164 @@
+package org.scaledit.image;
+
+import java.awt.image.BufferedImage;
+import java.awt.image.IndexColorModel;
+import java.awt.image.Raster;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Locale;
+import javax.imageio.ImageIO;
+import javax.imageio.ImageReader;
+import javax.imageio.stream.ImageInputStream;
+import org.bytedeco.javacpp.FloatPointer;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * Reads pictures: PNG and JPEG, 8 or 16 bits, colour, grey or palette. Transparency is laid on white; a JPEG is turned as
+ * its EXIF orientation says; colour profiles are not applied.
+ */
+public final class ImageFile {
+    private static final int MAX_SIDE = 65_536;
+    private static final long MAX_PIXELS = 16_384L * 16_384;
+
+    private ImageFile() {}
+
+    /**
+     * The picture as [3, height, width] float32 on the CPU: {@code v / 127.5 − 1} of each 8-bit value v (16-bit values
+     * likewise, in their finer steps).
+     *
+     * @throws ImageException if the file is missing, is not a whole PNG or JPEG, or has more than 16,384² pixels
+     */
+    public static Tensor read(Path file) {
+        if (!Files.isRegularFile(file)) {
+            throw new ImageException("cannot read the picture " + file + ": "
+                    + (Files.exists(file) ? "it is not a regular file" : "there is no such file"));
+        }
+        try (ImageInputStream stream = ImageIO.createImageInputStream(file.toFile())) {
+            if (stream == null) {
+                throw new IOException("permission denied");
+            }
+            ImageReader reader = reader(file, stream);
+            try {
+                boolean jpeg = reader.getFormatName().equalsIgnoreCase("jpeg");
+                int orientation = jpeg ? ExifOrientation.of(stream) : ExifOrientation.UPRIGHT;
+                stream.seek(0);
+                reader.setInput(stream, true, true);
+                BufferedImage image = read(file, reader);
+                return Tensors.scoped(() -> ExifOrientation.apply(orientation, toTensor(image)));
+            } finally {
+                reader.dispose();
+            }
+        } catch (IOException | IllegalArgumentException | IndexOutOfBoundsException e) {
+            // ImageIO's decoders answer some damaged files with unchecked exceptions.
+            throw new ImageException("cannot read the picture " + file + ": " + Reasons.of(e), e);
+        }
+    }
+
+    private static ImageReader reader(Path file, ImageInputStream stream) {
+        Iterator<ImageReader> readers = ImageIO.getImageReaders(stream);
+        if (!readers.hasNext()) {
+            throw new ImageException(file + " is not a picture that can be read, expected PNG or JPEG");
+        }
+        return readers.next();
+    }
+
+    private static BufferedImage read(Path file, ImageReader reader) throws IOException {
+        requireSize(file, reader.getWidth(0), reader.getHeight(0));
+        // A decoder that meets the end of a truncated file fills up with grey and only warns.
+        List<String> warnings = new ArrayList<>();
+        reader.addIIOReadWarningListener((source, warning) -> warnings.add(warning));
+        BufferedImage image = reader.read(0);
+        for (String warning : warnings) {
+            if (warning.toLowerCase(Locale.ROOT).contains("premature end")) {
+                throw new IOException("the file is truncated");
+            }
+        }
+        return image;
+    }
+
+    private static void requireSize(Path file, int width, int height) {
+        if (width < 1 || height < 1 || width > MAX_SIDE || height > MAX_SIDE || (long) width * height > MAX_PIXELS) {
+            throw new ImageException(
+                    file + " has " + width + " × " + height + " pixels, expected at least 1 × 1, at most " + MAX_SIDE
+                            + " on a side and " + MAX_PIXELS + " in all");
+        }
+    }
+
+    /** [3, height, width] */
+    private static Tensor toTensor(BufferedImage image) {
+        int width = image.getWidth();
+        int height = image.getHeight();
+        return Tensors.scoped(() -> {
+            Tensor tensor = torch.empty(new long[] {3, height, width}, Placement.FLOAT32_CPU.options(), null);
+            FloatPointer values = new FloatPointer(tensor.data_ptr_float());
+            float[][] row = new float[4][width]; // red, green, blue, opacity, each 0 … 255
+            for (int y = 0; y < height; y++) {
+                readRow(image, y, row);
+                for (int channel = 0; channel < 3; channel++) {
+                    values.position(((long) channel * height + y) * width).put(onWhite(row[channel], row[3]));
+                }
+            }
+            return tensor;
+        });
+    }
+
+    private static void readRow(BufferedImage image, int y, float[][] row) {
+        if (image.getColorModel() instanceof IndexColorModel palette) {
+            readPalette(image.getRaster(), palette, y, row);
+        } else {
+            readSamples(image.getRaster(), y, row);
+        }
+    }
+
+    private static void readPalette(Raster raster, IndexColorModel palette, int y, float[][] row) {
+        int[] indices = raster.getSamples(0, y, raster.getWidth(), 1, 0, (int[]) null);
+        for (int x = 0; x < indices.length; x++) {
+            row[0][x] = palette.getRed(indices[x]);
+            row[1][x] = palette.getGreen(indices[x]);
+            row[2][x] = palette.getBlue(indices[x]);
+            row[3][x] = palette.getAlpha(indices[x]);
+        }
+    }
+
+    /** The samples as they lie in the file: asking for RGB would put grey through a linear colour space. */
+    private static void readSamples(Raster raster, int y, float[][] row) {
+        int bands = raster.getNumBands();
+        boolean grey = bands < 3;
+        for (int channel = 0; channel < 3; channel++) {
+            readBand(raster, y, grey ? 0 : channel, row[channel]);
+        }
+        if (bands == 2 || bands == 4) {
+            readBand(raster, y, bands - 1, row[3]);
+        } else {
+            Arrays.fill(row[3], 255);
+        }
+    }
+
+    private static void readBand(Raster raster, int y, int band, float[] values) {
+        raster.getSamples(0, y, values.length, 1, band, values);
+        int largest = (1 << raster.getSampleModel().getSampleSize(band)) - 1;
+        if (largest != 255) {
+            for (int x = 0; x < values.length; x++) {
+                values[x] *= 255f / largest;
+            }
+        }
+    }
+
+    /** 0 … 255 laid on white by its opacity, as −1 … 1. */
+    private static float[] onWhite(float[] values, float[] opacity) {
+        float[] result = new float[values.length];
+        for (int x = 0; x < values.length; x++) {
+            float seen = opacity[x] == 255 ? values[x] : 255 + (values[x] - 255) * (opacity[x] / 255);
+            result[x] = seen / 127.5f - 1;
+        }
+        return result;
+    }
+}

@@ -1,0 +1,90 @@
+package org.scaledit.image;
+
+import java.awt.image.BufferedImage;
+import java.awt.image.DataBufferInt;
+import org.bytedeco.javacpp.FloatPointer;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/** A picture of 8 bits a channel. Every row is an array of its own: 65,536² pixels have more bytes than one array holds. */
+public final class Pixels {
+    private final int width;
+    private final byte[][] rows; // [height][3 · width], red, green, blue, red, …
+
+    /** A black picture. */
+    public Pixels(int width, int height) {
+        this.width = width;
+        this.rows = new byte[height][3 * width];
+    }
+
+    public int width() {
+        return width;
+    }
+
+    public int height() {
+        return rows.length;
+    }
+
+    /** Row {@code y}: red, green, blue of its first pixel, then of the second … Not a copy. */
+    public byte[] row(int y) {
+        return rows[y];
+    }
+
+    /**
+     * Rounds a band of float pixels and puts it at {@code firstRow}: {@code round(255 · clamp(x / 2 + 0.5, 0, 1))}, ties to
+     * even, as diffusers does.
+     *
+     * @param band [3, rows, width], −1 … 1
+     * @throws ArithmeticException if a value is not a number
+     */
+    public void put(int firstRow, Tensor band) {
+        Tensors.run(() -> {
+            Tensor plain = Placement.FLOAT32_CPU.place(band).contiguous();
+            FloatPointer source = new FloatPointer(plain.data_ptr_float());
+            float[] values = new float[width];
+            int count = (int) plain.size(1);
+            for (int y = 0; y < count; y++) {
+                for (int channel = 0; channel < 3; channel++) {
+                    source.position(((long) channel * count + y) * width).get(values);
+                    if (!round(values, rows[firstRow + y], channel)) {
+                        throw new ArithmeticException(
+                                "row " + (firstRow + y) + " of the picture holds values that are not numbers");
+                    }
+                }
+            }
+        });
+    }
+
+    /** Whether all values are numbers. */
+    private static boolean round(float[] values, byte[] row, int channel) {
+        boolean numbers = true;
+        for (int x = 0; x < values.length; x++) {
+            float unit = Math.min(Math.max(values[x] / 2 + 0.5f, 0), 1);
+            row[3 * x + channel] = (byte) Math.rint(255 * unit);
+            numbers &= unit == unit; // false for NaN alone
+        }
+        return numbers;
+    }
+
+    /**
+     * The same picture for Java's own imaging.
+     *
+     * @throws IllegalStateException beyond 46,340 × 46,340 pixels or so: Java's images hold at most 2³¹ − 8 pixels
+     */
+    public BufferedImage toBufferedImage() {
+        if ((long) width * height() > Integer.MAX_VALUE - 8) {
+            throw new IllegalStateException(
+                    "a picture of " + width + " × " + height() + " pixels does not fit a BufferedImage");
+        }
+        BufferedImage image = new BufferedImage(width, height(), BufferedImage.TYPE_INT_RGB);
+        int[] packed = ((DataBufferInt) image.getRaster().getDataBuffer()).getData();
+        int next = 0;
+        for (byte[] row : rows) {
+            for (int i = 0; i < row.length; i += 3) {
+                packed[next++] = (row[i] & 0xFF) << 16 | (row[i + 1] & 0xFF) << 8 | (row[i + 2] & 0xFF);
+            }
+        }
+        return image;
+    }
+}

@@ -1,0 +1,117 @@
+package org.scaledit.image;
+
+import ar.com.hjg.pngj.FilterType;
+import ar.com.hjg.pngj.ImageInfo;
+import ar.com.hjg.pngj.ImageLineByte;
+import ar.com.hjg.pngj.PngWriter;
+import ar.com.hjg.pngj.PngjException;
+import ar.com.hjg.pngj.chunks.PngChunkITXT;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.nio.file.StandardOpenOption;
+import java.util.Map;
+import java.util.concurrent.ThreadLocalRandom;
+
+/** Writes pictures as PNG files, with text chunks before the pixels. */
+public final class PngFile {
+    /**
+     * A 4096² photograph, one core: 2 and SUB take 1.2 s for 30.2 MB; PNGJ's defaults, 6 and PAETH, over 4 s for 28.9 MB.
+     */
+    private static final int COMPRESSION = 2;
+
+    private static final FilterType FILTER = FilterType.FILTER_SUB;
+
+    private PngFile() {}
+
+    /**
+     * Writes a picture and its texts. The file appears, or replaces an older one, only when it is whole.
+     *
+     * @param texts keyword (1 to 79 printable Latin-1 characters) → text, each written as an iTXt chunk
+     * @throws IllegalArgumentException if a keyword or a text cannot stand in a PNG
+     * @throws ImageException if the file cannot be written
+     */
+    public static void write(Path file, Pixels pixels, Map<String, String> texts) {
+        texts.forEach(PngFile::requireWritable);
+        replace(file, stream -> write(stream, pixels, texts));
+    }
+
+    /** Writes the content of a file, to any stream. */
+    @FunctionalInterface
+    interface Content {
+        void write(OutputStream stream) throws IOException;
+    }
+
+    /** Writes to a file beside {@code file} and renames it when it is whole. */
+    static void replace(Path file, Content content) {
+        if (Files.exists(file) && !Files.isRegularFile(file)) {
+            throw new ImageException("cannot write " + file + ": it is "
+                    + (Files.isDirectory(file) ? "a folder" : "not a regular file"));
+        }
+        Path target = file.toAbsolutePath();
+        Path unfinished = target.resolveSibling(
+                ".scaledit-" + Long.toHexString(ThreadLocalRandom.current().nextLong()));
+        try {
+            try (OutputStream stream = Files.newOutputStream(unfinished, StandardOpenOption.CREATE_NEW)) {
+                content.write(stream);
+            }
+            Files.move(unfinished, target, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+        } catch (IOException | PngjException e) {
+            delete(unfinished, e);
+            throw new ImageException("cannot write " + file + ": " + Reasons.of(e), e);
+        } catch (RuntimeException | Error e) {
+            delete(unfinished, e);
+            throw e;
+        }
+    }
+
+    static void write(OutputStream stream, Pixels pixels, Map<String, String> texts) {
+        ImageInfo info = new ImageInfo(pixels.width(), pixels.height(), 8, false);
+        PngWriter writer = new PngWriter(stream, info);
+        try {
+            writer.setShouldCloseStream(false);
+            writer.setCompLevel(COMPRESSION);
+            writer.setFilterType(FILTER);
+            texts.forEach((keyword, text) -> writer.queueChunk(chunk(info, keyword, text)));
+            for (int y = 0; y < pixels.height(); y++) {
+                writer.writeRow(new ImageLineByte(info, pixels.row(y)));
+            }
+            writer.end();
+        } finally {
+            writer.close();
+        }
+    }
+
+    private static PngChunkITXT chunk(ImageInfo info, String keyword, String text) {
+        PngChunkITXT chunk = new PngChunkITXT(info);
+        chunk.setKeyVal(keyword, text);
+        chunk.setPriority(true); // before the pixels, where readers that stop there find it
+        return chunk;
+    }
+
+    private static void requireWritable(String keyword, String text) {
+        if (!keyword.matches("[!-~¡-ÿ][ -~¡-ÿ]{0,78}") || keyword.endsWith(" ")) {
+            throw new IllegalArgumentException("the keyword \"" + keyword
+                    + "\" cannot stand in a PNG, expected 1 to 79 printable Latin-1 characters without outer spaces");
+        }
+        if (text.indexOf('\0') >= 0) {
+            throw new IllegalArgumentException("the text \"" + keyword + "\" has a NUL character at position "
+                    + text.indexOf('\0') + ", which cannot stand in a PNG");
+        }
+        if (!StandardCharsets.UTF_8.newEncoder().canEncode(text)) {
+            throw new IllegalArgumentException(
+                    "the text \"" + keyword + "\" has half a surrogate pair, which cannot stand in a PNG");
+        }
+    }
+
+    private static void delete(Path unfinished, Throwable failure) {
+        try {
+            Files.deleteIfExists(unfinished);
+        } catch (IOException e) {
+            failure.addSuppressed(e);
+        }
+    }
+}

@@ -1,0 +1,218 @@
+package org.scaledit.vae;
+
+import static org.scaledit.tensor.Tensors.optional;
+import static org.scaledit.tensor.Tensors.scoped;
+
+import java.util.List;
+import java.util.Map;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+
+/**
+ * A layer of the encoder or decoder: names and sizes. Its weights are in a map, by the names that diffusers'
+ * {@code AutoencoderKL} gives them. A layer holds no more than it needs at a time: activations of a tile are by far the
+ * largest tensors around.
+ */
+sealed interface Layer {
+
+    /** The layer's output. */
+    Tensor forward(Map<String, Tensor> weights, Tensor x); // [1, in, h, w] -> [1, out, h', w']
+
+    /** Enters the names and shapes of the layer's weights. */
+    void declare(Map<String, long[]> shapes);
+
+    /** Runs layers one after the other; what one hands to the next is freed at once. */
+    static Tensor run(List<Layer> layers, Map<String, Tensor> weights, Tensor x) {
+        return scoped(() -> {
+            Tensor hidden = x;
+            for (Layer layer : layers) {
+                Tensor input = hidden;
+                hidden = scoped(() -> layer.forward(weights, input));
+                if (input != x) {
+                    input.close();
+                }
+            }
+            return hidden;
+        });
+    }
+
+    /** A convolution with bias. */
+    record Convolution(String name, int in, int out, int kernel, int stride, int padding) implements Layer {
+
+        /** One that keeps height and width. */
+        static Convolution same(String name, int in, int out, int kernel) {
+            return new Convolution(name, in, out, kernel, 1, kernel / 2);
+        }
+
+        @Override
+        public Tensor forward(Map<String, Tensor> weights, Tensor x) {
+            return torch.conv2d(
+                    x,
+                    weight(weights, name),
+                    optional(bias(weights, name)),
+                    new long[] {stride, stride},
+                    new long[] {padding, padding},
+                    new long[] {1, 1},
+                    1);
+        }
+
+        @Override
+        public void declare(Map<String, long[]> shapes) {
+            shapes.put(name + ".weight", new long[] {out, in, kernel, kernel});
+            shapes.put(name + ".bias", new long[] {out});
+        }
+    }
+
+    /** Group normalisation with scale and bias. */
+    record Normalization(String name, int channels, int groups) implements Layer {
+        private static final double EPSILON = 1e-6;
+
+        @Override
+        public Tensor forward(Map<String, Tensor> weights, Tensor x) {
+            return torch.group_norm(
+                    x, groups, optional(weight(weights, name)), optional(bias(weights, name)), EPSILON, true);
+        }
+
+        @Override
+        public void declare(Map<String, long[]> shapes) {
+            shapes.put(name + ".weight", new long[] {channels});
+            shapes.put(name + ".bias", new long[] {channels});
+        }
+    }
+
+    /** Normalisation, SiLU, convolution. */
+    record Activated(Normalization norm, Convolution convolution) implements Layer {
+        @Override
+        public Tensor forward(Map<String, Tensor> weights, Tensor x) {
+            Tensor normed = norm.forward(weights, x);
+            torch.silu_(normed);
+            return convolution.forward(weights, normed);
+        }
+
+        @Override
+        public void declare(Map<String, long[]> shapes) {
+            norm.declare(shapes);
+            convolution.declare(shapes);
+        }
+    }
+
+    /** {@code ResnetBlock2D}: two activated convolutions around which the input is carried. */
+    record Residual(String name, int in, int out, int groups) implements Layer {
+        @Override
+        public Tensor forward(Map<String, Tensor> weights, Tensor x) {
+            Tensor first = scoped(() -> first().forward(weights, x));
+            Tensor hidden = scoped(() -> second().forward(weights, first));
+            first.close();
+            hidden.add_(in == out ? x : shortcut().forward(weights, x));
+            return hidden;
+        }
+
+        @Override
+        public void declare(Map<String, long[]> shapes) {
+            first().declare(shapes);
+            second().declare(shapes);
+            if (in != out) {
+                shortcut().declare(shapes);
+            }
+        }
+
+        private Activated first() {
+            return new Activated(
+                    new Normalization(name + ".norm1", in, groups), Convolution.same(name + ".conv1", in, out, 3));
+        }
+
+        private Activated second() {
+            return new Activated(
+                    new Normalization(name + ".norm2", out, groups), Convolution.same(name + ".conv2", out, out, 3));
+        }
+
+        private Convolution shortcut() {
+            return Convolution.same(name + ".conv_shortcut", in, out, 1);
+        }
+    }
+
+    /** Self-attention over all positions of a tile, a single head as wide as the channels. */
+    record SelfAttention(String name, int channels, int groups) implements Layer {
+        @Override
+        public Tensor forward(Map<String, Tensor> weights, Tensor x) {
+            Tensor normed = norm().forward(weights, x);
+            Tensor tokens = normed.flatten(2, 3).transpose(1, 2); // [1, h·w, channels]
+            Tensor query = linear(weights, ".to_q", tokens).unsqueeze(1); // [1, 1, h·w, channels]
+            Tensor key = linear(weights, ".to_k", tokens).unsqueeze(1);
+            Tensor value = linear(weights, ".to_v", tokens).unsqueeze(1);
+            Tensor attended =
+                    torch.scaled_dot_product_attention(query, key, value).squeeze(1);
+            return linear(weights, ".to_out.0", attended)
+                    .transpose(1, 2)
+                    .reshape(x.shape())
+                    .add(x);
+        }
+
+        @Override
+        public void declare(Map<String, long[]> shapes) {
+            norm().declare(shapes);
+            for (String projection : List.of(".to_q", ".to_k", ".to_v", ".to_out.0")) {
+                shapes.put(name + projection + ".weight", new long[] {channels, channels});
+                shapes.put(name + projection + ".bias", new long[] {channels});
+            }
+        }
+
+        private Normalization norm() {
+            return new Normalization(name + ".group_norm", channels, groups);
+        }
+
+        private Tensor linear(Map<String, Tensor> weights, String projection, Tensor x) {
+            return torch.linear(x, weight(weights, name + projection), optional(bias(weights, name + projection)));
+        }
+    }
+
+    /** Halves height and width. Zeros are padded at the bottom and the right only. */
+    record Downsample(String name, int channels) implements Layer {
+        @Override
+        public Tensor forward(Map<String, Tensor> weights, Tensor x) {
+            return convolution().forward(weights, torch.constant_pad_nd(x, 0, 1, 0, 1));
+        }
+
+        @Override
+        public void declare(Map<String, long[]> shapes) {
+            convolution().declare(shapes);
+        }
+
+        private Convolution convolution() {
+            return new Convolution(name + ".conv", channels, channels, 3, 2, 0);
+        }
+    }
+
+    /** Doubles height and width: every value four times, then a convolution. */
+    record Upsample(String name, int channels) implements Layer {
+        @Override
+        public Tensor forward(Map<String, Tensor> weights, Tensor x) {
+            return convolution().forward(weights, torch.upsample_nearest2d(x, 2 * x.size(2), 2 * x.size(3)));
+        }
+
+        @Override
+        public void declare(Map<String, long[]> shapes) {
+            convolution().declare(shapes);
+        }
+
+        private Convolution convolution() {
+            return Convolution.same(name + ".conv", channels, channels, 3);
+        }
+    }
+
+    private static Tensor weight(Map<String, Tensor> weights, String layer) {
+        return of(weights, layer + ".weight");
+    }
+
+    private static Tensor bias(Map<String, Tensor> weights, String layer) {
+        return of(weights, layer + ".bias");
+    }
+
+    private static Tensor of(Map<String, Tensor> weights, String name) {
+        Tensor tensor = weights.get(name);
+        if (tensor == null) {
+            throw new IllegalStateException("the autoencoder has no weight " + name + ": it is closed");
+        }
+        return tensor;
+    }
+}
