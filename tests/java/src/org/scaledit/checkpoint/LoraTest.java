@@ -6,6 +6,8 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.Objects;
+import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
@@ -24,10 +26,13 @@ class LoraTest {
         return Lora.load(Golden.path("golden/lora_formats/" + name + ".safetensors"));
     }
 
+    private static Lora.Layer layer(Lora lora, String module) {
+        return Objects.requireNonNull(lora.layers().get(module), module);
+    }
+
     /** scale · up · down, [out, in]. */
     private static Tensor addition(Lora.Layer layer) {
-        return Tensors.scoped(
-                () -> torch.mul(layer.up().matmul(layer.down()), new org.bytedeco.pytorch.Scalar(layer.scale())));
+        return Tensors.scoped(() -> torch.mul(layer.up().matmul(layer.down()), new Scalar(layer.scale())));
     }
 
     @ParameterizedTest
@@ -39,7 +44,7 @@ class LoraTest {
             assertThat(peft.layers()).hasSize(19);
             peft.layers()
                     .forEach((module, layer) -> Tensors.run(() -> {
-                        Tensor addition = addition(other.layers().get(module));
+                        Tensor addition = addition(layer(other, module));
                         assertThat(Golden.maxAbsoluteDifference(addition, addition(layer)))
                                 .as(module)
                                 .isLessThanOrEqualTo(1e-6f);
@@ -99,9 +104,9 @@ class LoraTest {
             assertThat(lora.layers())
                     .containsOnlyKeys(
                             block + "attn.to_q", block + "attn.to_k", block + "attn.to_v", block + "proj_mlp");
-            assertThat(Tensors.floats(lora.layers().get(block + "attn.to_k").up()))
+            assertThat(Tensors.floats(layer(lora, block + "attn.to_k").up()))
                     .isEqualTo(Tensors.floats(up.narrow(0, 3, 3)));
-            assertThat(Tensors.floats(lora.layers().get(block + "proj_mlp").up()))
+            assertThat(Tensors.floats(layer(lora, block + "proj_mlp").up()))
                     .isEqualTo(Tensors.floats(up.narrow(0, 9, 5)));
         }
     }
@@ -117,7 +122,7 @@ class LoraTest {
                 up);
         try (Lora lora = Lora.load(original)) {
             float[] rows = Tensors.floats(up);
-            assertThat(Tensors.floats(lora.layers().get("norm_out.linear").up()))
+            assertThat(Tensors.floats(layer(lora, "norm_out.linear").up()))
                     .containsExactly(rows[4], rows[5], rows[6], rows[7], rows[0], rows[1], rows[2], rows[3]);
         }
     }
@@ -127,14 +132,11 @@ class LoraTest {
         String settings =
                 "{'transformer.r': 2, 'transformer.lora_alpha': 6, 'transformer.alpha_pattern': {'attn.to_k': 3}}";
         try (Lora lora = Lora.load(twoLayers(settings))) {
-            assertThat(lora.layers().get("transformer_blocks.0.attn.to_q").scale())
-                    .isEqualTo(3);
-            assertThat(lora.layers().get("transformer_blocks.0.attn.to_k").scale())
-                    .isEqualTo(1.5);
+            assertThat(layer(lora, "transformer_blocks.0.attn.to_q").scale()).isEqualTo(3);
+            assertThat(layer(lora, "transformer_blocks.0.attn.to_k").scale()).isEqualTo(1.5);
         }
         try (Lora lora = Lora.load(twoLayers("{'transformer.lora_alpha': 6, 'transformer.use_rslora': true}"))) {
-            assertThat(lora.layers().get("transformer_blocks.0.attn.to_q").scale())
-                    .isEqualTo(6 / Math.sqrt(2));
+            assertThat(layer(lora, "transformer_blocks.0.attn.to_q").scale()).isEqualTo(6 / Math.sqrt(2));
         }
     }
 

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
+import java.io.RandomAccessFile;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import org.assertj.core.api.ThrowableAssert.ThrowingCallable;
@@ -62,7 +63,7 @@ class ModelDirectoryTest {
         Path file = folder.resolve("model_index.json");
         Files.writeString(file, "[".repeat(1_000_000));
         refuses(() -> ModelDirectory.open(folder), "is not valid JSON");
-        try (var sparse = new java.io.RandomAccessFile(file.toFile(), "rw")) {
+        try (var sparse = new RandomAccessFile(file.toFile(), "rw")) {
             sparse.setLength(1L << 32);
         }
         refuses(() -> ModelDirectory.open(folder), "has 4294967296 bytes, at most 16777216");

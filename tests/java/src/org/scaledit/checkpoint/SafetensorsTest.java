@@ -11,6 +11,8 @@ import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.HexFormat;
 import java.util.Map;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -107,7 +109,7 @@ class SafetensorsTest {
         "F8_E5M2, 1, 41, 2.5",
     })
     void readsEveryDtypeWhereverItLies(String dtype, int bytes, String hex, double value) throws IOException {
-        byte[] number = java.util.HexFormat.of().parseHex(hex);
+        byte[] number = HexFormat.of().parseHex(hex);
         for (int before = 0; before < 9; before++) {
             byte[] data = new byte[before + bytes];
             System.arraycopy(number, 0, data, before, bytes);
@@ -363,7 +365,7 @@ class SafetensorsTest {
         Path shard = folder.resolve("two.safetensors");
         byte[] whole = Files.readAllBytes(shard);
         for (int length = 0; length < whole.length; length++) {
-            Files.write(shard, java.util.Arrays.copyOf(whole, length));
+            Files.write(shard, Arrays.copyOf(whole, length));
             refusesModel(shard.toString());
         }
     }

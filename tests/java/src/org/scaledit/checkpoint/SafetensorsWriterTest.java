@@ -105,7 +105,8 @@ class SafetensorsWriterTest {
 
     @Test
     void namesAFolderInThePlaceOfTheFile() throws IOException {
-        Path file = Files.createDirectories(folder.resolve("taken/inside")).getParent();
+        Path file = folder.resolve("taken");
+        Files.createDirectories(file.resolve("inside"));
         try (SafetensorsWriter writer = SafetensorsWriter.create(file, Map.of(), Map.of())) {
             assertThatThrownBy(writer::commit)
                     .isInstanceOf(CheckpointException.class)

@@ -8,6 +8,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -253,7 +254,7 @@ public final class FluxDev {
         for (Map.Entry<String, long[]> tensor : shapes.entrySet()) {
             long end = offset + bytes(tensor.getValue());
             entries.add("\"%s\":{\"dtype\":\"BF16\",\"shape\":%s,\"data_offsets\":[%d,%d]}"
-                    .formatted(tensor.getKey(), java.util.Arrays.toString(tensor.getValue()), offset, end));
+                    .formatted(tensor.getKey(), Arrays.toString(tensor.getValue()), offset, end));
             offset = end;
         }
         String json = entries.stream().collect(Collectors.joining(",", "{", "}"));
@@ -269,6 +270,6 @@ public final class FluxDev {
     }
 
     private static long bytes(long[] shape) {
-        return java.util.Arrays.stream(shape).reduce(2, Math::multiplyExact);
+        return Arrays.stream(shape).reduce(2, Math::multiplyExact);
     }
 }

@@ -6,7 +6,9 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.function.Function;
 import org.junit.jupiter.api.Test;
@@ -52,7 +54,7 @@ class TokenizerTest {
             long[] expected = Tensors.compute(() -> Tensors.longs(golden.tensor(name)));
             int length = expected.length / texts.size();
             for (int i = 0; i < texts.size(); i++) {
-                long[] row = java.util.Arrays.copyOfRange(expected, i * length, (i + 1) * length);
+                long[] row = Arrays.copyOfRange(expected, i * length, (i + 1) * length);
                 assertThat(tokenizer.apply(texts.get(i)))
                         .as("%s of text %d", name, i)
                         .containsExactly(row);
@@ -100,10 +102,7 @@ class TokenizerTest {
         refusesClip(folder.resolve("vocab.json") + " does not exist");
         Files.writeString(folder.resolve("vocab.json"), "{\"a\": 0}");
         refusesClip(folder.resolve("vocab.json") + " has no field <|startoftext|>");
-        Files.copy(
-                CLIP.resolve("vocab.json"),
-                folder.resolve("vocab.json"),
-                java.nio.file.StandardCopyOption.REPLACE_EXISTING);
+        Files.copy(CLIP.resolve("vocab.json"), folder.resolve("vocab.json"), StandardCopyOption.REPLACE_EXISTING);
         refusesClip("cannot read " + folder.resolve("merges.txt"));
         Files.writeString(folder.resolve("merges.txt"), "#version: 0.2\nqq \"zz\n");
         refusesClip(folder + " does not describe a tokenizer");

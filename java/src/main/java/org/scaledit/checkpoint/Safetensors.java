@@ -68,11 +68,9 @@ public final class Safetensors implements AutoCloseable {
     private static Safetensors openShards(Path index) {
         Map<String, Path> shardOf = weightMap(index);
         Map<Path, SafetensorsHeader> shards = new TreeMap<>();
-        for (Path shard : shardOf.values()) {
-            shards.computeIfAbsent(shard, SafetensorsHeader::read);
-        }
         shardOf.forEach((name, shard) -> {
-            if (!shards.get(shard).tensors().containsKey(name)) {
+            SafetensorsHeader header = shards.computeIfAbsent(shard, SafetensorsHeader::read);
+            if (!header.tensors().containsKey(name)) {
                 throw new CheckpointException(
                         "tensor " + name + " is not in " + shard + ", where " + index.getFileName() + " says it is");
             }
