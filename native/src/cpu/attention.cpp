@@ -18,9 +18,11 @@
 namespace scaledit::cpu {
 namespace {
 
-// Heads are packed and attended in groups whose packed keys and values stay below this, so that the workspace of a
-// large picture does not grow with its heads. A group has work for hundreds of threads all the same.
-constexpr std::size_t kGroupBytes = std::size_t{256} << 20;
+// Heads are packed and attended in groups. Packed keys and values of a group should stay in the last cache on their way
+// from one pass to the next,
+constexpr std::size_t kGroupBytes = std::size_t{12} << 20;
+// but a group must have so many times the work of its longest query tile for each thread, or threads would wait for it.
+constexpr std::int64_t kGroupBalance = 4;
 
 // Tiles whose keys are summed by one thread on the way to the mean.
 constexpr std::int64_t kTilesPerSum = 16;
@@ -32,10 +34,12 @@ constexpr float kDescent = 16.0F;
 // Of weights, before they are multiplied by 2^weight_exponent.
 constexpr float kLowestPower = -126.0F;
 
-// Query tiles with more keys than this many times the average are taken before all others, of all heads: one of them at
-// the end would keep a single thread busy. The rest goes head by head, which keeps keys and values in the caches.
-constexpr double kLongTile = 2.0;
+// Query tiles with more key tiles than this many times the average are taken before all others, of all heads: one of
+// them at the end would keep a single thread busy. The rest goes head by head, which keeps keys and values in the
+// caches.
+constexpr std::int64_t kLongTile = 2;
 
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::size_t align(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 struct ThreadState {
@@ -86,14 +90,16 @@ public:
 
     [[nodiscard]] std::size_t bytes() const { return bytes_; }
 
+    // Items of packing go through the heads of one tile before the next tile: heads of a token are neighbours in
+    // memory.
     void run() {
         for (first_head_ = 0; first_head_ < arguments_.heads; first_head_ += group_heads_) {
             heads_ = std::min<std::int64_t>(group_heads_, arguments_.heads - first_head_);
             if (smoothed()) {
                 average_keys();
             }
-            for_each(heads_ * tiles_, [this](std::int64_t item, ThreadState& thread) {
-                pack_tile(item / tiles_, item % tiles_, thread);
+            for_each(tiles_ * heads_, [this](std::int64_t item, ThreadState& thread) {
+                pack_tile(item % heads_, item / heads_, thread);
             });
             const std::int64_t long_tiles = count_long_tiles();
             for_each(heads_ * tiles_, [this, long_tiles](std::int64_t item, ThreadState& thread) {
@@ -116,13 +122,17 @@ private:
         return arithmetic == quantize::Arithmetic::kInt8 ? kernels.int8 : kernels.float32;
     }
 
+    // Groups of about the same size, see kGroupBytes.
     [[nodiscard]] std::int64_t heads_in_group() const {
-        const std::size_t fitting = kGroupBytes / (size(tiles_) * (key_bytes_ + value_bytes_));
-        return std::clamp<std::int64_t>(static_cast<std::int64_t>(fitting), 1, arguments_.heads);
+        const auto cached = static_cast<std::int64_t>(kGroupBytes / (size(tiles_) * (key_bytes_ + value_bytes_)));
+        const std::int64_t longest = key_tiles_of(geometry_.schedule().front());
+        const std::int64_t balanced = divide_up(kGroupBalance * arguments_.threads * longest, key_tiles_of_all());
+        const std::int64_t wanted = std::clamp<std::int64_t>(std::max(cached, balanced), 1, arguments_.heads);
+        return divide_up(arguments_.heads, divide_up(arguments_.heads, wanted));
     }
 
     [[nodiscard]] bool smoothed() const { return arithmetic_ == quantize::Arithmetic::kInt8; }
-    [[nodiscard]] std::int64_t sums_per_head() const { return (tiles_ + kTilesPerSum - 1) / kTilesPerSum; }
+    [[nodiscard]] std::int64_t sums_per_head() const { return divide_up(tiles_, kTilesPerSum); }
     [[nodiscard]] const scaledit_tile& tile(std::int64_t index) const { return geometry_.tiles()[size(index)]; }
     [[nodiscard]] std::byte* key_tile(std::int64_t head, std::int64_t index) const {
         return keys_ + size(head * tiles_ + index) * key_bytes_;
@@ -145,12 +155,12 @@ private:
     // means[heads of the group, head_dim], the same for any number of threads.
     void average_keys() {
         const std::int64_t parts = sums_per_head();
-        for_each(heads_ * parts, [this, parts](std::int64_t item, ThreadState& thread) {
+        for_each(parts * heads_, [this](std::int64_t item, ThreadState& thread) {
             double* sums = sums_ + item * head_dim_;
             std::fill_n(sums, head_dim_, 0.0);
-            const std::int64_t first = item % parts * kTilesPerSum;
+            const std::int64_t first = item / heads_ * kTilesPerSum;
             for (std::int64_t index = first; index < std::min(first + kTilesPerSum, tiles_); ++index) {
-                read_rows(arguments_.key, item / parts, tile(index), thread.rows);
+                read_rows(arguments_.key, item % heads_, tile(index), thread.rows);
                 quantize::add_to_sums(thread.rows, tile(index).tokens, head_dim_, sums);
             }
         });
@@ -158,7 +168,7 @@ private:
             for (std::int64_t channel = 0; channel < head_dim_; ++channel) {
                 double sum = 0.0;
                 for (std::int64_t part = 0; part < parts; ++part) {
-                    sum += sums_[(head * parts + part) * head_dim_ + channel];
+                    sum += sums_[(part * heads_ + head) * head_dim_ + channel];
                 }
                 means_[head * head_dim_ + channel] =
                     static_cast<float>(sum / static_cast<double>(geometry_.info().tokens));
@@ -183,23 +193,26 @@ private:
                               value_tile(head, index));
     }
 
-    [[nodiscard]] std::int64_t keys_of(std::int64_t index) const {
-        std::int64_t keys = 0;
+    [[nodiscard]] std::int64_t key_tiles_of(std::int64_t index) const {
+        std::int64_t count = 0;
         for (const auto& range : geometry_.ranges(index)) {
-            keys += range.count;
+            count += range.count;
         }
-        return keys;
+        return count;
+    }
+
+    [[nodiscard]] std::int64_t key_tiles_of_all() const {
+        std::int64_t count = 0;
+        for (const auto& range : geometry_.all_ranges()) {
+            count += range.count;
+        }
+        return count;
     }
 
     [[nodiscard]] std::int64_t count_long_tiles() const {
         const auto schedule = geometry_.schedule();
-        std::int64_t total = 0;
-        for (std::int64_t index = 0; index < tiles_; ++index) {
-            total += keys_of(index);
-        }
-        const double limit = kLongTile * static_cast<double>(total) / static_cast<double>(tiles_);
-        return std::ranges::find_if(schedule,
-                                    [&](auto index) { return static_cast<double>(keys_of(index)) <= limit; }) -
+        const std::int64_t limit = kLongTile * key_tiles_of_all() / tiles_;
+        return std::ranges::find_if(schedule, [&](auto index) { return key_tiles_of(index) <= limit; }) -
                schedule.begin();
     }
 
@@ -293,7 +306,7 @@ private:
     std::int64_t group_heads_;
 
     ThreadState* threads_ = nullptr;  // [threads]
-    double* sums_ = nullptr;          // [group_heads, sums_per_head, head_dim]
+    double* sums_ = nullptr;          // [sums_per_head, heads of the group, head_dim]
     float* means_ = nullptr;          // [group_heads, head_dim]
     std::byte* keys_ = nullptr;       // [group_heads, tiles] packed key tiles
     std::byte* values_ = nullptr;

@@ -105,8 +105,8 @@ template <class Vector, int count>
 
 // Loaded at kTileTokens - n + i: +inf for token i of a tile with n tokens, -inf past its end.
 struct TokenLimits {
-    float limit[2 * kTileTokens];
-    constexpr TokenLimits() : limit() {
+    float limit[2 * kTileTokens] = {};
+    constexpr TokenLimits() {
         for (int i = 0; i < kTileTokens; ++i) {
             limit[i] = __builtin_inff();
             limit[kTileTokens + i] = -__builtin_inff();

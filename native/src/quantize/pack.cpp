@@ -10,7 +10,7 @@ namespace scaledit::quantize {
 namespace {
 
 constexpr float kInt8Limit = 127.0F;
-constexpr std::uint32_t kQueryOffset = 128;
+constexpr std::int32_t kQueryOffset = 128;
 
 // Below this all are taken for zero: what is divided by their scale must not overflow.
 constexpr float kSmallestMaximum = 1e-30F;
@@ -19,7 +19,7 @@ constexpr float kSmallestMaximum = 1e-30F;
 // std::lrint it becomes vector instructions on every processor.
 std::int32_t round_to_int(float value) {
     constexpr float shift = 12582912.0F;
-    return static_cast<std::int32_t>(std::bit_cast<std::uint32_t>(value + shift) - std::bit_cast<std::uint32_t>(shift));
+    return std::bit_cast<std::int32_t>(value + shift) - std::bit_cast<std::int32_t>(shift);
 }
 
 // Bits of |value|: they order as the numbers do, and integers are the ones whose maximum compilers vectorise.
@@ -45,13 +45,13 @@ Scale row_scale(const float* row, int head_dim) {
 
 // chunks = the row's integers plus an offset, as `Stored`. Returns the sum of the integers.
 template <class Stored>
-std::int32_t quantise_row(const float* row, int head_dim, float forward, std::uint32_t offset, std::uint32_t* chunks) {
+std::int32_t quantise_row(const float* row, int head_dim, float forward, std::int32_t offset, std::uint32_t* chunks) {
     std::array<Stored, kMaxHeadDim> stored{};
     std::uint32_t sum = 0;  // unsigned: an input that is not a number must not become undefined behaviour
     for (int i = 0; i < head_dim; ++i) {
         const std::int32_t integer = round_to_int(row[i] * forward);
         sum += static_cast<std::uint32_t>(integer);
-        stored[static_cast<std::size_t>(i)] = static_cast<Stored>(integer + static_cast<std::int32_t>(offset));
+        stored[static_cast<std::size_t>(i)] = static_cast<Stored>(integer + offset);
     }
     std::memcpy(chunks, stored.data(), static_cast<std::size_t>(head_dim) * sizeof(Stored));
     return static_cast<std::int32_t>(sum);
@@ -72,7 +72,7 @@ std::int32_t quantise_row(Element element, const float* row, int head_dim, float
 
 // What a sum of (q + kQueryOffset) * k must start from to end as the sum of q * k.
 std::int32_t start_of(std::int32_t key_sum) {
-    return static_cast<std::int32_t>(0U - static_cast<std::uint32_t>(key_sum) * kQueryOffset);
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(key_sum) * static_cast<std::uint32_t>(-kQueryOffset));
 }
 
 // panels <- rows[kTileTokens][chunks], transposed.
