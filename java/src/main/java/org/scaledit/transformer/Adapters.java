@@ -1,0 +1,122 @@
+package org.scaledit.transformer;
+
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Optional;
+import java.util.Set;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Lora;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.transformer.Linear.LowRank;
+
+/** The LoRAs put on a model: hands each layer its part, and finds out which parts no layer asked for. */
+final class Adapters implements AutoCloseable {
+    private final List<ScaledLora> loras;
+    private final LoraScope scope;
+    private final Placement placement;
+    private final Set<String> asked = new HashSet<>();
+    private final List<String> warnings = new ArrayList<>();
+    private final List<LowRank> made = new ArrayList<>();
+
+    Adapters(List<ScaledLora> loras, LoraScope scope, Placement placement) {
+        this.loras = loras;
+        this.scope = scope;
+        this.placement = placement;
+    }
+
+    static Adapters none() {
+        return new Adapters(List.of(), LoraScope.GUIDANCE, Placement.FLOAT32_CPU);
+    }
+
+    /**
+     * What the LoRAs add to a layer: the sum of several is one of the sum of their ranks.
+     *
+     * @param guidancePasses whether guidance tokens ever pass through the layer
+     */
+    Optional<LowRank> lowRank(String module, long in, long out, boolean guidancePasses) {
+        asked.add(module);
+        List<ScaledLora> acting = loras.stream()
+                .filter(lora -> lora.lora().layers().containsKey(module))
+                .toList();
+        if (acting.isEmpty()) {
+            return Optional.empty();
+        }
+        acting.forEach(lora -> requireShape(lora.lora(), module, in, out));
+        boolean guidanceOnly = scope.guidanceOnly(module);
+        if (guidanceOnly && !guidancePasses) {
+            acting.forEach(lora -> warnings.add("LoRA " + lora.lora().file() + " has no effect on " + module
+                    + ": the scope reaches guidance tokens alone, which never pass through it"));
+            return Optional.empty();
+        }
+        LowRank sum = new LowRank(
+                Tensors.outlive(() -> down(acting, module)), Tensors.outlive(() -> up(acting, module)), guidanceOnly);
+        made.add(sum);
+        return Optional.of(sum);
+    }
+
+    /** [sum of ranks, in] */
+    private Tensor down(List<ScaledLora> acting, String module) {
+        return placed(Tensors.concatenate(
+                0, acting.stream().map(lora -> layer(lora, module).down()).toArray(Tensor[]::new)));
+    }
+
+    /** [out, sum of ranks] */
+    private Tensor up(List<ScaledLora> acting, String module) {
+        return placed(Tensors.concatenate(
+                1,
+                acting.stream()
+                        .map(lora -> layer(lora, module)
+                                .up()
+                                .mul(new Scalar(
+                                        lora.scale() * layer(lora, module).scale())))
+                        .toArray(Tensor[]::new)));
+    }
+
+    private Tensor placed(Tensor tensor) {
+        return new Tensor(placement.place(tensor));
+    }
+
+    private static Lora.Layer layer(ScaledLora lora, String module) {
+        return Optional.ofNullable(lora.lora().layers().get(module)).orElseThrow();
+    }
+
+    private static void requireShape(Lora lora, String module, long in, long out) {
+        Lora.Layer layer = layer(new ScaledLora(lora, 1), module);
+        boolean fits = layer.down().size(1) == in && layer.up().size(0) == out;
+        if (!fits) {
+            throw new CheckpointException("the layer of " + module + " in " + lora.file() + " has shapes "
+                    + Tensors.shape(layer.down()) + " and " + Tensors.shape(layer.up()) + ", expected [rank, " + in
+                    + "] and [" + out + ", rank]");
+        }
+    }
+
+    /** @throws CheckpointException naming a LoRA's layer that no layer of the model asked for */
+    void requireAllAsked() {
+        for (ScaledLora lora : loras) {
+            for (String module : lora.lora().layers().keySet()) {
+                if (!asked.contains(module)) {
+                    throw new CheckpointException(
+                            lora.lora().file() + " has a layer for " + module + ", which the model does not have");
+                }
+            }
+        }
+    }
+
+    /** One sentence for each layer of a LoRA that can have no effect. */
+    List<String> warnings() {
+        return List.copyOf(warnings);
+    }
+
+    @Override
+    public void close() {
+        for (LowRank lowRank : made) {
+            lowRank.down().close();
+            lowRank.up().close();
+        }
+        made.clear();
+    }
+}

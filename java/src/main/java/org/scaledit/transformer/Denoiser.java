@@ -1,0 +1,108 @@
+package org.scaledit.transformer;
+
+import java.util.Arrays;
+import java.util.Optional;
+import java.util.function.BiConsumer;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.attention.Attention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/** The transformer with all that stays the same over the steps of one picture. Used by one thread at a time. */
+public final class Denoiser implements AutoCloseable {
+    private final FluxTransformer transformer;
+    private final TokenLayout layout;
+    private final Attention attention;
+    private final float guidance;
+    private final Tensor pooled; // [pooled width], float32
+    private final Tensor text; // [text, width], embedded
+    private final Tensor guidanceTokens; // [guidance, width], embedded; [0, width] in a plain pass
+    private final RotaryEmbedding rotary;
+
+    Denoiser(
+            FluxTransformer transformer,
+            TokenLayout layout,
+            Attention attention,
+            double theta,
+            Tensor textStates,
+            Tensor pooledText,
+            double guidance,
+            Optional<Tensor> guidanceLatents) {
+        FluxConfig config = transformer.config();
+        requireShape("text states", textStates, layout.textTokens(), config.jointWidth());
+        requireShape("pooled text", pooledText, config.pooledWidth());
+        int channels = config.latentChannels();
+        if (guidanceLatents.isEmpty() && layout.guidanceTokens() > 0) {
+            throw new IllegalArgumentException(
+                    "no guidance latents given for a layout with " + layout.guidanceTokens() + " guidance tokens");
+        }
+        guidanceLatents.ifPresent(
+                latents -> requireShape("guidance latents", latents, layout.guidanceTokens(), channels));
+
+        this.transformer = transformer;
+        this.layout = layout;
+        this.attention = attention;
+        this.guidance = (float) guidance;
+        Placement placement = transformer.placement();
+        FluxModel model = transformer.model();
+        this.pooled = Tensors.outlive(
+                () -> new Tensor(placement.with(torch.ScalarType.Float).place(pooledText)));
+        this.text = Tensors.outlive(() -> new Tensor(model.textEmbedder().forward(placement.place(textStates), 0)));
+        this.guidanceTokens = Tensors.outlive(() -> {
+            Tensor latents = guidanceLatents.orElseGet(() -> torch.empty(0, channels));
+            return new Tensor(model.latentEmbedder().forward(placement.place(latents), latents.size(0)));
+        });
+        this.rotary = RotaryEmbedding.of(layout, config, theta, placement);
+    }
+
+    /**
+     * The velocity of the image tokens: what the model takes for {@code noise − image}.
+     *
+     * @param latents packed, noised, in the layout's order: {@code [W·H, 64]}
+     * @param sigma noise level, 0 … 1
+     * @param betweenBlocks runs after every block; what it throws ends the pass and frees everything
+     * @return {@code [W·H, 64]}, float32, in the caller's scope
+     */
+    public Tensor velocity(Tensor latents, double sigma, Runnable betweenBlocks) {
+        return velocity(latents, sigma, (block, hidden) -> betweenBlocks.run());
+    }
+
+    /** @param afterBlock sees each block's name and the hidden state {@code [text + image + guidance, width]} after it */
+    Tensor velocity(Tensor latents, double sigma, BiConsumer<String, Tensor> afterBlock) {
+        requireShape(
+                "latents", latents, layout.imageTokens(), transformer.config().latentChannels());
+        return Tensors.scoped(() -> {
+            Placement placement = transformer.placement();
+            FluxModel model = transformer.model();
+            boolean withGuidance = layout.guidanceTokens() > 0;
+            Tensor embedding = model.conditioning().forward((float) sigma, guidance, pooled, withGuidance, placement);
+            Pass pass = new Pass(
+                    torch.silu(placement.place(embedding)),
+                    rotary,
+                    attention,
+                    layout.textTokens(),
+                    layout.guidanceTokens(),
+                    transformer.config());
+            Tensor image = model.latentEmbedder().forward(placement.place(latents), 0); // [image, width]
+            Tensor hidden = Tensors.concatenate(0, text, image, guidanceTokens);
+            return Tensors.toFloat32(model.forward(hidden, pass, afterBlock));
+        });
+    }
+
+    private static void requireShape(String name, Tensor tensor, long... expected) {
+        if (!Arrays.equals(tensor.shape(), expected)) {
+            throw new IllegalArgumentException(
+                    name + " have shape " + Tensors.shape(tensor) + ", expected " + Arrays.toString(expected));
+        }
+    }
+
+    @Override
+    public void close() {
+        pooled.close();
+        text.close();
+        guidanceTokens.close();
+        rotary.close();
+    }
+}

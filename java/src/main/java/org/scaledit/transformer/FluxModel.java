@@ -1,0 +1,62 @@
+package org.scaledit.transformer;
+
+import java.util.List;
+import java.util.function.BiConsumer;
+import java.util.stream.IntStream;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.tensor.Tensors;
+
+/** The layers of a FLUX transformer, in the order in which tokens pass through them. */
+record FluxModel(
+        Linear textEmbedder,
+        Linear latentEmbedder,
+        Conditioning conditioning,
+        List<DoubleBlock> doubleBlocks,
+        List<SingleBlock> singleBlocks,
+        Linear finalModulation,
+        Linear finalLayer) {
+    private static final String DOUBLE_BLOCK = "transformer_blocks.";
+    private static final String SINGLE_BLOCK = "single_transformer_blocks.";
+
+    static FluxModel load(Layers layers, FluxConfig config) {
+        Layers withoutGuidance = layers.withoutGuidance();
+        long width = config.width();
+        return new FluxModel(
+                withoutGuidance.linear("context_embedder", config.jointWidth(), width),
+                layers.linear("x_embedder", config.latentChannels(), width),
+                Conditioning.load(layers, config),
+                IntStream.range(0, config.doubleBlocks())
+                        .mapToObj(block -> DoubleBlock.load(layers.at(DOUBLE_BLOCK + block), config))
+                        .toList(),
+                IntStream.range(0, config.singleBlocks())
+                        .mapToObj(block -> SingleBlock.load(layers.at(SINGLE_BLOCK + block), config))
+                        .toList(),
+                withoutGuidance.linear("norm_out.linear", width, 2 * width),
+                withoutGuidance.linear("proj_out", width, config.latentChannels()));
+    }
+
+    /**
+     * @param hidden [text + image + guidance, width], embedded; used up
+     * @param afterBlock sees each block's name and the hidden state after it; what it throws ends the pass
+     * @return the velocity of the image tokens: [image, latent channels]
+     */
+    Tensor forward(Tensor hidden, Pass pass, BiConsumer<String, Tensor> afterBlock) {
+        for (int block = 0; block < doubleBlocks.size(); block++) {
+            DoubleBlock current = doubleBlocks.get(block);
+            Tensors.run(() -> current.forward(hidden, pass));
+            afterBlock.accept(DOUBLE_BLOCK + block, hidden);
+        }
+        for (int block = 0; block < singleBlocks.size(); block++) {
+            SingleBlock current = singleBlocks.get(block);
+            Tensors.run(() -> current.forward(hidden, pass));
+            afterBlock.accept(SINGLE_BLOCK + block, hidden);
+        }
+        return Tensors.scoped(() -> {
+            long images = hidden.size(0) - pass.textTokens() - pass.guidanceTokens();
+            Tensor image = hidden.narrow(0, pass.textTokens(), images);
+            // The final layer stores its scale before its shift, unlike the blocks.
+            Tensor normed = pass.modulationWithoutGuidance(finalModulation).modulated(image, 1, 0);
+            return finalLayer.forward(normed, 0);
+        });
+    }
+}

@@ -1,0 +1,182 @@
+package org.scaledit.transformer;
+
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.attention.Attention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.checkpoint.Weights;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/**
+ * FLUX.1's transformer (diffusers' {@code FluxTransformer2DModel}) with Scale-DiT's guidance stream: guidance tokens run
+ * through the image's weights, conditioned as a clean image, and their output is dropped.
+ */
+public final class FluxTransformer implements AutoCloseable {
+    /** RoPE's base of a plain FLUX pass. */
+    public static final double THETA = 10_000;
+
+    /** RoPE's base of the high-resolution pass and of training: NTK factor 10. */
+    public static final double NTK_THETA = 10 * THETA;
+
+    private static final Logger LOG = LoggerFactory.getLogger(FluxTransformer.class);
+    private static final String STEM = "diffusion_pytorch_model";
+
+    private final FluxConfig config;
+    private final Weights weights;
+    private final Adapters adapters;
+    private final FluxModel model;
+    private final boolean ownsWeights;
+
+    private FluxTransformer(FluxConfig config, Weights weights, Adapters adapters, boolean ownsWeights) {
+        this.config = config;
+        this.weights = weights;
+        this.adapters = adapters;
+        this.ownsWeights = ownsWeights;
+        this.model = FluxModel.load(Layers.of(weights::load, adapters), config);
+    }
+
+    /**
+     * Loads a model's transformer to where it shall live. A weight on the CPU in its stored precision is read from the
+     * file when it is first used.
+     *
+     * @throws CheckpointException naming the first tensor that is missing, left over or of another shape, or the value
+     *     of the config that is not supported
+     */
+    public static FluxTransformer load(ModelDirectory directory, Placement placement) {
+        FluxConfig config = FluxConfig.of(directory.config("transformer"));
+        Weights weights = Weights.of(Safetensors.openModel(directory.part("transformer"), STEM), placement);
+        try {
+            return load(config, weights);
+        } catch (RuntimeException | Error e) {
+            weights.close();
+            throw e;
+        }
+    }
+
+    /**
+     * Refuses what {@link #load} and {@link #withLoras} would refuse, without reading a weight.
+     *
+     * @return the sizes of the directory's transformer
+     * @throws CheckpointException as they throw it
+     */
+    public static FluxConfig check(ModelDirectory directory, List<ScaledLora> loras, LoraScope scope) {
+        FluxConfig config = FluxConfig.of(directory.config("transformer"));
+        try (Safetensors source = Safetensors.openModel(directory.part("transformer"), STEM);
+                Adapters adapters = new Adapters(loras, scope, Placement.FLOAT32_CPU)) {
+            Weights.check(source, expectedTensors(config, adapters));
+            adapters.requireAllAsked();
+        }
+        return config;
+    }
+
+    /** A transformer of these weights, which it owns from now on. */
+    static FluxTransformer load(FluxConfig config, Weights weights) {
+        return new FluxTransformer(config, weights, Adapters.none(), true);
+    }
+
+    /** Name and shape of every tensor of a checkpoint, by diffusers' names. */
+    public static Map<String, long[]> expectedTensors(FluxConfig config) {
+        return expectedTensors(config, Adapters.none());
+    }
+
+    private static Map<String, long[]> expectedTensors(FluxConfig config, Adapters adapters) {
+        Map<String, long[]> expected = new LinkedHashMap<>();
+        Tensors.run(() -> {
+            Tensor absent = new Tensor();
+            Layers.Source recorder = (name, shape) -> {
+                expected.put(name, shape);
+                return absent;
+            };
+            FluxModel.load(Layers.of(recorder, adapters), config);
+        });
+        return expected;
+    }
+
+    /**
+     * The same transformer under LoRAs. It shares this one's weights and is of no use after this one is closed; closing
+     * it frees the LoRAs' matrices alone.
+     *
+     * @throws CheckpointException naming a LoRA's layer that the model does not have or that has another shape
+     */
+    public FluxTransformer withLoras(List<ScaledLora> loras, LoraScope scope) {
+        Adapters adapters = new Adapters(loras, scope, weights.placement());
+        try {
+            FluxTransformer adapted = new FluxTransformer(config, weights, adapters, false);
+            adapters.requireAllAsked();
+            adapters.warnings().forEach(LOG::warn);
+            return adapted;
+        } catch (RuntimeException | Error e) {
+            adapters.close();
+            throw e;
+        }
+    }
+
+    /** One sentence for each layer of a LoRA that can have no effect under its scope. */
+    public List<String> loraWarnings() {
+        return adapters.warnings();
+    }
+
+    public FluxConfig config() {
+        return config;
+    }
+
+    public Placement placement() {
+        return weights.placement();
+    }
+
+    /** What stays the same over the steps of a plain FLUX picture; see {@link #denoiser} with guidance latents. */
+    public Denoiser denoiser(
+            TokenLayout layout,
+            Attention attention,
+            double theta,
+            Tensor textStates,
+            Tensor pooledText,
+            double guidance) {
+        return new Denoiser(this, layout, attention, theta, textStates, pooledText, guidance, Optional.empty());
+    }
+
+    /**
+     * What stays the same over the steps of a picture.
+     *
+     * @param layout how tokens lie in memory; the attention must be made for it
+     * @param attention stays the caller's
+     * @param theta RoPE's base: {@link #THETA} or {@link #NTK_THETA}
+     * @param textStates T5's, {@code [T, joint width]}
+     * @param pooledText CLIP's, {@code [pooled width]}
+     * @param guidance the distilled guidance scale, as users know it (3.5); not looked at by a model without guidance
+     *     embedder
+     * @param guidanceLatents packed, clean, in the layout's order: {@code [w·h, 64]}
+     */
+    public Denoiser denoiser(
+            TokenLayout layout,
+            Attention attention,
+            double theta,
+            Tensor textStates,
+            Tensor pooledText,
+            double guidance,
+            Tensor guidanceLatents) {
+        return new Denoiser(
+                this, layout, attention, theta, textStates, pooledText, guidance, Optional.of(guidanceLatents));
+    }
+
+    FluxModel model() {
+        return model;
+    }
+
+    @Override
+    public void close() {
+        adapters.close();
+        if (ownsWeights) {
+            weights.close();
+        }
+    }
+}
