@@ -1,15 +1,13 @@
 package org.scaledit.bindings;
 
 import java.io.IOException;
-import java.io.InputStream;
 import java.net.MalformedURLException;
 import java.net.URL;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Optional;
-import java.util.Properties;
+import java.util.stream.Collectors;
 import org.bytedeco.javacpp.Loader;
 import org.jspecify.annotations.NullMarked;
 import org.jspecify.annotations.Nullable;
@@ -26,8 +24,8 @@ public final class NativeLibrary {
     /** Folder that holds both libraries. */
     public static final String PATH_PROPERTY = "org.scaledit.library.path";
 
-    private static final String CORE = "scaledit";
-    private static final String JNI = "jniScaleDitCore";
+    /** The core, then the half that needs it. */
+    private static final List<String> NAMES = List.of("scaledit", "jniScaleDitCore");
 
     private static boolean loaded;
     private static @Nullable IllegalStateException failure;
@@ -63,21 +61,13 @@ public final class NativeLibrary {
 
     private static void loadFrom(Path folder) {
         List<Throwable> tried = new ArrayList<>();
-        for (String name : List.of(CORE, JNI)) {
-            Path file = folder.resolve(System.mapLibraryName(name)).toAbsolutePath();
-            if (!Files.isRegularFile(file)) {
-                tried.add(new UnsatisfiedLinkError(file + " does not exist"));
-                continue;
+        for (String name : NAMES) {
+            if (!Files.isRegularFile(file(folder, name))) {
+                tried.add(new UnsatisfiedLinkError(file(folder, name) + " does not exist"));
             }
-            try {
-                // The loader remembers the name: the bindings' own request for it is then already met.
-                String found = Loader.loadLibrary(new URL[] {file.toUri().toURL()}, name);
-                if (!file.toString().equals(found)) {
-                    tried.add(new UnsatisfiedLinkError(name + " was loaded from " + found + " before"));
-                }
-            } catch (UnsatisfiedLinkError | MalformedURLException e) {
-                tried.add(e);
-            }
+        }
+        if (tried.isEmpty()) {
+            NAMES.forEach(name -> load(file(folder, name), name, tried));
         }
         if (tried.isEmpty()) {
             initialize(tried);
@@ -85,9 +75,28 @@ public final class NativeLibrary {
         if (!tried.isEmpty()) {
             throw failed(
                     "the native core cannot be loaded from " + folder + ", the folder that the property "
-                            + PATH_PROPERTY + " names: expected " + System.mapLibraryName(CORE) + " and "
-                            + System.mapLibraryName(JNI) + " of " + platform() + " there",
+                            + PATH_PROPERTY + " names: expected " + fileNames() + " of " + platform() + " there",
                     tried);
+        }
+    }
+
+    private static Path file(Path folder, String name) {
+        return folder.resolve(System.mapLibraryName(name)).toAbsolutePath();
+    }
+
+    /** The loader remembers the name, so that the bindings' own request for it is met. */
+    private static void load(Path file, String name, List<Throwable> tried) {
+        try {
+            String found = Loader.loadLibrary(
+                    NativeLibrary.class, new URL[] {file.toUri().toURL()}, name);
+            if (!file.toString().equals(found)) {
+                tried.add(new UnsatisfiedLinkError("instead of " + file + " the system found " + found));
+            }
+        } catch (UnsatisfiedLinkError e) {
+            Throwable cause = e.getCause(); // what is wrong with the file; the error itself is about java.library.path
+            tried.add(cause == null ? e : cause);
+        } catch (MalformedURLException e) {
+            tried.add(e);
         }
     }
 
@@ -95,16 +104,14 @@ public final class NativeLibrary {
         List<Throwable> tried = new ArrayList<>();
         initialize(tried);
         if (!tried.isEmpty()) {
-            for (String name : List.of(CORE, JNI)) {
-                tried.add(new UnsatisfiedLinkError(onClassPath(name)));
-            }
-            tried.add(new UnsatisfiedLinkError("extracted libraries are kept in the cache folder " + cacheFolder()
-                    + " (property " + "org.bytedeco.javacpp.cachedir)"));
+            NAMES.forEach(name -> tried.add(new UnsatisfiedLinkError(onClassPath(name))));
+            tried.add(new UnsatisfiedLinkError("libraries are extracted to the cache folder " + cacheFolder()
+                    + ", the property org.bytedeco.javacpp.cachedir names another"));
             tried.add(new UnsatisfiedLinkError("java.library.path is " + System.getProperty("java.library.path")));
             throw failed(
                     "the native core cannot be loaded: add the artifact org.scaledit:scaledit-native:" + version() + ":"
-                            + platform() + " to the class path, or name the folder of " + System.mapLibraryName(CORE)
-                            + " and " + System.mapLibraryName(JNI) + " with -D" + PATH_PROPERTY + "=FOLDER",
+                            + platform() + " to the class path, or name the folder of " + fileNames() + " with -D"
+                            + PATH_PROPERTY + "=FOLDER",
                     tried);
         }
     }
@@ -132,19 +139,19 @@ public final class NativeLibrary {
         }
     }
 
+    private static String fileNames() {
+        return NAMES.stream().map(System::mapLibraryName).collect(Collectors.joining(" and "));
+    }
+
     private static String platform() {
         return Loader.getPlatform();
     }
 
     /** The version of the jar that this class is in. */
     private static String version() {
-        String file = "/META-INF/maven/org.scaledit/scaledit-native/pom.properties";
-        try (InputStream in = NativeLibrary.class.getResourceAsStream(file)) {
-            Properties properties = new Properties();
-            if (in != null) {
-                properties.load(in);
-            }
-            return Optional.ofNullable(properties.getProperty("version")).orElse("VERSION");
+        try {
+            String version = Loader.getVersion("org.scaledit", "scaledit-native", NativeLibrary.class);
+            return version == null ? "VERSION" : version; // none outside a jar
         } catch (IOException e) {
             return "VERSION";
         }
