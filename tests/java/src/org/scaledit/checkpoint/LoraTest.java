@@ -7,6 +7,7 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Objects;
+import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -51,6 +52,16 @@ class LoraTest {
                         assertThat(addition.abs().max().item_float()).as(module).isGreaterThan(0.01f);
                     }));
         }
+    }
+
+    @Test
+    void freesItsMatrices() {
+        golden("kohya").close();
+        long pointers = Pointer.totalCount(); // the garbage collector may lower it at any time
+        Lora lora = golden("kohya");
+        assertThat(Pointer.totalCount()).isLessThanOrEqualTo(pointers + 2 * 19);
+        lora.close();
+        assertThat(Pointer.totalCount()).isLessThanOrEqualTo(pointers);
     }
 
     @Test

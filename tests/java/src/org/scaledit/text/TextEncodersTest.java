@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
@@ -74,6 +75,20 @@ class TextEncodersTest {
                 });
             }
             assertThatThrownBy(() -> encoders.encode("a", 0)).isInstanceOf(IllegalArgumentException.class);
+        }
+    }
+
+    @Test
+    void keepsNothingButItsResult() {
+        try (TextEncoders encoders = TextEncoders.load(TINY, Placement.FLOAT32_CPU)) {
+            Tensors.run(() -> encoders.encode("the weights are read now", 64));
+            long pointers = Pointer.totalCount(); // the garbage collector may lower it at any time
+            for (int i = 0; i < 3; i++) {
+                Conditioning encoded = encoders.encode("a fox", 64); // no scope: the caller owns it
+                assertThat(Pointer.totalCount()).isLessThanOrEqualTo(pointers + 2);
+                encoded.close();
+                assertThat(Pointer.totalCount()).isLessThanOrEqualTo(pointers);
+            }
         }
     }
 

@@ -1,8 +1,13 @@
 package org.scaledit.text;
 
+import static com.tngtech.archunit.core.domain.JavaClass.Predicates.resideInAPackage;
+import static com.tngtech.archunit.core.domain.JavaClass.Predicates.resideOutsideOfPackage;
+import static com.tngtech.archunit.core.domain.JavaClass.Predicates.simpleName;
+import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noClasses;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import com.tngtech.archunit.core.importer.ClassFileImporter;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -118,6 +123,17 @@ class TokenizerTest {
         assertThatThrownBy(() -> ClipTokenizer.load(folder))
                 .isInstanceOf(CheckpointException.class)
                 .hasMessageContaining(reason);
+    }
+
+    /** DJL's own classes report home and download libraries: its binding of the library is all that may be used. */
+    @Test
+    void reachesForNoNetwork() {
+        noClasses()
+                .should()
+                .dependOnClassesThat(resideInAPackage("ai.djl..")
+                        .and(resideOutsideOfPackage("ai.djl.huggingface.tokenizers.jni"))
+                        .or(simpleName("LibUtils")))
+                .check(new ClassFileImporter().importPackages("org.scaledit.text"));
     }
 
     @Test

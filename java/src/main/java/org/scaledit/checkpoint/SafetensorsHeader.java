@@ -22,8 +22,6 @@ import java.util.Optional;
  *
  * <p>Layout: the header's length (8 bytes, little endian), the header (JSON: name → dtype, shape and the offsets of first
  * byte and end within the data), the data. The tensors cover the data without holes or overlaps.
- *
- * @see <a href="https://huggingface.co/docs/safetensors">the format</a>
  */
 record SafetensorsHeader(Path file, long fileBytes, Map<String, TensorInfo> tensors, Map<String, String> metadata) {
     /** The limit of the format's reference implementation. */
@@ -74,7 +72,7 @@ record SafetensorsHeader(Path file, long fileBytes, Map<String, TensorInfo> tens
         return buffer.flip();
     }
 
-    /** One pass over the JSON that accepts the header's form and nothing else, so that no depth or size of nesting costs anything. */
+    /** One pass over the JSON that accepts the header's form and nothing else, so that deep nesting costs nothing. */
     private record Reader(Path file, long fileBytes, long dataStart) {
         SafetensorsHeader read(byte[] json) throws IOException {
             Map<String, TensorInfo> tensors = new LinkedHashMap<>();
