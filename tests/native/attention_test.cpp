@@ -96,15 +96,15 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"one image token", grid(1, 1, 0, 4)}, Case{"one of each, 64", grid(1, 1, 1, 1), 3, 64},
                     Case{"7x5", grid(7, 5, 77, 4), 3},
                     Case{"7x5 bfloat16", grid(7, 5, 1, 2), 3, 64, SCALEDIT_BFLOAT16, true},
-                    Case{"37x29", grid(37, 29, 77, 4), 2, 128, SCALEDIT_FLOAT32, true},
-                    Case{"37x29 bfloat16", grid(37, 29, 77, 4), 2, 128, SCALEDIT_BFLOAT16, true},
+                    Case{"37x29", grid(37, 29, 77, 4), 2, 64, SCALEDIT_FLOAT32, true},
+                    Case{"37x29 bfloat16", grid(37, 29, 77, 4), 1, 128, SCALEDIT_BFLOAT16, true},
                     Case{"20x19 ratio 1", grid(20, 19, 1, 1), 2, 64},
-                    Case{"36x20 ratio 2 local", grid(36, 20, 0, 2, 16, SCALEDIT_GUIDANCE_LOCAL), 2, 128},
+                    Case{"36x20 ratio 2 local", grid(36, 20, 0, 2, 16, SCALEDIT_GUIDANCE_LOCAL), 1, 128},
                     Case{"33x17 ratio 8", grid(33, 17, 77, 8), 2, 64, SCALEDIT_FLOAT32, true},
                     Case{"23x31 no guidance", grid(23, 31, 13, 0), 1, 128},
-                    Case{"40x24 text 512", grid(40, 24, 512, 4), 1, 128},
+                    Case{"40x24 text 512", grid(40, 24, 512, 4), 1, 64},
                     Case{"45x41 window 32", grid(45, 41, 65, 4, 32), 1, 64},
-                    Case{"32x32 large key bias", grid(32, 32, 64, 4), 2, 128, SCALEDIT_FLOAT32, false, 50.0F, 1e-4}),
+                    Case{"32x32 large key bias", grid(32, 32, 64, 4), 1, 128, SCALEDIT_FLOAT32, false, 50.0F, 1e-4}),
     [](const auto& parameter) { return "Case" + std::to_string(parameter.index); });
 
 TEST(AttentionThreads, DoNotChangeABit) {

@@ -181,10 +181,9 @@ struct Attention {
     [[gnu::always_inline]] static inline float row_maximum(const float* scores, int tokens) {
         auto maximum = Vector::load(scores);
         if constexpr (full) {
-#pragma GCC unroll 16
-            for (int token = lanes; token < kTileTokens; token += lanes) {
-                maximum = Vector::max(maximum, Vector::load(scores + token));
-            }
+            unroll<kTileTokens / lanes>([&](int i) __attribute__((always_inline)) {
+                maximum = Vector::max(maximum, Vector::load(scores + i * lanes));
+            });
         } else {
             maximum = Vector::min(maximum, limit(0, tokens));
             for (int token = lanes; token < tokens; token += lanes) {

@@ -16,7 +16,7 @@ struct Avx2 {
     using Float = __m256;
     using Chunks = __m256i;
     static constexpr int lanes = 8;
-    static constexpr int rows = 5;  // 12 accumulators, 2 columns, 1 element and 1 product fill the 16 registers
+    static constexpr int rows = 5;  // 10 sums, 2 columns, 1 element and 1 product: 6 rows spill, 4 load more
 
     static Float load(const float* from) { return _mm256_loadu_ps(from); }
     static void store(float* to, Float value) { _mm256_storeu_ps(to, value); }
