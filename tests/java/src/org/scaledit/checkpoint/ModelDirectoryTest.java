@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.io.RandomAccessFile;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import org.assertj.core.api.ThrowableAssert.ThrowingCallable;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -77,6 +78,7 @@ class ModelDirectoryTest {
         assertThat(config.integer("count")).isEqualTo(3);
         assertThat(config.integer("none", 7)).isEqualTo(7);
         assertThat(config.integers("list")).containsExactly(1, 2);
+        assertThat(config.integers("other", List.of(16, 56))).containsExactly(16, 56);
         assertThat(config.number("number")).isEqualTo(1e-6);
         assertThat(config.number("count")).isEqualTo(3);
         assertThat(config.number("other", 0.5)).isEqualTo(0.5);

@@ -15,7 +15,8 @@ import java.util.Map;
 import java.util.stream.Collectors;
 
 /**
- * A checkpoint with FLUX.1-dev's names, shapes, shards and sizes (34 GB), in files of zeros that take no room on the disk.
+ * A checkpoint with FLUX.1-dev's names, shapes, shards and sizes (34 GB), in files of zeros that take no room on the
+ * disk.
  */
 public final class FluxDev {
     private static final int WIDTH = 3072;

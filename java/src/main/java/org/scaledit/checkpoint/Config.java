@@ -49,6 +49,10 @@ public final class Config {
         return stream(list).map(JsonNode::intValue).toList();
     }
 
+    public List<Integer> integers(String field, List<Integer> otherwise) {
+        return has(field) ? integers(field) : otherwise;
+    }
+
     public double number(String field) {
         return field(field, "a number", JsonNode::isNumber).doubleValue();
     }

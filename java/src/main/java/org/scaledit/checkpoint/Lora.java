@@ -12,7 +12,8 @@ import org.scaledit.checkpoint.LoraNames.Target;
 import org.scaledit.tensor.Tensors;
 
 /**
- * A low-rank addition to a FLUX transformer: {@code scale · up · down} is added to the weight of each module that it names.
+ * A low-rank addition to a FLUX transformer: {@code scale · up · down} is added to the weight of each module that it
+ * names.
  *
  * @param file where it came from
  * @param layers by the module's name in diffusers, such as {@code transformer_blocks.0.attn.to_q}

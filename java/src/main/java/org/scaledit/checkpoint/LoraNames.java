@@ -10,7 +10,10 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
 
-/** How the tools that train a LoRA spell its keys: {@code prefix + module + suffix}. A new spelling is one entry of a table here. */
+/**
+ * How the tools that train a LoRA spell its keys: {@code prefix + module + suffix}. A new spelling is one entry of a
+ * table here.
+ */
 final class LoraNames {
     enum Role {
         DOWN,
@@ -22,7 +25,8 @@ final class LoraNames {
     record Key(String name, Role role) {}
 
     /**
-     * The modules of diffusers that a name of a file stands for: several where the original code of FLUX has one fused layer.
+     * The modules of diffusers that a name of a file stands for: several where the original code of FLUX has one
+     * fused layer.
      *
      * @param halvesSwapped whether the two halves of the output are in the opposite order
      */

@@ -9,8 +9,8 @@ import java.util.OptionalDouble;
 import java.util.TreeMap;
 
 /**
- * The scale of a LoRA's layers where the file says it once, in the metadata that diffusers writes: alpha of all modules, of
- * some modules by name, and whether alpha is divided by the rank or by its square root.
+ * The scale of a LoRA's layers where the file says it once, in the metadata that diffusers writes: alpha of all
+ * modules, of some modules by name, and whether alpha is divided by the rank or by its square root.
  */
 record LoraScale(OptionalDouble alpha, Map<String, Double> alphaOf, boolean squareRoot) {
     private static final String ENTRY = "lora_adapter_metadata";

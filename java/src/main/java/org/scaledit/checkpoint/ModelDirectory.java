@@ -4,8 +4,9 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 
 /**
- * A FLUX.1 checkpoint in the layout of diffusers: {@code model_index.json} and a folder for each part ({@code transformer},
- * {@code vae}, {@code text_encoder}, {@code text_encoder_2}, {@code tokenizer}, {@code tokenizer_2}, {@code scheduler}).
+ * A FLUX.1 checkpoint in the layout of diffusers: {@code model_index.json} and a folder for each part ({@code
+ * transformer}, {@code vae}, {@code text_encoder}, {@code text_encoder_2}, {@code tokenizer}, {@code tokenizer_2},
+ * {@code scheduler}).
  */
 public final class ModelDirectory {
     private static final String PIPELINE = "FluxPipeline";

@@ -22,8 +22,9 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Tensors;
 
 /**
- * The tensors of one safetensors file, or of the shards that an index names. Opening reads and checks the headers alone;
- * a file is mapped into memory when the first of its tensors is asked for, and its pages are read when they are used.
+ * The tensors of one safetensors file, or of the shards that an index names. Opening reads and checks the headers
+ * alone; a file is mapped into memory when the first of its tensors is asked for, and its pages are read when they
+ * are used.
  */
 public final class Safetensors implements AutoCloseable {
     private final Path path;
@@ -48,9 +49,10 @@ public final class Safetensors implements AutoCloseable {
     }
 
     /**
-     * Opens the shards that {@code directory/stem.safetensors.index.json} names, or else {@code directory/stem.safetensors}.
+     * Opens the shards that {@code directory/stem.safetensors.index.json} names, or else {@code
+     * directory/stem.safetensors}.
      *
-     * @throws CheckpointException if a file is missing, truncated or damaged, or a shard does not hold what the index says
+     * @throws CheckpointException if a file is missing, truncated or damaged, or a shard lacks what the index names
      */
     public static Safetensors openModel(Path directory, String stem) {
         Path index = directory.resolve(stem + ".safetensors.index.json");
@@ -139,9 +141,9 @@ public final class Safetensors implements AutoCloseable {
     }
 
     /**
-     * The tensor as it is stored: dtype, shape, values. It shares the memory of the map, which lives as long as the last of
-     * its tensors; one that does not lie at a multiple of its element's size is copied. It belongs to the caller's scope.
-     * Writing to it changes neither the file nor other maps of it.
+     * The tensor as it is stored: dtype, shape, values. It shares the memory of the map, which lives as long as the
+     * last of its tensors; one that does not lie at a multiple of its element's size is copied. It belongs to the
+     * caller's scope. Writing to it changes neither the file nor other maps of it.
      */
     public Tensor tensor(String name) {
         TensorInfo info = info(name);

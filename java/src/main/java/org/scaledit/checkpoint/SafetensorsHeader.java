@@ -20,8 +20,8 @@ import java.util.Optional;
 /**
  * The header of one safetensors file, read and checked in full before any data is touched.
  *
- * <p>Layout: the header's length (8 bytes, little endian), the header (JSON: name → dtype, shape and the offsets of first
- * byte and end within the data), the data. The tensors cover the data without holes or overlaps.
+ * <p>Layout: the header's length (8 bytes, little endian), the header (JSON: name → dtype, shape and the offsets of
+ * first byte and end within the data), the data. The tensors cover the data without holes or overlaps.
  */
 record SafetensorsHeader(Path file, long fileBytes, Map<String, TensorInfo> tensors, Map<String, String> metadata) {
     /** The limit of the format's reference implementation. */

@@ -25,8 +25,9 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Tensors;
 
 /**
- * Writes a safetensors file tensor by tensor, so that no more than one has to be in memory. The file appears under its name
- * when {@link #commit} has returned, whole; until then, and after any failure, there is none.
+ * Writes a safetensors file tensor by tensor, so that no more than one has to be in memory. The file appears under
+ * its name when {@link #commit} has returned, whole; until then, and after any failure, what had the name before is
+ * untouched.
  *
  * <pre>{@code
  * try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, Map.of())) {

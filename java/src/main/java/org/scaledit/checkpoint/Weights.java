@@ -9,8 +9,8 @@ import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
 /**
- * The weights of a model, loaded one by one to where the model lives. On the CPU in the stored precision a weight shares the
- * memory of the mapped file.
+ * The weights of a model, loaded one by one to where the model lives. On the CPU in the stored precision a weight
+ * shares the memory of the mapped file.
  */
 public final class Weights implements AutoCloseable {
     /** What a root and its views have in common. */

@@ -1,8 +1,8 @@
 package org.scaledit.text;
 
 /**
- * T5's buckets of distances: half of them for each direction, the near distances one each, the far ones in steps that grow
- * like a logarithm up to {@code farthest}; all beyond share the last.
+ * T5's buckets of distances: half of them for each direction, the near distances one each, the far ones in steps that
+ * grow like a logarithm up to {@code farthest}; all beyond share the last.
  */
 record RelativePositions(int buckets, int farthest) {
     /** The bucket of each pair of query and key, row by row, [tokens · tokens]. */

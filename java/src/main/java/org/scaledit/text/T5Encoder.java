@@ -12,7 +12,8 @@ import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
 /**
- * The encoder of T5 v1.1 ({@code T5EncoderModel} of transformers), without an attention mask: FLUX attends to the padding.
+ * The encoder of T5 v1.1 ({@code T5EncoderModel} of transformers), without an attention mask: FLUX attends to the
+ * padding.
  */
 public final class T5Encoder implements AutoCloseable {
     private static final String PART = "text_encoder_2";

@@ -13,8 +13,8 @@ import org.scaledit.checkpoint.CheckpointException;
 /**
  * A tokenizer that a {@code tokenizer.json} describes, run by the Hugging Face library.
  *
- * <p>The library is loaded and called directly: the classes of DJL around it report home whenever a tokenizer is made, and
- * on a machine with a GPU they fetch the library itself over the network.
+ * <p>The library is loaded and called directly: the classes of DJL around it report home whenever a tokenizer is
+ * made, and on a machine with a GPU they fetch the library itself over the network.
  */
 final class Tokenizer implements AutoCloseable {
     /** What DJL calls the platforms of JavaCPP. */
@@ -71,7 +71,9 @@ final class Tokenizer implements AutoCloseable {
         return ids[0];
     }
 
-    /** {@code length} ids: the text's, cut so that the special tokens around it remain, then as many {@code padding}. */
+    /**
+     * {@code length} ids: the text's, cut so that the special tokens around it remain, then as many {@code padding}.
+     */
     synchronized long[] ids(String text, int length, long padding) {
         requireOpen();
         library.setTruncation(handle, length, "LONGEST_FIRST", 0);

@@ -42,7 +42,8 @@ public record FluxConfig(
         int patchSize = config.integer("patch_size", 1);
         require(patchSize == 1, config, "patch_size", patchSize, "1");
         int headDim = positive(config, "attention_head_dim");
-        List<Integer> axes = config.integers("axes_dims_rope");
+        // The published configurations of FLUX.1 leave the axes out: the values are those of diffusers.
+        List<Integer> axes = config.integers("axes_dims_rope", List.of(16, 56, 56));
         int rotated = axes.stream().mapToInt(Integer::intValue).sum();
         boolean even = axes.stream().allMatch(axis -> axis % 2 == 0);
         require(
