@@ -1,0 +1,89 @@
+package org.scaledit;
+
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
+import java.util.stream.Collectors;
+import org.scaledit.checkpoint.Lora;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.image.PngText;
+import org.scaledit.text.TextEncoders;
+import org.scaledit.transformer.FluxConfig;
+import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.transformer.LoraScope;
+import org.scaledit.vae.AutoencoderKl;
+import org.scaledit.vae.VaeConfig;
+
+/** A few lines on what a file or folder holds. */
+final class Description {
+    private Description() {}
+
+    static String of(Path path) {
+        if (Files.isDirectory(path)) {
+            return model(path);
+        }
+        return path.toString().toLowerCase(Locale.ROOT).endsWith(".png") ? picture(path) : lora(path);
+    }
+
+    private static String model(Path path) {
+        ModelDirectory directory = ModelDirectory.open(path);
+        FluxConfig transformer = FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE);
+        TextEncoders.check(directory);
+        VaeConfig vae = AutoencoderKl.check(directory.part("vae"));
+        long parameters = FluxTransformer.expectedTensors(transformer).values().stream()
+                .mapToLong(Description::elements)
+                .sum();
+        return String.join(
+                System.lineSeparator(),
+                "FLUX.1 checkpoint " + path,
+                String.format(
+                        Locale.ROOT,
+                        "transformer: %d double and %d single blocks, %d heads of %d, %.1f M parameters, %s",
+                        transformer.doubleBlocks(),
+                        transformer.singleBlocks(),
+                        transformer.heads(),
+                        transformer.headDim(),
+                        parameters * 1e-6,
+                        transformer.guidanceEmbedder() ? "guidance embedder" : "no guidance embedder"),
+                "text: " + transformer.jointWidth() + " wide T5, " + transformer.pooledWidth() + " wide CLIP",
+                "VAE: " + vae.latentChannels() + " latent channels, tiles of " + vae.sampleSize() + " pixels",
+                "every tensor is there and has its shape");
+    }
+
+    private static String lora(Path path) {
+        try (Lora lora = Lora.load(path)) {
+            String ranks = lora.layers().values().stream()
+                    .map(layer -> "rank " + layer.rank())
+                    .distinct()
+                    .collect(Collectors.joining(", "));
+            String scales = lora.layers().values().stream()
+                    .map(layer -> String.format(Locale.ROOT, "%.4g", layer.scale()))
+                    .distinct()
+                    .collect(Collectors.joining(", "));
+            return String.join(
+                    System.lineSeparator(),
+                    "LoRA " + path,
+                    lora.layers().size() + " layers, " + ranks + ", scale " + scales,
+                    String.join(System.lineSeparator(), lora.layers().keySet()));
+        }
+    }
+
+    private static String picture(Path path) {
+        String settings = Settings.pretty(PngText.read(path, Settings.KEYWORD));
+        ImageRequest request = ImageRequest.from(path);
+        int enlarged = (int) Math.pow(request.ratio(), request.levels() - 1.0);
+        return String.join(
+                System.lineSeparator(),
+                "picture " + path + ", " + request.width() * enlarged + " × " + request.height() * enlarged,
+                settings);
+    }
+
+    private static long elements(long[] shape) {
+        long count = 1;
+        for (long size : shape) {
+            count *= size;
+        }
+        return count;
+    }
+}

@@ -1,0 +1,358 @@
+package org.scaledit;
+
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import java.util.Optional;
+import java.util.OptionalInt;
+import java.util.OptionalLong;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.sampling.TokenGrid;
+
+/**
+ * What picture is wanted. Immutable: every setter returns a changed copy.
+ *
+ * <p>Defaults are the paper's: 4096 × 4096 pixels, 28 steps at guidance 4.5 under a guidance image of a quarter of the
+ * size (28 steps, guidance 3.5), windows of 16 × 16 tokens.
+ */
+public final class ImageRequest implements Cloneable {
+
+    /** What the high-resolution pass starts from. */
+    public enum Init {
+        /** Pure noise (the paper). */
+        NOISE,
+        /** The enlarged guidance image, noised (the first released code); see {@link ImageRequest#strength(double)}. */
+        GUIDANCE
+    }
+
+    /** Whom the guidance tokens attend to. */
+    public enum GuidanceAttention {
+        /** All guidance tokens. */
+        GLOBAL,
+        /** The guidance cells within one cell of their own. */
+        LOCAL
+    }
+
+    /** What computes attention. */
+    public enum AttentionKind {
+        /** The native core: float32 arithmetic at float32 precision, INT8 at bfloat16. */
+        NATIVE,
+        /** The native core in INT8 at any precision. */
+        NATIVE_INT8,
+        /** Torch's attention under a dense boolean mask: the slow twin that the native core is compared with. */
+        DENSE
+    }
+
+    private String prompt;
+    private int width = 4096;
+    private int height = 4096;
+    private OptionalLong seed = OptionalLong.empty();
+    private int ratio = 4;
+    private int levels = 1;
+    private int steps = 28;
+    private double guidance = 4.5;
+    private int guideSteps = 28;
+    private double guideGuidance = 3.5;
+    private @Nullable Path guideImage;
+    private Init init = Init.NOISE;
+    private double strength = 18 / 28.0;
+    private int window = 16;
+    private int reach = 1;
+    private GuidanceAttention guidanceAttention = GuidanceAttention.GLOBAL;
+    private int guidanceMargin = 3;
+    private AttentionKind attention = AttentionKind.NATIVE;
+    private OptionalInt textTokens = OptionalInt.empty();
+    private @Nullable Path noise;
+    private @Nullable Path trace;
+
+    private ImageRequest(String prompt) {
+        this.prompt = prompt;
+    }
+
+    /** A request for this prompt, everything else at its default. */
+    public static ImageRequest of(String prompt) {
+        return new ImageRequest(checked(prompt));
+    }
+
+    /** The request that a picture of this program was made from, with its seed, read from the PNG's text chunks. */
+    public static ImageRequest from(Path png) {
+        return Settings.read(png).request();
+    }
+
+    /** What the picture shows. */
+    public ImageRequest prompt(String prompt) {
+        ImageRequest copy = copy();
+        copy.prompt = checked(prompt);
+        return copy;
+    }
+
+    /** Pixels, each a multiple of 16 from 16 to 65,536. Default 4096 × 4096. */
+    public ImageRequest size(int width, int height) {
+        TokenGrid.ofPixels(width, height);
+        ImageRequest copy = copy();
+        copy.width = width;
+        copy.height = height;
+        return copy;
+    }
+
+    /** The same seed, size and settings give the same picture. Default: a new one for every generation. */
+    public ImageRequest seed(long seed) {
+        ImageRequest copy = copy();
+        copy.seed = OptionalLong.of(seed);
+        return copy;
+    }
+
+    /** How many times smaller than the picture the guidance image is on each side (ρ): 1, 2, 4 or 8. Default 4. */
+    public ImageRequest ratio(int ratio) {
+        require(ratio == 1 || ratio == 2 || ratio == 4 || ratio == 8, "ratio", ratio, "1, 2, 4 or 8");
+        ImageRequest copy = copy();
+        copy.ratio = ratio;
+        return copy;
+    }
+
+    /**
+     * Recursion: with 2 levels the picture of the requested size guides one that is larger by the ratio on each side,
+     * which is the result; with 3 that one guides the next, and so on. Default 1.
+     */
+    public ImageRequest levels(int levels) {
+        require(levels >= 1 && levels <= 8, "levels", levels, "1 to 8");
+        ImageRequest copy = copy();
+        copy.levels = levels;
+        return copy;
+    }
+
+    /** Sampling steps of the high-resolution pass. Default 28. */
+    public ImageRequest steps(int steps) {
+        require(steps >= 1 && steps <= 1000, "steps", steps, "1 to 1000");
+        ImageRequest copy = copy();
+        copy.steps = steps;
+        return copy;
+    }
+
+    /** Distilled guidance of the high-resolution pass; ignored by checkpoints without a guidance embedder. Default 4.5. */
+    public ImageRequest guidance(double guidance) {
+        require(guidance >= 0 && Double.isFinite(guidance), "guidance", guidance, "a number of 0 or more");
+        ImageRequest copy = copy();
+        copy.guidance = guidance;
+        return copy;
+    }
+
+    /** Sampling steps of the guidance image. Default 28. */
+    public ImageRequest guideSteps(int steps) {
+        require(steps >= 1 && steps <= 1000, "guide steps", steps, "1 to 1000");
+        ImageRequest copy = copy();
+        copy.guideSteps = steps;
+        return copy;
+    }
+
+    /** Distilled guidance of the guidance image. Default 3.5. */
+    public ImageRequest guideGuidance(double guidance) {
+        require(guidance >= 0 && Double.isFinite(guidance), "guide guidance", guidance, "a number of 0 or more");
+        ImageRequest copy = copy();
+        copy.guideGuidance = guidance;
+        return copy;
+    }
+
+    /** A picture of the user's (PNG or JPEG) in place of a generated guidance image. */
+    public ImageRequest guideImage(Path image) {
+        ImageRequest copy = copy();
+        copy.guideImage = image;
+        return copy;
+    }
+
+    /** What the high-resolution pass starts from. Default: noise. */
+    public ImageRequest init(Init init) {
+        ImageRequest copy = copy();
+        copy.init = init;
+        return copy;
+    }
+
+    /**
+     * With {@link Init#GUIDANCE}, the share of the steps that run: the last {@code round(strength · steps)}, ties to
+     * even; more than 0, at most 1. Default 18/28.
+     */
+    public ImageRequest strength(double strength) {
+        require(strength > 0 && strength <= 1, "strength", strength, "more than 0 and at most 1");
+        ImageRequest copy = copy();
+        copy.strength = strength;
+        return copy;
+    }
+
+    /** Tokens along a window's side: 16, 32 or 64. Default 16. */
+    public ImageRequest window(int window) {
+        require(window == 16 || window == 32 || window == 64, "window", window, "16, 32 or 64");
+        ImageRequest copy = copy();
+        copy.window = window;
+        return copy;
+    }
+
+    /** Cells of 8 × 8 tokens around its own that a token sees: 0 is the own window alone. Default 1. */
+    public ImageRequest reach(int reach) {
+        require(reach >= 0 && reach <= 512, "reach", reach, "0 to 512");
+        ImageRequest copy = copy();
+        copy.reach = reach;
+        return copy;
+    }
+
+    /** Whom the guidance tokens attend to. Default: all guidance tokens. */
+    public ImageRequest guidanceAttention(GuidanceAttention attention) {
+        ImageRequest copy = copy();
+        copy.guidanceAttention = attention;
+        return copy;
+    }
+
+    /** Guidance tokens around a cell's own region whose cells it attends to. Default 3. */
+    public ImageRequest guidanceMargin(int margin) {
+        require(margin >= 0 && margin <= 4096, "guidance margin", margin, "0 to 4096");
+        ImageRequest copy = copy();
+        copy.guidanceMargin = margin;
+        return copy;
+    }
+
+    /** What computes attention. Default: the native core. */
+    public ImageRequest attention(AttentionKind attention) {
+        ImageRequest copy = copy();
+        copy.attention = attention;
+        return copy;
+    }
+
+    /** T5's length in tokens. Default 512; 256 for a checkpoint without guidance embedder (schnell). */
+    public ImageRequest textTokens(int tokens) {
+        require(tokens >= 1 && tokens <= 4096, "text tokens", tokens, "1 to 4096");
+        ImageRequest copy = copy();
+        copy.textTokens = OptionalInt.of(tokens);
+        return copy;
+    }
+
+    /**
+     * Initial noise from a safetensors file in place of the seed's: {@code guidance_noise} [1, w·h, 64] and
+     * {@code noise} [1, W·H, 64], packed, in raster order, float32; for the further levels of a recursion {@code
+     * noise_level_2} and so on.
+     */
+    public ImageRequest noise(Path safetensors) {
+        ImageRequest copy = copy();
+        copy.noise = safetensors;
+        return copy;
+    }
+
+    /**
+     * Writes what was computed on the way to a safetensors file: {@code text_states} [1, T, d], {@code text_pooled} [1, p],
+     * {@code guidance_latents} [1, w·h, 64], {@code sigmas} [steps + 1], {@code latents_000} (before the first step),
+     * {@code latents_001} … [1, W·H, 64] and {@code image} [3, 16H, 16W] in −1 … 1 before rounding, all float32, tokens
+     * in raster order. What further levels of a recursion add is named {@code level_2.latents_000} and so on.
+     */
+    public ImageRequest trace(Path safetensors) {
+        ImageRequest copy = copy();
+        copy.trace = safetensors;
+        return copy;
+    }
+
+    public String prompt() {
+        return prompt;
+    }
+
+    public int width() {
+        return width;
+    }
+
+    public int height() {
+        return height;
+    }
+
+    public OptionalLong seed() {
+        return seed;
+    }
+
+    public int ratio() {
+        return ratio;
+    }
+
+    public int levels() {
+        return levels;
+    }
+
+    public int steps() {
+        return steps;
+    }
+
+    public double guidance() {
+        return guidance;
+    }
+
+    public int guideSteps() {
+        return guideSteps;
+    }
+
+    public double guideGuidance() {
+        return guideGuidance;
+    }
+
+    public Optional<Path> guideImage() {
+        return Optional.ofNullable(guideImage);
+    }
+
+    public Init init() {
+        return init;
+    }
+
+    public double strength() {
+        return strength;
+    }
+
+    public int window() {
+        return window;
+    }
+
+    public int reach() {
+        return reach;
+    }
+
+    public GuidanceAttention guidanceAttention() {
+        return guidanceAttention;
+    }
+
+    public int guidanceMargin() {
+        return guidanceMargin;
+    }
+
+    public AttentionKind attention() {
+        return attention;
+    }
+
+    public OptionalInt textTokens() {
+        return textTokens;
+    }
+
+    public Optional<Path> noise() {
+        return Optional.ofNullable(noise);
+    }
+
+    public Optional<Path> trace() {
+        return Optional.ofNullable(trace);
+    }
+
+    /** The prompt goes into the PNG's text, where some characters cannot stand. */
+    private static String checked(String prompt) {
+        int nul = prompt.indexOf('\0');
+        require(nul < 0, "character " + nul + " of the prompt", "NUL", "text");
+        require(
+                StandardCharsets.UTF_8.newEncoder().canEncode(prompt),
+                "prompt",
+                "half a surrogate pair",
+                "valid Unicode");
+        return prompt;
+    }
+
+    private ImageRequest copy() {
+        try {
+            return (ImageRequest) clone();
+        } catch (CloneNotSupportedException e) {
+            throw new AssertionError(e);
+        }
+    }
+
+    private static void require(boolean condition, String name, Object given, String expected) {
+        if (!condition) {
+            throw new IllegalArgumentException(name + " is " + given + ", expected " + expected);
+        }
+    }
+}

@@ -1,0 +1,240 @@
+package org.scaledit;
+
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.Supplier;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.Progress.Stage;
+import org.scaledit.ScaleDit.LoraFile;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Lora;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.image.Pixels;
+import org.scaledit.sampling.Noise;
+import org.scaledit.sampling.PictureSampler;
+import org.scaledit.sampling.Plan;
+import org.scaledit.sampling.SamplingListener;
+import org.scaledit.sampling.Schedule;
+import org.scaledit.sampling.TokenGrid;
+import org.scaledit.sampling.Trace;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.text.Conditioning;
+import org.scaledit.text.TextEncoders;
+import org.scaledit.transformer.FluxConfig;
+import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.transformer.LoraScope;
+import org.scaledit.transformer.ScaledLora;
+import org.scaledit.vae.AutoencoderKl;
+import org.scaledit.vae.Latents;
+
+/** The models of one checkpoint, and a picture's way through them. Used by one thread at a time. */
+final class Pipeline implements AutoCloseable {
+    /** T5's length where the checkpoint has a guidance embedder (dev), and where it has none (schnell). */
+    private static final int TEXT_TOKENS = 512;
+
+    private static final int TEXT_TOKENS_WITHOUT_GUIDANCE = 256;
+
+    private final ModelDirectory directory;
+    private final Path vaeFolder;
+    private final FluxConfig config;
+    private final List<ScaledLora> loras;
+    private final LoraScope loraScope;
+    private final Placement placement;
+
+    private boolean closed;
+    private PictureSampler.@Nullable Models models;
+
+    private Pipeline(
+            ModelDirectory directory,
+            Path vaeFolder,
+            FluxConfig config,
+            List<ScaledLora> loras,
+            LoraScope loraScope,
+            Placement placement) {
+        this.directory = directory;
+        this.vaeFolder = vaeFolder;
+        this.config = config;
+        this.loras = loras;
+        this.loraScope = loraScope;
+        this.placement = placement;
+    }
+
+    /** Opens a checkpoint: every file is checked by its header, LoRAs are read. */
+    static Pipeline open(
+            Path model,
+            @Nullable Path vae,
+            List<LoraFile> loraFiles,
+            ScaleDit.LoraScope scope,
+            ScaleDit.Precision precision,
+            ScaleDit.Device device) {
+        Placement placement = placement(precision, device);
+        ModelDirectory directory = ModelDirectory.open(model);
+        TextEncoders.check(directory);
+        Path vaeFolder = vae == null ? directory.part("vae") : vae;
+        AutoencoderKl.check(vaeFolder);
+        List<ScaledLora> loras = new ArrayList<>();
+        try {
+            for (LoraFile file : loraFiles) {
+                loras.add(new ScaledLora(Lora.load(file.file()), file.scale()));
+            }
+            LoraScope loraScope = switch (scope) {
+                case GUIDANCE -> LoraScope.GUIDANCE;
+                case ALL -> LoraScope.ALL;
+                case RELEASED -> LoraScope.RELEASED;
+            };
+            FluxConfig config = FluxTransformer.check(directory, loras, loraScope);
+            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement);
+        } catch (RuntimeException | Error e) {
+            loras.forEach(lora -> lora.lora().close());
+            throw e;
+        }
+    }
+
+    private static Placement placement(ScaleDit.Precision precision, ScaleDit.Device device) {
+        if (device == ScaleDit.Device.CUDA) {
+            throw new CheckpointException("device cuda is not supported by this version, expected cpu");
+        }
+        return new Placement(
+                switch (precision) {
+                    case FLOAT32 -> torch.ScalarType.Float;
+                    case BFLOAT16 -> torch.ScalarType.BFloat16;
+                },
+                false);
+    }
+
+    /** Makes a picture. The request's seed is set. */
+    Pixels paint(ImageRequest request, Plan plan, Noise noise, ProgressReport progress) {
+        if (closed) {
+            throw new IllegalStateException("the model is closed");
+        }
+        return Tensors.compute(() -> {
+            progress.send(Stage.LOAD, 1, 0, 2);
+            Conditioning text = encode(request);
+            progress.send(Stage.LOAD, 1, 1, 2);
+            PictureSampler.Models loaded = models();
+            progress.send(Stage.LOAD, 1, 2, 2);
+            if (request.trace().isEmpty()) {
+                return paint(loaded, plan, text, noise, progress, Optional.empty());
+            }
+            try (Trace trace = Trace.begin(request.trace().get(), plan, text)) {
+                Pixels pixels = paint(loaded, plan, text, noise, progress, Optional.of(trace));
+                trace.commit();
+                return pixels;
+            }
+        });
+    }
+
+    private Pixels paint(
+            PictureSampler.Models loaded,
+            Plan plan,
+            Conditioning text,
+            Noise noise,
+            ProgressReport progress,
+            Optional<Trace> trace) {
+        Tensor latents =
+                PictureSampler.sample(loaded, plan, text, noise, new Listener(plan, progress, trace)); // [W·H, 64]
+        return decode(loaded.vae(), plan, latents, progress, trace);
+    }
+
+    /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
+    private Conditioning encode(ImageRequest request) {
+        int textTokens =
+                request.textTokens().orElse(config.guidanceEmbedder() ? TEXT_TOKENS : TEXT_TOKENS_WITHOUT_GUIDANCE);
+        try (TextEncoders encoders = TextEncoders.load(directory, placement)) {
+            return encoders.encode(request.prompt(), textTokens);
+        }
+    }
+
+    /** Transformer and VAE stay loaded from picture to picture. */
+    private PictureSampler.Models models() {
+        if (models == null) {
+            FluxTransformer plain = FluxTransformer.load(directory, placement);
+            try {
+                FluxTransformer adapted = loras.isEmpty() ? plain : plain.withLoras(loras, loraScope);
+                models = new PictureSampler.Models(directory, plain, adapted, AutoencoderKl.load(vaeFolder, placement));
+            } catch (RuntimeException | Error e) {
+                plain.close();
+                throw e;
+            }
+        }
+        return models;
+    }
+
+    private static Pixels decode(
+            AutoencoderKl vae, Plan plan, Tensor latents, ProgressReport progress, Optional<Trace> trace) {
+        TokenGrid grid = plan.lastGrid();
+        Tensor raw = Latents.unscale(Latents.unpack(latents, grid.height(), grid.width()), vae.config());
+        Pixels pixels = new Pixels(grid.pixelWidth(), grid.pixelHeight());
+        Tensor whole = torch.empty(
+                new long[] {3, trace.isPresent() ? grid.pixelHeight() : 0, grid.pixelWidth()},
+                Placement.FLOAT32_CPU.options(),
+                null);
+        vae.decode(raw, (tiles, all) -> progress.send(Stage.DECODE, plan.levels(), tiles, all), (firstRow, band) -> {
+            pixels.put(firstRow, band);
+            if (trace.isPresent()) {
+                whole.narrow(1, firstRow, band.size(1)).copy_(band);
+            }
+        });
+        trace.ifPresent(file -> file.image(whole));
+        return pixels;
+    }
+
+    /** Passes on what sampling tells: progress to the caller, tensors to the trace. */
+    private record Listener(Plan plan, ProgressReport progress, Optional<Trace> trace) implements SamplingListener {
+        @Override
+        public void guidanceImage(int step, int steps) {
+            progress.send(Stage.GUIDANCE_IMAGE, 1, step, steps);
+        }
+
+        @Override
+        public void enlarge(int level, int tiles, int allTiles) {
+            progress.send(Stage.ENLARGE, level, tiles, allTiles);
+        }
+
+        @Override
+        public void highResolution(int level, int step, int steps) {
+            progress.send(Stage.HIGH_RESOLUTION, level, step, steps);
+        }
+
+        @Override
+        public void betweenBlocks() {
+            ProgressReport.throwIfInterrupted();
+        }
+
+        @Override
+        public void guidanceLatents(Tensor latents) {
+            trace.ifPresent(file -> file.guidanceLatents(latents));
+        }
+
+        @Override
+        public void schedule(int level, Schedule schedule) {
+            trace.ifPresent(file -> file.schedule(level, schedule));
+        }
+
+        @Override
+        public void latents(int level, int step, Supplier<Tensor> latents) {
+            trace.ifPresent(file -> Tensors.run(() -> file.latents(level, step, latents.get())));
+        }
+    }
+
+    @Override
+    public void close() {
+        if (models != null) {
+            if (models.adapted() != models.plain()) {
+                models.adapted().close();
+            }
+            models.plain().close();
+            models.vae().close();
+            models = null;
+        }
+        if (!closed) {
+            loras.forEach(lora -> lora.lora().close());
+        }
+        closed = true;
+    }
+}

@@ -1,0 +1,282 @@
+package org.scaledit;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.OptionalDouble;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.Consumer;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.attention.AttentionWindow;
+import org.scaledit.sampling.FileNoise;
+import org.scaledit.sampling.Noise;
+import org.scaledit.sampling.Plan;
+import org.scaledit.sampling.SeededNoise;
+import org.scaledit.sampling.TokenGrid;
+
+/**
+ * A FLUX.1 checkpoint that paints at 4096² and beyond: Scale-DiT (arXiv 2510.16325).
+ *
+ * <pre>{@code
+ * try (ScaleDit model = ScaleDit.load(Path.of("FLUX.1-dev"))) {
+ *     GeneratedImage image = model.generate(ImageRequest.of("a fox in snow").size(4096, 4096).seed(42));
+ *     image.writePng(Path.of("fox.png"));
+ * }
+ * }</pre>
+ *
+ * <p>Loading checks every file by its header; weights are read when the first picture needs them. A model makes one
+ * picture at a time: further threads wait. {@link #close} frees all native memory.
+ */
+public final class ScaleDit implements AutoCloseable {
+
+    /** In which precision the model computes. */
+    public enum Precision {
+        FLOAT32,
+        BFLOAT16
+    }
+
+    /** Where the model computes. */
+    public enum Device {
+        CPU,
+        CUDA
+    }
+
+    /** Which tokens a LoRA's layers act on. */
+    public enum LoraScope {
+        /** The guidance tokens alone (the paper). */
+        GUIDANCE,
+        /** All tokens that pass through a layer, as if the LoRA were merged into the weights. */
+        ALL,
+        /** As in the released code: Q, K and V of image and guidance tokens, everything else of guidance tokens. */
+        RELEASED
+    }
+
+    private final Builder options;
+    private final Pipeline pipeline;
+    private final ReentrantLock busy = new ReentrantLock();
+
+    private ScaleDit(Builder options, Pipeline pipeline) {
+        this.options = options;
+        this.pipeline = pipeline;
+    }
+
+    /**
+     * Opens a checkpoint with everything at its default: float32 on the CPU, no LoRA.
+     *
+     * @param model a FLUX.1 checkpoint in diffusers' layout
+     * @throws RuntimeException with one sentence that names the file and the tensor if something is missing or wrong
+     */
+    public static ScaleDit load(Path model) {
+        return builder(model).load();
+    }
+
+    /** Opens a checkpoint with LoRAs, another VAE, precision or device. */
+    public static Builder builder(Path model) {
+        return new Builder(model);
+    }
+
+    /** The model with which a picture of this program was made, read from the PNG's text chunks. */
+    public static Builder builderFrom(Path png) {
+        return Settings.read(png).model();
+    }
+
+    /**
+     * Says in a few lines of text what a checkpoint, a LoRA or a picture of this program holds.
+     *
+     * @param path a diffusers directory, a safetensors file or a PNG
+     */
+    public static String describe(Path path) {
+        return Description.of(path);
+    }
+
+    /** The version of this library, "1.2.3". */
+    public static String version() {
+        Package home = ScaleDit.class.getPackage();
+        String version = home == null ? null : home.getImplementationVersion();
+        return version == null ? "development" : version;
+    }
+
+    /** {@link #generate(ImageRequest, Consumer)} without progress. */
+    public GeneratedImage generate(ImageRequest request) {
+        return generate(request, progress -> {});
+    }
+
+    /**
+     * Makes a picture. Interrupting the thread cancels it within one sampling step, as does an exception from {@code
+     * progress}; either way everything that was allocated on the way is freed, and the model can be used on.
+     *
+     * @param progress called on this thread
+     * @throws java.util.concurrent.CancellationException if the thread is interrupted
+     * @throws IllegalArgumentException if the request does not fit the model
+     * @throws IllegalStateException if the model is closed
+     */
+    public GeneratedImage generate(ImageRequest request, Consumer<Progress> progress) {
+        ImageRequest seeded = request.seed().isPresent()
+                ? request
+                : request.seed(ThreadLocalRandom.current().nextLong(1L << 32));
+        Plan plan = plan(seeded);
+        busy.lock();
+        try (Noise noise = noise(seeded)) {
+            return new GeneratedImage(
+                    pipeline.paint(seeded, plan, noise, new ProgressReport(seeded.levels(), progress)),
+                    new Settings(options, seeded));
+        } finally {
+            busy.unlock();
+        }
+    }
+
+    private Plan plan(ImageRequest request) {
+        AttentionWindow window = new AttentionWindow(
+                request.ratio(),
+                request.window(),
+                request.reach(),
+                request.guidanceMargin(),
+                switch (request.guidanceAttention()) {
+                    case GLOBAL -> AttentionWindow.GuidanceAttention.GLOBAL;
+                    case LOCAL -> AttentionWindow.GuidanceAttention.LOCAL;
+                });
+        return new Plan(
+                TokenGrid.ofPixels(request.width(), request.height()),
+                request.levels(),
+                window,
+                switch (request.attention()) {
+                    case NATIVE ->
+                        options.precision == Precision.FLOAT32 ? Plan.Backend.NATIVE_FLOAT32 : Plan.Backend.NATIVE_INT8;
+                    case NATIVE_INT8 -> Plan.Backend.NATIVE_INT8;
+                    case DENSE -> Plan.Backend.DENSE;
+                },
+                request.steps(),
+                (float) request.guidance(),
+                request.guideSteps(),
+                (float) request.guideGuidance(),
+                request.guideImage(),
+                switch (request.init()) {
+                    case NOISE -> OptionalDouble.empty();
+                    case GUIDANCE -> OptionalDouble.of(request.strength());
+                });
+    }
+
+    private static Noise noise(ImageRequest request) {
+        return request.noise().isPresent()
+                ? new FileNoise(request.noise().get())
+                : new SeededNoise(request.seed().orElseThrow());
+    }
+
+    /** Frees everything. A generation that is running is waited for. */
+    @Override
+    public void close() {
+        busy.lock();
+        try {
+            pipeline.close();
+        } finally {
+            busy.unlock();
+        }
+    }
+
+    /** How a checkpoint is opened. */
+    public static final class Builder {
+        private Path model;
+        private @Nullable Path vae;
+        private final List<LoraFile> loras = new ArrayList<>();
+        private LoraScope loraScope = LoraScope.GUIDANCE;
+        private Precision precision = Precision.FLOAT32;
+        private Device device = Device.CPU;
+
+        private Builder(Path model) {
+            this.model = model;
+        }
+
+        /** Another checkpoint than the one named first. */
+        public Builder model(Path model) {
+            this.model = model;
+            return this;
+        }
+
+        /** Adds a LoRA (PEFT, kohya, ComfyUI or BFL names); its effect is multiplied by {@code scale}. */
+        public Builder lora(Path file, double scale) {
+            if (!Double.isFinite(scale)) {
+                throw new IllegalArgumentException(
+                        "scale of LoRA " + file + " is " + scale + ", expected a finite number");
+            }
+            loras.add(new LoraFile(file, scale));
+            return this;
+        }
+
+        /** Takes back every LoRA that was added. */
+        public Builder withoutLoras() {
+            loras.clear();
+            return this;
+        }
+
+        /** Which tokens LoRA layers act on. Default: guidance. */
+        public Builder loraScope(LoraScope scope) {
+            this.loraScope = scope;
+            return this;
+        }
+
+        /** Another VAE of the same shape: a diffusers directory. Default: the checkpoint's own. */
+        public Builder vae(Path directory) {
+            this.vae = directory;
+            return this;
+        }
+
+        /** Default: float32. */
+        public Builder precision(Precision precision) {
+            this.precision = precision;
+            return this;
+        }
+
+        /** Default: the CPU. */
+        public Builder device(Device device) {
+            this.device = device;
+            return this;
+        }
+
+        /** Opens and checks all files. Reads no weights yet, apart from LoRAs. */
+        public ScaleDit load() {
+            Builder options = new Builder(model);
+            options.vae = vae;
+            options.loras.addAll(loras);
+            options.loraScope = loraScope;
+            options.precision = precision;
+            options.device = device;
+            return new ScaleDit(options, Pipeline.open(model, vae, loras, loraScope, precision, device));
+        }
+
+        void write(ObjectNode json) {
+            json.put("model", Settings.absolute(model));
+            if (vae != null) {
+                json.put("vae", Settings.absolute(vae));
+            }
+            for (LoraFile lora : loras) {
+                json.withArray("loras")
+                        .addObject()
+                        .put("file", Settings.absolute(lora.file()))
+                        .put("scale", lora.scale());
+            }
+            json.put("loraScope", Settings.name(loraScope));
+            json.put("precision", Settings.name(precision));
+            json.put("device", Settings.name(device));
+        }
+
+        static Builder read(JsonNode json) {
+            Builder builder =
+                    new Builder(Path.of(Settings.required(json, "model").asText()));
+            Settings.path(json, "vae").ifPresent(builder::vae);
+            for (JsonNode lora : json.path("loras")) {
+                builder.lora(
+                        Path.of(Settings.required(lora, "file").asText()),
+                        Settings.required(lora, "scale").asDouble());
+            }
+            return builder.loraScope(Settings.constant(json, "loraScope", LoraScope.class))
+                    .precision(Settings.constant(json, "precision", Precision.class))
+                    .device(Settings.constant(json, "device", Device.class));
+        }
+    }
+
+    /** A LoRA and how strongly it acts. */
+    record LoraFile(Path file, double scale) {}
+}

@@ -1,0 +1,119 @@
+package org.scaledit;
+
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.nio.file.Path;
+import java.util.Locale;
+import java.util.Optional;
+import org.scaledit.image.ImageException;
+import org.scaledit.image.PngText;
+
+/** Everything that decides what a picture looks like, as the JSON that its PNG carries. */
+record Settings(ScaleDit.Builder model, ImageRequest request) {
+    /** Keyword of the PNG text chunk. */
+    static final String KEYWORD = "scaledit";
+
+    private static final ObjectMapper JSON = new ObjectMapper();
+
+    String toJson() {
+        ObjectNode json = JSON.createObjectNode();
+        json.put("version", ScaleDit.version());
+        model.write(json);
+        json.put("prompt", request.prompt());
+        json.put("width", request.width());
+        json.put("height", request.height());
+        json.put("seed", request.seed().orElseThrow());
+        json.put("ratio", request.ratio());
+        json.put("levels", request.levels());
+        json.put("steps", request.steps());
+        json.put("guidance", request.guidance());
+        json.put("guideSteps", request.guideSteps());
+        json.put("guideGuidance", request.guideGuidance());
+        request.guideImage().ifPresent(file -> json.put("guideImage", absolute(file)));
+        json.put("init", name(request.init()));
+        json.put("strength", request.strength());
+        json.put("window", request.window());
+        json.put("reach", request.reach());
+        json.put("guidanceAttention", name(request.guidanceAttention()));
+        json.put("guidanceMargin", request.guidanceMargin());
+        json.put("attention", name(request.attention()));
+        request.textTokens().ifPresent(tokens -> json.put("textTokens", tokens));
+        request.noise().ifPresent(file -> json.put("noise", absolute(file)));
+        return json.toString();
+    }
+
+    /** The settings in a PNG's text chunks. */
+    static Settings read(Path png) {
+        String text = PngText.read(png, KEYWORD);
+        try {
+            JsonNode json = JSON.readTree(text);
+            return new Settings(ScaleDit.Builder.read(json), request(json));
+        } catch (JsonProcessingException | IllegalArgumentException e) {
+            throw new ImageException(png + " carries settings that cannot be read: " + e.getMessage(), e);
+        }
+    }
+
+    /** JSON as people read it. */
+    static String pretty(String json) {
+        try {
+            return JSON.writerWithDefaultPrettyPrinter().writeValueAsString(JSON.readTree(json));
+        } catch (JsonProcessingException e) {
+            throw new ImageException("settings cannot be read: " + e.getOriginalMessage(), e);
+        }
+    }
+
+    private static ImageRequest request(JsonNode json) {
+        ImageRequest request = ImageRequest.of(required(json, "prompt").asText())
+                .size(required(json, "width").asInt(), required(json, "height").asInt())
+                .seed(required(json, "seed").asLong())
+                .ratio(required(json, "ratio").asInt())
+                .levels(required(json, "levels").asInt())
+                .steps(required(json, "steps").asInt())
+                .guidance(required(json, "guidance").asDouble())
+                .guideSteps(required(json, "guideSteps").asInt())
+                .guideGuidance(required(json, "guideGuidance").asDouble())
+                .init(constant(json, "init", ImageRequest.Init.class))
+                .strength(required(json, "strength").asDouble())
+                .window(required(json, "window").asInt())
+                .reach(required(json, "reach").asInt())
+                .guidanceAttention(constant(json, "guidanceAttention", ImageRequest.GuidanceAttention.class))
+                .guidanceMargin(required(json, "guidanceMargin").asInt())
+                .attention(constant(json, "attention", ImageRequest.AttentionKind.class));
+        if (json.has("textTokens")) {
+            request = request.textTokens(json.get("textTokens").asInt());
+        }
+        Optional<Path> guideImage = path(json, "guideImage");
+        if (guideImage.isPresent()) {
+            request = request.guideImage(guideImage.get());
+        }
+        Optional<Path> noise = path(json, "noise");
+        return noise.isPresent() ? request.noise(noise.get()) : request;
+    }
+
+    static JsonNode required(JsonNode json, String field) {
+        JsonNode value = json.get(field);
+        if (value == null) {
+            throw new IllegalArgumentException("field " + field + " is missing");
+        }
+        return value;
+    }
+
+    static Optional<Path> path(JsonNode json, String field) {
+        return Optional.ofNullable(json.get(field)).map(value -> Path.of(value.asText()));
+    }
+
+    static <E extends Enum<E>> E constant(JsonNode json, String field, Class<E> type) {
+        return Enum.valueOf(
+                type, required(json, field).asText().toUpperCase(Locale.ROOT).replace('-', '_'));
+    }
+
+    static String name(Enum<?> constant) {
+        return constant.name().toLowerCase(Locale.ROOT).replace('_', '-');
+    }
+
+    static String absolute(Path file) {
+        return file.toAbsolutePath().normalize().toString();
+    }
+}

@@ -1,0 +1,267 @@
+package org.scaledit.cli;
+
+import java.nio.file.Path;
+import java.util.List;
+import java.util.concurrent.Callable;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.GeneratedImage;
+import org.scaledit.ImageRequest;
+import org.scaledit.ScaleDit;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.Parameters;
+import picocli.CommandLine.Spec;
+
+/** {@code scaledit generate}. An option that is not given leaves the request's own default, or --from's value. */
+@Command(
+        name = "generate",
+        description = "Makes a picture from a prompt.",
+        mixinStandardHelpOptions = true,
+        versionProvider = Version.class,
+        sortOptions = false)
+final class GenerateCommand implements Callable<Integer> {
+    @Spec
+    @SuppressWarnings("NullAway.Init")
+    private CommandSpec spec;
+
+    @Parameters(arity = "0..1", paramLabel = "PROMPT", description = "What the picture shows.")
+    private @Nullable String prompt;
+
+    @Option(names = "--model", paramLabel = "DIR", description = "FLUX.1 checkpoint, a diffusers directory.")
+    private @Nullable Path model;
+
+    @Option(
+            names = "--lora",
+            paramLabel = "FILE[:scale]",
+            converter = LoraOption.Converter.class,
+            description = "LoRA, may be repeated. Scale: 1.")
+    private @Nullable List<LoraOption> loras;
+
+    @Option(
+            names = "--vae",
+            paramLabel = "DIR",
+            description = "Another VAE than the checkpoint's (diffusers directory).")
+    private @Nullable Path vae;
+
+    @Option(names = "--width", paramLabel = "N", description = "Pixels, a multiple of 16. Default: 4096.")
+    private @Nullable Integer width;
+
+    @Option(names = "--height", paramLabel = "N", description = "Pixels, a multiple of 16. Default: 4096.")
+    private @Nullable Integer height;
+
+    @Option(
+            names = "--ratio",
+            paramLabel = "N",
+            description = "How many times smaller the guidance image is: 1, 2, 4 or 8. Default: 4.")
+    private @Nullable Integer ratio;
+
+    @Option(
+            names = "--levels",
+            paramLabel = "N",
+            description =
+                    "With 2 the result guides a picture that is larger by the ratio on each side, with 3 that one "
+                            + "guides the next; the last is written. Default: 1.")
+    private @Nullable Integer levels;
+
+    @Option(names = "--steps", paramLabel = "N", description = "High-resolution steps. Default: 28.")
+    private @Nullable Integer steps;
+
+    @Option(names = "--guidance", paramLabel = "G", description = "Guidance of the high-resolution pass. Default: 4.5.")
+    private @Nullable Double guidance;
+
+    @Option(names = "--guide-steps", paramLabel = "N", description = "Steps of the guidance image. Default: 28.")
+    private @Nullable Integer guideSteps;
+
+    @Option(names = "--guide-guidance", paramLabel = "G", description = "Guidance of the guidance image. Default: 3.5.")
+    private @Nullable Double guideGuidance;
+
+    @Option(
+            names = "--guide-image",
+            paramLabel = "FILE",
+            description = "PNG or JPEG to use in place of a generated guidance image.")
+    private @Nullable Path guideImage;
+
+    @Option(
+            names = "--init",
+            paramLabel = "KIND",
+            description = "Start from 'noise' or from the enlarged 'guidance' image. Default: noise.")
+    private ImageRequest.@Nullable Init init;
+
+    @Option(
+            names = "--strength",
+            paramLabel = "S",
+            description = "With --init guidance, the share of the steps that run. Default: 0.643.")
+    private @Nullable Double strength;
+
+    @Option(names = "--window", paramLabel = "N", description = "Tokens along a window: 16, 32 or 64. Default: 16.")
+    private @Nullable Integer window;
+
+    @Option(
+            names = "--reach",
+            paramLabel = "N",
+            description = "Cells of 8x8 tokens around its own that a token sees; 0: its window alone. Default: 1.")
+    private @Nullable Integer reach;
+
+    @Option(
+            names = "--guidance-attention",
+            paramLabel = "KIND",
+            description = "Guidance tokens attend to each other 'global' or 'local'. Default: global.")
+    private ImageRequest.@Nullable GuidanceAttention guidanceAttention;
+
+    @Option(
+            names = "--guidance-margin",
+            paramLabel = "N",
+            description = "Guidance tokens seen around a cell's own region. Default: 3.")
+    private @Nullable Integer guidanceMargin;
+
+    @Option(
+            names = "--lora-scope",
+            paramLabel = "KIND",
+            description = "LoRA layers act on 'guidance' tokens, on 'all', or as in the 'released' code. "
+                    + "Default: guidance.")
+    private ScaleDit.@Nullable LoraScope loraScope;
+
+    @Option(
+            names = "--attention",
+            paramLabel = "KIND",
+            converter = AttentionOption.class,
+            description =
+                    "'native' (float32 at float32 precision, INT8 at bfloat16), 'native-int8', or 'dense' (torch, "
+                            + "slow). Default: native.")
+    private ImageRequest.@Nullable AttentionKind attention;
+
+    @Option(names = "--precision", paramLabel = "KIND", description = "float32 or bfloat16. Default: float32 on a CPU.")
+    private ScaleDit.@Nullable Precision precision;
+
+    @Option(names = "--device", paramLabel = "KIND", description = "cpu or cuda. Default: cpu.")
+    private ScaleDit.@Nullable Device device;
+
+    @Option(
+            names = "--text-tokens",
+            paramLabel = "N",
+            description = "Length of T5's text. Default: 512, or 256 without guidance embedder.")
+    private @Nullable Integer textTokens;
+
+    @Option(names = "--seed", paramLabel = "N", description = "The same seed gives the same picture. Default: random.")
+    private @Nullable Long seed;
+
+    @Option(
+            names = "--noise",
+            paramLabel = "FILE",
+            description = "Initial noise, a safetensors file with guidance_noise [1, w*h, 64] and noise [1, W*H, 64].")
+    private @Nullable Path noise;
+
+    @Option(names = "--trace", paramLabel = "FILE", description = "Write states and latents to a safetensors file.")
+    private @Nullable Path trace;
+
+    @Option(
+            names = "--from",
+            paramLabel = "PNG",
+            description = "Take prompt and all settings from a picture that this program made; options given beside it "
+                    + "replace its own.")
+    private @Nullable Path from;
+
+    @Option(
+            names = {"-o", "--output"},
+            paramLabel = "FILE",
+            description = "The PNG to write. Default: scaledit.png.")
+    private Path output = Path.of("scaledit.png");
+
+    @Option(names = "--quiet", description = "No progress.")
+    private boolean quiet;
+
+    @Override
+    public Integer call() throws Exception {
+        checkFiles();
+        ImageRequest request = request();
+        ScaleDit.Builder builder = model();
+        try (ScaleDit scaleDit = builder.load();
+                ProgressDisplay display =
+                        ProgressDisplay.of(quiet, spec.commandLine().getErr())) {
+            GeneratedImage image = scaleDit.generate(request, display);
+            image.writePng(output);
+        }
+        return 0;
+    }
+
+    private void checkFiles() {
+        requireExists("picture", from);
+        requireExists("model", model);
+        requireExists("VAE", vae);
+        requireExists("guide image", guideImage);
+        requireExists("noise", noise);
+        if (loras != null) {
+            loras.forEach(lora -> requireExists("LoRA", lora.file()));
+        }
+        Arguments.requireWritable(output);
+        if (trace != null) {
+            Arguments.requireWritable(trace);
+        }
+    }
+
+    private static void requireExists(String what, @Nullable Path file) {
+        if (file != null) {
+            Arguments.requireExists(what, file);
+        }
+    }
+
+    private ImageRequest request() {
+        ImageRequest request = from == null ? null : ImageRequest.from(from);
+        if (prompt != null) {
+            request = request == null ? ImageRequest.of(prompt) : request.prompt(prompt);
+        }
+        if (request == null) {
+            throw new ParameterException(spec.commandLine(), "No prompt given, expected PROMPT or --from PNG");
+        }
+        if (width != null || height != null) {
+            request = request.size(width == null ? request.width() : width, height == null ? request.height() : height);
+        }
+        request = ratio == null ? request : request.ratio(ratio);
+        request = levels == null ? request : request.levels(levels);
+        request = steps == null ? request : request.steps(steps);
+        request = guidance == null ? request : request.guidance(guidance);
+        request = guideSteps == null ? request : request.guideSteps(guideSteps);
+        request = guideGuidance == null ? request : request.guideGuidance(guideGuidance);
+        request = guideImage == null ? request : request.guideImage(guideImage);
+        request = init == null ? request : request.init(init);
+        request = strength == null ? request : request.strength(strength);
+        request = window == null ? request : request.window(window);
+        request = reach == null ? request : request.reach(reach);
+        request = guidanceAttention == null ? request : request.guidanceAttention(guidanceAttention);
+        request = guidanceMargin == null ? request : request.guidanceMargin(guidanceMargin);
+        request = attention == null ? request : request.attention(attention);
+        request = textTokens == null ? request : request.textTokens(textTokens);
+        request = seed == null ? request : request.seed(seed);
+        request = noise == null ? request : request.noise(noise);
+        return trace == null ? request : request.trace(trace);
+    }
+
+    private ScaleDit.Builder model() {
+        if (from == null && model == null) {
+            throw new ParameterException(spec.commandLine(), "No model given, expected --model DIR");
+        }
+        ScaleDit.Builder builder = from == null ? ScaleDit.builder(model) : ScaleDit.builderFrom(from);
+        if (model != null) {
+            builder.model(model);
+        }
+        if (loras != null) {
+            builder.withoutLoras();
+            loras.forEach(lora -> builder.lora(lora.file(), lora.scale()));
+        }
+        if (loraScope != null) {
+            builder.loraScope(loraScope);
+        }
+        if (vae != null) {
+            builder.vae(vae);
+        }
+        if (precision != null) {
+            builder.precision(precision);
+        }
+        if (device != null) {
+            builder.device(device);
+        }
+        return builder;
+    }
+}

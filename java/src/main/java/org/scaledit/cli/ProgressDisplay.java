@@ -1,0 +1,109 @@
+package org.scaledit.cli;
+
+import java.io.PrintWriter;
+import java.time.Duration;
+import java.util.Locale;
+import java.util.function.Consumer;
+import me.tongfei.progressbar.ConsoleProgressBarConsumer;
+import me.tongfei.progressbar.ProgressBar;
+import me.tongfei.progressbar.ProgressBarBuilder;
+import me.tongfei.progressbar.ProgressBarStyle;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.Progress;
+
+/** Shows progress on standard error: a bar for each stage on a terminal, a line for each stage and step elsewhere. */
+interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
+
+    @Override
+    void close();
+
+    static ProgressDisplay of(boolean quiet, PrintWriter err) {
+        if (quiet) {
+            return new Silent();
+        }
+        // The launcher knows whether standard error is a terminal; Java 17 cannot ask.
+        return Boolean.getBoolean("scaledit.terminal") ? new Bars() : new Lines(err);
+    }
+
+    private static String label(Progress progress) {
+        String stage = switch (progress.stage()) {
+            case LOAD -> "load";
+            case GUIDANCE_IMAGE -> "guidance image";
+            case ENLARGE -> "enlarge guidance";
+            case HIGH_RESOLUTION -> "high resolution";
+            case DECODE -> "decode";
+        };
+        return progress.levels() == 1 ? stage : stage + " " + progress.level() + "/" + progress.levels();
+    }
+
+    private static String pace(Progress progress) {
+        double seconds = progress.step() == 0 ? 0 : progress.elapsed().toMillis() / 1000.0 / progress.step();
+        return String.format(Locale.ROOT, "%.2f s/step, %s left", seconds, clock(progress.remaining()));
+    }
+
+    private static String clock(Duration time) {
+        long seconds = (time.toMillis() + 500) / 1000;
+        return seconds < 3600
+                ? String.format(Locale.ROOT, "%d:%02d", seconds / 60, seconds % 60)
+                : String.format(Locale.ROOT, "%d:%02d:%02d", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    }
+
+    final class Silent implements ProgressDisplay {
+        @Override
+        public void accept(Progress progress) {}
+
+        @Override
+        public void close() {}
+    }
+
+    final class Lines implements ProgressDisplay {
+        private final PrintWriter err;
+
+        Lines(PrintWriter err) {
+            this.err = err;
+        }
+
+        @Override
+        public void accept(Progress progress) {
+            if (progress.step() > 0) {
+                err.println(label(progress) + " " + progress.step() + "/" + progress.steps() + ", " + pace(progress));
+                err.flush();
+            }
+        }
+
+        @Override
+        public void close() {}
+    }
+
+    final class Bars implements ProgressDisplay {
+        private static final int COLUMNS = 100;
+
+        private @Nullable ProgressBar bar;
+
+        @Override
+        public void accept(Progress progress) {
+            if (progress.step() == 0) {
+                close();
+                bar = new ProgressBarBuilder()
+                        .setTaskName(String.format(Locale.ROOT, "%-18s", label(progress)))
+                        .setInitialMax(progress.steps())
+                        .setStyle(ProgressBarStyle.UNICODE_BLOCK)
+                        .setUpdateIntervalMillis(200)
+                        .hideEta()
+                        .setConsumer(new ConsoleProgressBarConsumer(System.err, COLUMNS))
+                        .build();
+            } else if (bar != null) {
+                bar.stepTo(progress.step());
+                bar.setExtraMessage(" " + pace(progress));
+            }
+        }
+
+        @Override
+        public void close() {
+            if (bar != null) {
+                bar.close();
+                bar = null;
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+package org.scaledit.sampling;
+
+import java.nio.file.Path;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.attention.Attention;
+import org.scaledit.attention.DenseAttention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.image.ImageFile;
+import org.scaledit.image.PixelSource;
+import org.scaledit.image.Resize;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.text.Conditioning;
+import org.scaledit.transformer.Denoiser;
+import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.vae.AutoencoderKl;
+import org.scaledit.vae.Latents;
+import org.scaledit.vae.TileListener;
+
+/**
+ * The two stages of Scale-DiT (arXiv 2510.16325, section 3): a guidance image by plain FLUX, then the high-resolution
+ * pass under it, once for each level of a recursion.
+ */
+public final class PictureSampler {
+    /** The high-resolution pass has a static shift, whatever the checkpoint's own schedule. */
+    private static final double HIGH_RESOLUTION_SHIFT = 3;
+
+    /**
+     * What paints.
+     *
+     * @param directory has the checkpoint's own schedule
+     * @param plain paints the guidance image
+     * @param adapted paints the high-resolution picture: the same under its LoRAs, or the same
+     */
+    public record Models(ModelDirectory directory, FluxTransformer plain, FluxTransformer adapted, AutoencoderKl vae) {}
+
+    private final Models models;
+    private final Plan plan;
+    private final Conditioning text;
+    private final Noise noise;
+    private final SamplingListener listener;
+
+    private PictureSampler(Models models, Plan plan, Conditioning text, Noise noise, SamplingListener listener) {
+        this.models = models;
+        this.plan = plan;
+        this.text = text;
+        this.noise = noise;
+        this.listener = listener;
+    }
+
+    /**
+     * Samples a picture.
+     *
+     * @return the clean latents of {@link Plan#lastGrid}, {@code [W·H, 64]}, packed, in raster order, float32
+     */
+    public static Tensor sample(Models models, Plan plan, Conditioning text, Noise noise, SamplingListener listener) {
+        return Tensors.scoped(() -> new PictureSampler(models, plan, text, noise, listener).sample());
+    }
+
+    private Tensor sample() {
+        TokenGrid grid = plan.grid();
+        Tensor guidance =
+                plan.guideImage().map(this::encodeGuide).orElseGet(() -> paintGuidance(grid.guidance(ratio())));
+        listener.guidanceLatents(guidance);
+        return highResolution(1, grid, guidance);
+    }
+
+    /** The user's own guidance image as latents: {@code [w·h, 64]}. */
+    private Tensor encodeGuide(Path file) {
+        return Tensors.scoped(() -> {
+            TokenGrid grid = plan.grid();
+            Tensor image = Resize.toGuidance(ImageFile.read(file), grid.pixelHeight(), grid.pixelWidth(), ratio());
+            return encode(PixelSource.of(image), TileListener.NONE);
+        });
+    }
+
+    /** Plain FLUX at the guidance image's size, by the checkpoint's own schedule, without LoRA: {@code [w·h, 64]}. */
+    private Tensor paintGuidance(TokenGrid grid) {
+        Schedule schedule = Schedule.ofCheckpoint(models.directory(), plan.guideSteps(), grid.tokens());
+        TokenLayout layout = TokenLayout.raster(textTokens(), grid.width(), grid.height());
+        return Tensors.scoped(() -> {
+            try (Attention attention = DenseAttention.full();
+                    Denoiser denoiser = models.plain()
+                            .denoiser(
+                                    layout,
+                                    attention,
+                                    FluxTransformer.THETA,
+                                    text.states(),
+                                    text.pooled(),
+                                    plan.guideGuidance())) {
+                return Euler.integrate(
+                        noise.guidance(grid),
+                        schedule,
+                        0,
+                        (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
+                        (step, latents) -> listener.guidanceImage(step, schedule.steps()));
+            }
+        });
+    }
+
+    /**
+     * The high-resolution pass of this level and, under its result, of those that follow.
+     *
+     * @param guidance clean latents in raster order, {@code [w·h, 64]}
+     * @return of the last level, {@code [W·H, 64]} in raster order
+     */
+    private Tensor highResolution(int level, TokenGrid grid, Tensor guidance) {
+        Tensor latents = Tensors.scoped(() -> {
+            try (WindowedAttention attention = WindowedAttention.of(plan, textTokens(), grid);
+                    Denoiser denoiser = models.adapted()
+                            .denoiser(
+                                    attention.layout(),
+                                    attention,
+                                    FluxTransformer.NTK_THETA,
+                                    text.states(),
+                                    text.pooled(),
+                                    plan.guidance(),
+                                    attention.layout().arrangeGuidance(guidance))) {
+                return denoise(level, grid, guidance, attention.layout(), denoiser);
+            }
+        });
+        return level == plan.levels() ? latents : highResolution(level + 1, grid.enlarged(ratio()), latents);
+    }
+
+    private Tensor denoise(int level, TokenGrid grid, Tensor guidance, TokenLayout layout, Denoiser denoiser) {
+        Schedule schedule = Schedule.shifted(plan.steps(), HIGH_RESOLUTION_SHIFT);
+        listener.schedule(level, schedule);
+        int firstStep = plan.firstStep();
+        int steps = schedule.steps() - firstStep;
+        Tensor start = noise.image(level, grid);
+        if (plan.strength().isPresent()) {
+            start = mixed(enlarged(level, grid, guidance), start, schedule.sigmas()[firstStep]);
+        }
+        Tensor end = Euler.integrate(
+                layout.arrangeImage(start),
+                schedule,
+                firstStep,
+                (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
+                (step, latents) -> {
+                    listener.highResolution(level, step, steps);
+                    listener.latents(level, step, () -> layout.restoreImage(latents));
+                });
+        return layout.restoreImage(end);
+    }
+
+    /** The guidance image enlarged by the ratio, cropped to the picture, as clean latents: {@code [W·H, 64]}. */
+    private Tensor enlarged(int level, TokenGrid grid, Tensor guidance) {
+        AutoencoderKl vae = models.vae();
+        TokenGrid small = grid.guidance(ratio());
+        return Tensors.scoped(() -> {
+            Tensor latents = Latents.unscale(Latents.unpack(guidance, small.height(), small.width()), vae.config());
+            Tensor image = vae.decode(latents, TileListener.NONE); // [3, 16h, 16w]
+            return encode(
+                    Resize.enlarged(image, ratio(), grid.pixelHeight(), grid.pixelWidth()),
+                    (tiles, all) -> listener.enlarge(level, tiles, all));
+        });
+    }
+
+    /** [3, 16H, 16W] → {@code [W·H, 64]} */
+    private Tensor encode(PixelSource image, TileListener tiles) {
+        AutoencoderKl vae = models.vae();
+        return Tensors.scoped(() -> Latents.pack(Latents.scale(vae.encode(image, tiles), vae.config())));
+    }
+
+    /** {@code (1 − σ) clean + σ noise} */
+    private static Tensor mixed(Tensor clean, Tensor noise, float sigma) {
+        return clean.mul(new Scalar(1 - sigma)).add(noise.mul(new Scalar(sigma)));
+    }
+
+    private int ratio() {
+        return plan.window().ratio();
+    }
+
+    private int textTokens() {
+        return Math.toIntExact(text.states().size(0));
+    }
+}

@@ -1,0 +1,68 @@
+package org.scaledit.sampling;
+
+import java.nio.file.Path;
+import java.util.Optional;
+import java.util.OptionalDouble;
+import org.scaledit.attention.AttentionWindow;
+
+/**
+ * How one picture is to be sampled.
+ *
+ * @param grid of the first high-resolution picture
+ * @param levels high-resolution pictures in all, each guided by the one before it and larger by the ratio
+ * @param backend what computes attention
+ * @param steps of each high-resolution pass
+ * @param guideSteps of the guidance image
+ * @param guideImage the user's own guidance image
+ * @param strength share of the steps that run when the pass starts from the enlarged guidance image; empty when it
+ *     starts from noise
+ */
+public record Plan(
+        TokenGrid grid,
+        int levels,
+        AttentionWindow window,
+        Backend backend,
+        int steps,
+        float guidance,
+        int guideSteps,
+        float guideGuidance,
+        Optional<Path> guideImage,
+        OptionalDouble strength) {
+
+    /** What computes attention in the high-resolution pass. */
+    public enum Backend {
+        NATIVE_FLOAT32,
+        NATIVE_INT8,
+        DENSE
+    }
+
+    public Plan {
+        lastGrid(grid, levels, window); // refuses a picture that grows beyond the largest size
+        if (strength.isPresent() && runSteps(strength.getAsDouble(), steps) == 0) {
+            throw new IllegalArgumentException("strength " + strength.getAsDouble() + " of " + steps
+                    + " steps runs none, expected at least " + 1.0 / steps);
+        }
+    }
+
+    /** The step that a high-resolution pass begins with. */
+    int firstStep() {
+        return strength.isPresent() ? steps - runSteps(strength.getAsDouble(), steps) : 0;
+    }
+
+    /** The grid of the picture that comes out. */
+    public TokenGrid lastGrid() {
+        return lastGrid(grid, levels, window);
+    }
+
+    private static TokenGrid lastGrid(TokenGrid grid, int levels, AttentionWindow window) {
+        TokenGrid last = grid;
+        for (int level = 2; level <= levels; level++) {
+            last = last.enlarged(window.ratio());
+        }
+        return last;
+    }
+
+    private static int runSteps(double strength, int steps) {
+        return (int) Math.rint(strength * steps);
+    }
+}

@@ -1,0 +1,58 @@
+package org.scaledit.sampling;
+
+import java.util.function.DoubleUnaryOperator;
+import org.scaledit.checkpoint.Config;
+import org.scaledit.checkpoint.ModelDirectory;
+
+/**
+ * The noise levels of a flow-matching Euler run: {@code steps + 1} sigmas that fall from 1 to 0 (diffusers'
+ * FlowMatchEulerDiscreteScheduler).
+ */
+public record Schedule(float[] sigmas) {
+
+    /** {@code σ' = shift · σ / (1 + (shift − 1) σ)} over {@code linspace(1, 1/steps, steps)}, then 0. */
+    public static Schedule shifted(int steps, double shift) {
+        return of(steps, sigma -> shift * sigma / (1 + (shift - 1) * sigma));
+    }
+
+    /** The schedule that the checkpoint's own scheduler config asks for, at this number of image tokens. */
+    public static Schedule ofCheckpoint(ModelDirectory model, int steps, long imageTokens) {
+        Config config = Config.read(model.part("scheduler").resolve("scheduler_config.json"));
+        return ofConfig(config, steps, imageTokens);
+    }
+
+    static Schedule ofConfig(Config config, int steps, long imageTokens) {
+        if (!config.flag("use_dynamic_shifting", false)) {
+            return shifted(steps, config.number("shift", 1));
+        }
+        double mu = interpolated(config, imageTokens);
+        // exp(mu) / (exp(mu) + 1/σ − 1): FLUX's time shift with exponent 1.
+        return of(steps, sigma -> Math.exp(mu) / (Math.exp(mu) + 1 / sigma - 1));
+    }
+
+    /** FLUX.1-dev's mu: linear in the number of image tokens, 0.5 at 256 and 1.15 at 4096. */
+    private static double interpolated(Config config, long imageTokens) {
+        double fewTokens = config.number("base_image_seq_len", 256);
+        double manyTokens = config.number("max_image_seq_len", 4096);
+        double least = config.number("base_shift", 0.5);
+        double most = config.number("max_shift", 1.15);
+        double slope = (most - least) / (manyTokens - fewTokens);
+        return least + slope * (imageTokens - fewTokens);
+    }
+
+    private static Schedule of(int steps, DoubleUnaryOperator shift) {
+        if (steps < 1) {
+            throw new IllegalArgumentException("steps is " + steps + ", expected at least 1");
+        }
+        float[] sigmas = new float[steps + 1];
+        for (int i = 0; i < steps; i++) {
+            double linear = steps == 1 ? 1 : 1 - i * (1 - 1.0 / steps) / (steps - 1);
+            sigmas[i] = (float) shift.applyAsDouble((float) linear);
+        }
+        return new Schedule(sigmas);
+    }
+
+    public int steps() {
+        return sigmas.length - 1;
+    }
+}

@@ -1,0 +1,71 @@
+package org.scaledit;
+
+import static com.tngtech.archunit.lang.syntax.ArchRuleDefinition.noClasses;
+import static com.tngtech.archunit.library.Architectures.layeredArchitecture;
+
+import com.tngtech.archunit.core.importer.ImportOption;
+import com.tngtech.archunit.junit.AnalyzeClasses;
+import com.tngtech.archunit.junit.ArchTest;
+import com.tngtech.archunit.lang.ArchRule;
+import com.tngtech.archunit.library.dependencies.SlicesRuleDefinition;
+
+/** Dependencies point one way, from the command line down to the bindings. */
+@AnalyzeClasses(packages = "org.scaledit", importOptions = ImportOption.DoNotIncludeTests.class)
+class ArchitectureTest {
+
+    @ArchTest
+    static final ArchRule LAYERS = layeredArchitecture()
+            .consideringOnlyDependenciesInAnyPackage("org.scaledit..")
+            .layer("cli")
+            .definedBy("org.scaledit.cli..")
+            .layer("facade")
+            .definedBy("org.scaledit")
+            .layer("sampling")
+            .definedBy("org.scaledit.sampling..")
+            .layer("transformer")
+            .definedBy("org.scaledit.transformer..")
+            .layer("vae")
+            .definedBy("org.scaledit.vae..")
+            .layer("text")
+            .definedBy("org.scaledit.text..")
+            .layer("attention")
+            .definedBy("org.scaledit.attention..")
+            .layer("image")
+            .definedBy("org.scaledit.image..")
+            .layer("checkpoint")
+            .definedBy("org.scaledit.checkpoint..")
+            .layer("tensor")
+            .definedBy("org.scaledit.tensor..")
+            .layer("bindings")
+            .definedBy("org.scaledit.bindings..")
+            .whereLayer("cli")
+            .mayNotBeAccessedByAnyLayer()
+            .whereLayer("facade")
+            .mayOnlyBeAccessedByLayers("cli")
+            .whereLayer("sampling")
+            .mayOnlyBeAccessedByLayers("facade")
+            .whereLayer("transformer")
+            .mayOnlyBeAccessedByLayers("sampling", "facade")
+            .whereLayer("vae")
+            .mayOnlyBeAccessedByLayers("sampling", "facade")
+            .whereLayer("text")
+            .mayOnlyBeAccessedByLayers("sampling", "facade")
+            .whereLayer("attention")
+            .mayOnlyBeAccessedByLayers("transformer", "sampling", "facade")
+            .whereLayer("bindings")
+            .mayOnlyBeAccessedByLayers("attention");
+
+    @ArchTest
+    static final ArchRule LEAVES = noClasses()
+            .that()
+            .resideInAnyPackage("org.scaledit.tensor..")
+            .should()
+            .dependOnClassesThat()
+            .resideInAnyPackage("org.scaledit.checkpoint..", "org.scaledit.image..", "org.scaledit.attention..");
+
+    @ArchTest
+    static final ArchRule NO_CYCLES = SlicesRuleDefinition.slices()
+            .matching("org.scaledit.(*)..")
+            .should()
+            .beFreeOfCycles();
+}

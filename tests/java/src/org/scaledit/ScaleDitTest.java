@@ -1,0 +1,487 @@
+package org.scaledit;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CancellationException;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.CountDownLatch;
+import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Tensor;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.ImageRequest.AttentionKind;
+import org.scaledit.ImageRequest.Init;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Dtype;
+import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.checkpoint.SafetensorsWriter;
+import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Golden;
+
+/** The whole of it, through the door that users take. */
+class ScaleDitTest {
+    private static final String TWO_STAGE = "two_stage/two_stage_37x29r4";
+    private static final float LATENTS = 5e-4f;
+    private static final float TEXT = 5e-4f;
+    private static final float IMAGE = 5e-4f;
+
+    @TempDir
+    static Path folder;
+
+    private static Path noise;
+
+    @BeforeAll
+    static void writeNoise() {
+        noise = folder.resolve("noise.safetensors");
+        try (Golden golden = Golden.open(TWO_STAGE);
+                SafetensorsWriter writer = SafetensorsWriter.create(
+                        noise,
+                        ordered(
+                                "guidance_noise", Declaration.of(Dtype.F32, 1, 80, 64),
+                                "noise", Declaration.of(Dtype.F32, 1, 37 * 29, 64)),
+                        Map.of())) {
+            writer.write("guidance_noise", golden.float32("guidance_noise").unsqueeze(0));
+            writer.write("noise", golden.float32("noise").unsqueeze(0));
+            writer.commit();
+        }
+    }
+
+    private static Map<String, Declaration> ordered(String a, Declaration first, String b, Declaration second) {
+        Map<String, Declaration> contents = new java.util.LinkedHashMap<>();
+        contents.put(a, first);
+        contents.put(b, second);
+        return contents;
+    }
+
+    private static ScaleDit.Builder tinyWithLora() {
+        return ScaleDit.builder(Golden.tinyFlux()).lora(Golden.path("golden/lora/scaledit_lora.safetensors"), 1);
+    }
+
+    private static ImageRequest twoStage() {
+        return ImageRequest.of(Golden.json(TWO_STAGE).get("prompt").asText())
+                .size(37 * 16, 29 * 16)
+                .steps(4)
+                .guideSteps(4)
+                .noise(noise);
+    }
+
+    private static ImageRequest small(String prompt) {
+        return ImageRequest.of(prompt).size(112, 80).steps(2).guideSteps(2).seed(7);
+    }
+
+    @ParameterizedTest
+    @CsvSource({"NATIVE", "DENSE"})
+    void startingFromNoiseGivesTheReferencesStatesAndPicture(AttentionKind attention) {
+        Path trace = folder.resolve("noise-" + attention + ".safetensors");
+        try (ScaleDit model = tinyWithLora().load()) {
+            GeneratedImage image =
+                    model.generate(twoStage().attention(attention).trace(trace));
+            assertThat(image.width()).isEqualTo(592);
+            assertThat(image.height()).isEqualTo(464);
+        }
+        try (PointerScope scope = new PointerScope();
+                Golden golden = Golden.open(TWO_STAGE);
+                Safetensors traced = Safetensors.open(trace)) {
+            assertClose(
+                    traced.tensor("text_states").squeeze(0).narrow(0, 0, 64), golden.float32("prompt_embeds"), TEXT);
+            assertClose(traced.tensor("text_pooled").squeeze(0), golden.float32("pooled"), 2e-5f);
+            assertClose(traced.tensor("sigmas"), golden.float32("sigmas"), 1e-6f);
+            Tensor guidance = golden.float32("guidance_latents");
+            assertClose(traced.tensor("guidance_latents").squeeze(0), guidance.get(3), LATENTS);
+            assertClose(traced.tensor("latents_000").squeeze(0), golden.float32("noise"), 0);
+            for (int step = 1; step <= 4; step++) {
+                Tensor latents = traced.tensor("latents_00" + step).squeeze(0);
+                Tensor expected = golden.float32("init_noise_steps").get(step - 1);
+                assertClose(latents.index_select(0, golden.tensor("rows")), expected, LATENTS);
+            }
+            assertClose(traced.tensor("latents_004").squeeze(0), golden.float32("init_noise_final"), LATENTS);
+            assertClose(every8th(traced.tensor("image")), golden.float32("init_noise_image_every_8th"), IMAGE);
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource({"NATIVE", "DENSE"})
+    void startingFromTheGuidanceImageGivesTheReferencesStates(AttentionKind attention) {
+        Path trace = folder.resolve("guidance-" + attention + ".safetensors");
+        try (ScaleDit model = tinyWithLora().load()) {
+            model.generate(twoStage()
+                    .attention(attention)
+                    .init(Init.GUIDANCE)
+                    .strength(0.5)
+                    .trace(trace));
+        }
+        try (PointerScope scope = new PointerScope();
+                Golden golden = Golden.open(TWO_STAGE);
+                Safetensors traced = Safetensors.open(trace)) {
+            float sigma = (float) golden.json().get("sigma_of_init_guidance").asDouble();
+            Tensor rows = golden.tensor("rows");
+            Tensor start = golden.float32("init_guidance_clean")
+                    .mul(scalar(1 - sigma))
+                    .add(golden.float32("noise").index_select(0, rows).mul(scalar(sigma)));
+            assertClose(traced.tensor("latents_000").squeeze(0).index_select(0, rows), start, LATENTS);
+            for (int step = 1; step <= 2; step++) {
+                Tensor latents = traced.tensor("latents_00" + step).squeeze(0);
+                Tensor expected = golden.float32("init_guidance_steps").get(step - 1);
+                assertClose(latents.index_select(0, rows), expected, LATENTS);
+            }
+            assertThat(traced.names()).doesNotContain("latents_003");
+        }
+    }
+
+    @Test
+    void int8AttentionGivesNearlyTheSamePicture() {
+        try (ScaleDit model = tinyWithLora().load()) {
+            GeneratedImage exact = model.generate(twoStage());
+            GeneratedImage quantised = model.generate(twoStage().attention(AttentionKind.NATIVE_INT8));
+            double psnr = psnr(exact, quantised);
+            System.out.printf("INT8 against float32: PSNR %.1f dB%n", psnr);
+            assertThat(psnr).isGreaterThanOrEqualTo(35).isLessThan(200);
+        }
+    }
+
+    @Test
+    void bfloat16GivesASimilarPicture() {
+        try (ScaleDit exact = tinyWithLora().load();
+                ScaleDit half =
+                        tinyWithLora().precision(ScaleDit.Precision.BFLOAT16).load()) {
+            double psnr = psnr(exact.generate(twoStage()), half.generate(twoStage()));
+            System.out.printf("bfloat16 against float32: PSNR %.1f dB%n", psnr);
+            assertThat(psnr).isGreaterThanOrEqualTo(20).isLessThan(200);
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource({"112, 80", "16, 16", "592, 464", "640, 368", "128, 384", "16, 400"})
+    void picturesOfAnyShapeComeOutWhole(int width, int height) throws IOException {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            GeneratedImage image = model.generate(ImageRequest.of("a heron")
+                    .size(width, height)
+                    .steps(1)
+                    .guideSteps(1)
+                    .seed(3));
+            Path file = folder.resolve("shape.png");
+            image.writePng(file);
+            java.awt.image.BufferedImage read = javax.imageio.ImageIO.read(file.toFile());
+            assertThat(read.getWidth()).isEqualTo(width);
+            assertThat(read.getHeight()).isEqualTo(height);
+            for (int y = 0; y < height; y++) {
+                for (int x = 0; x < width; x++) {
+                    byte[] row = image.row(y);
+                    int rgb = (row[3 * x] & 255) << 16 | (row[3 * x + 1] & 255) << 8 | (row[3 * x + 2] & 255);
+                    assertThat(read.getRGB(x, y) & 0xffffff).isEqualTo(rgb);
+                }
+            }
+        }
+    }
+
+    @Test
+    void twoThousandPixelsAreNoObstacle() {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            GeneratedImage image = model.generate(ImageRequest.of("dunes")
+                    .size(2048, 2048)
+                    .steps(1)
+                    .guideSteps(1)
+                    .seed(1));
+            assertThat(image.width()).isEqualTo(2048);
+            assertThat(distinctBytes(image.row(0))).isGreaterThan(20);
+            assertThat(distinctBytes(image.row(2047))).isGreaterThan(20);
+        }
+    }
+
+    @Test
+    void aLevelMoreMakesAPictureLargerByTheRatio() {
+        Path trace = folder.resolve("levels.safetensors");
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            ImageRequest request = small("two levels").ratio(2).levels(2).trace(trace);
+            GeneratedImage image = model.generate(request);
+            assertThat(image.width()).isEqualTo(224);
+            assertThat(image.height()).isEqualTo(160);
+            // The first level is the picture that one gets without the second.
+            Path single = folder.resolve("level.safetensors");
+            model.generate(request.levels(1).trace(single));
+            try (PointerScope scope = new PointerScope();
+                    Safetensors two = Safetensors.open(trace);
+                    Safetensors one = Safetensors.open(single)) {
+                assertClose(two.tensor("latents_002"), one.tensor("latents_002"), 0);
+                assertThat(two.tensor("level_2.latents_002").shape()).containsExactly(1, 14 * 10, 64);
+            }
+        }
+    }
+
+    @Test
+    void aPngCarriesAllThatIsNeededToMakeItAgain() {
+        Path file = folder.resolve("again.png");
+        ImageRequest request = small("Ein Schloß, 雪 \"quoted\"\nline")
+                .ratio(2)
+                .reach(2)
+                .guidanceMargin(1)
+                .guidance(2.5)
+                .init(Init.GUIDANCE)
+                .strength(0.9)
+                .textTokens(64);
+        GeneratedImage first;
+        try (ScaleDit model = tinyWithLora().loraScope(ScaleDit.LoraScope.ALL).load()) {
+            first = model.generate(request);
+            first.writePng(file);
+        }
+        assertThat(ImageRequest.from(file).prompt()).isEqualTo(request.prompt());
+        try (ScaleDit model = ScaleDit.builderFrom(file).load()) {
+            assertThat(psnr(first, model.generate(ImageRequest.from(file)))).isInfinite();
+        }
+    }
+
+    @Test
+    void aSeedIsChosenAndRecordedWhenNoneIsGiven() {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            ImageRequest request = ImageRequest.of("x").size(32, 32).steps(1).guideSteps(1);
+            GeneratedImage first = model.generate(request);
+            GeneratedImage again = model.generate(first.request());
+            assertThat(psnr(first, again)).isInfinite();
+            assertThat(psnr(first, model.generate(request))).isFinite();
+        }
+    }
+
+    @Test
+    void progressGoesThroughEveryStage() {
+        List<Progress> seen = new ArrayList<>();
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            model.generate(small("stages").init(Init.GUIDANCE).strength(1), seen::add);
+        }
+        assertThat(seen.stream().map(Progress::stage).distinct())
+                .containsExactly(
+                        Progress.Stage.LOAD,
+                        Progress.Stage.GUIDANCE_IMAGE,
+                        Progress.Stage.ENLARGE,
+                        Progress.Stage.HIGH_RESOLUTION,
+                        Progress.Stage.DECODE);
+        for (Progress.Stage stage : Progress.Stage.values()) {
+            List<Progress> steps = seen.stream().filter(p -> p.stage() == stage).toList();
+            assertThat(steps.get(0).step()).isZero();
+            Progress last = steps.get(steps.size() - 1);
+            assertThat(last.step()).isEqualTo(last.steps());
+        }
+    }
+
+    @Test
+    void interruptingTheThreadCancelsWithinAStepAndTheModelLivesOn() throws Exception {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            CountDownLatch begun = new CountDownLatch(1);
+            List<Integer> steps = new CopyOnWriteArrayList<>();
+            CompletableFuture<Throwable> outcome = new CompletableFuture<>();
+            Thread worker = new Thread(() -> {
+                try {
+                    model.generate(small("a long one").size(512, 512).steps(500), progress -> {
+                        if (progress.stage() == Progress.Stage.HIGH_RESOLUTION) {
+                            steps.add(progress.step());
+                            begun.countDown();
+                        }
+                    });
+                    outcome.complete(new AssertionError("it ran to its end"));
+                } catch (Throwable e) {
+                    outcome.complete(e);
+                }
+            });
+            worker.start();
+            begun.await();
+            worker.interrupt();
+            int atInterrupt = steps.size();
+            assertThat(outcome.get()).isInstanceOf(CancellationException.class);
+            assertThat(steps.size()).isLessThanOrEqualTo(atInterrupt + 2);
+            assertThat(model.generate(small("after")).width()).isEqualTo(112);
+        }
+    }
+
+    @Test
+    void tenPicturesInARowLeaveMemoryWhereOneLeftIt() throws IOException {
+        try (ScaleDit model = tinyWithLora().load()) {
+            ImageRequest request = small("memory").size(512, 512).steps(1).guideSteps(1);
+            for (int i = 0; i < 3; i++) {
+                model.generate(request.seed(i));
+            }
+            long before = residentKiB();
+            for (int i = 0; i < 10; i++) {
+                model.generate(request.seed(i));
+            }
+            // A leak of one [1024, 256] float tensor a block and picture would be 40 MiB.
+            assertThat(residentKiB() - before).isLessThan(32 * 1024);
+        }
+    }
+
+    @Test
+    void cancelledPicturesLeaveNothingBehind() throws IOException {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            ImageRequest request = small("stopped").size(512, 512);
+            model.generate(request);
+            long before = residentKiB();
+            for (int i = 0; i < 10; i++) {
+                assertThatThrownBy(() -> model.generate(request, progress -> {
+                            if (progress.stage() == Progress.Stage.HIGH_RESOLUTION && progress.step() == 1) {
+                                throw new CancellationException("enough");
+                            }
+                        }))
+                        .isInstanceOf(CancellationException.class);
+            }
+            assertThat(residentKiB() - before).isLessThan(32 * 1024);
+        }
+    }
+
+    @Test
+    void aGuideImageOfTheUsersIsTaken() throws IOException {
+        Path guide = folder.resolve("guide.png");
+        java.awt.image.BufferedImage drawn =
+                new java.awt.image.BufferedImage(50, 30, java.awt.image.BufferedImage.TYPE_INT_RGB);
+        javax.imageio.ImageIO.write(drawn, "png", guide.toFile());
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            GeneratedImage own = model.generate(small("x").guideImage(guide));
+            assertThat(psnr(own, model.generate(small("x")))).isFinite();
+        }
+    }
+
+    @Test
+    void aTraceIsNotLeftHalfWritten() {
+        Path trace = folder.resolve("half.safetensors");
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            assertThatThrownBy(() -> model.generate(small("x").trace(trace), progress -> {
+                        if (progress.stage() == Progress.Stage.DECODE) {
+                            throw new IllegalStateException("stop");
+                        }
+                    }))
+                    .hasMessage("stop");
+        }
+        assertThat(folder.toFile().list((dir, name) -> name.startsWith("half"))).isEmpty();
+    }
+
+    @Test
+    void noiseOfTheWrongShapeIsNamed() {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            assertThatThrownBy(() -> model.generate(twoStage().size(592, 480)))
+                    .isInstanceOf(CheckpointException.class)
+                    .hasMessage("noise in " + noise + " has shape [1, 1073, 64], expected [1, 1110, 64]");
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "100 | 64 | width is 100 pixels, expected a multiple of 16 from 16 to 65536",
+                "64 | 0 | height is 0 pixels, expected a multiple of 16 from 16 to 65536",
+                "65552 | 64 | width is 65552 pixels, expected a multiple of 16 from 16 to 65536",
+            })
+    void sizesThatNoGridHasAreRefused(int width, int height, String sentence) {
+        assertThatThrownBy(() -> ImageRequest.of("x").size(width, height))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage(sentence);
+    }
+
+    @Test
+    void argumentsOutOfRangeAreRefused() {
+        ImageRequest request = ImageRequest.of("x");
+        assertThatThrownBy(() -> request.ratio(3)).hasMessage("ratio is 3, expected 1, 2, 4 or 8");
+        assertThatThrownBy(() -> request.window(8)).hasMessage("window is 8, expected 16, 32 or 64");
+        assertThatThrownBy(() -> request.reach(-1)).hasMessage("reach is -1, expected 0 to 512");
+        assertThatThrownBy(() -> request.steps(0)).hasMessage("steps is 0, expected 1 to 1000");
+        assertThatThrownBy(() -> request.strength(0)).hasMessage("strength is 0.0, expected more than 0 and at most 1");
+        assertThatThrownBy(() -> request.guidance(Double.NaN))
+                .hasMessage("guidance is NaN, expected a number of 0 or more");
+        assertThatThrownBy(() -> ImageRequest.of("a\0b")).hasMessage("character 1 of the prompt is NUL, expected text");
+        assertThatThrownBy(() -> ImageRequest.of("\ud800"))
+                .hasMessage("prompt is half a surrogate pair, expected valid Unicode");
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            assertThatThrownBy(() -> model.generate(request.levels(4)))
+                    .hasMessage("width is 262144 pixels, expected a multiple of 16 from 16 to 65536");
+            assertThatThrownBy(() -> model.generate(
+                            request.size(64, 64).steps(2).init(Init.GUIDANCE).strength(0.1)))
+                    .hasMessage("strength 0.1 of 2 steps runs none, expected at least 0.5");
+        }
+    }
+
+    @Test
+    void aVeryLongPromptIsCutLikeTheReferenceCutsIt() {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            String prompt = "word ".repeat(20_000);
+            assertThat(model.generate(ImageRequest.of(prompt)
+                                    .size(32, 32)
+                                    .steps(1)
+                                    .guideSteps(1))
+                            .width())
+                    .isEqualTo(32);
+        }
+    }
+
+    @Test
+    void aClosedModelSaysSo() {
+        ScaleDit model = ScaleDit.load(Golden.tinyFlux());
+        model.close();
+        model.close();
+        assertThatThrownBy(() -> model.generate(small("x")))
+                .isInstanceOf(IllegalStateException.class)
+                .hasMessage("the model is closed");
+    }
+
+    private static void assertClose(Tensor actual, Tensor expected, float limit) {
+        assertThat(Golden.maxAbsoluteDifference(actual, expected)).isLessThanOrEqualTo(limit);
+    }
+
+    /** [3, h, w] → every 8th row and column. */
+    private static Tensor every8th(Tensor image) {
+        return stepped(stepped(image, 1), 2);
+    }
+
+    private static Tensor stepped(Tensor image, int dimension) {
+        int count = (int) ((image.size(dimension) + 7) / 8);
+        long[] index = new long[count];
+        for (int i = 0; i < count; i++) {
+            index[i] = 8L * i;
+        }
+        return image.index_select(dimension, Tensors.of(index, count));
+    }
+
+    private static org.bytedeco.pytorch.Scalar scalar(float value) {
+        return new org.bytedeco.pytorch.Scalar(value);
+    }
+
+    private static double psnr(GeneratedImage a, GeneratedImage b) {
+        double squares = 0;
+        for (int y = 0; y < a.height(); y++) {
+            byte[] first = a.row(y);
+            byte[] second = b.row(y);
+            for (int i = 0; i < first.length; i++) {
+                double difference = (first[i] & 255) - (second[i] & 255);
+                squares += difference * difference;
+            }
+        }
+        return 10 * Math.log10(255.0 * 255 * 3 * a.width() * a.height() / squares);
+    }
+
+    private static long distinctBytes(byte[] row) {
+        boolean[] seen = new boolean[256];
+        long count = 0;
+        for (byte b : row) {
+            count += seen[b & 255] ? 0 : 1;
+            seen[b & 255] = true;
+        }
+        return count;
+    }
+
+    private static long residentKiB() throws IOException {
+        System.gc();
+        return Files.readAllLines(Path.of("/proc/self/status")).stream()
+                .filter(line -> line.startsWith("VmRSS:"))
+                .mapToLong(line -> Long.parseLong(line.replaceAll("\\D", "")))
+                .findFirst()
+                .orElseThrow();
+    }
+}

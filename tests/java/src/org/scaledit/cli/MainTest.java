@@ -1,0 +1,195 @@
+package org.scaledit.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.testing.Golden;
+
+class MainTest {
+    private static final String TINY = Golden.tinyFlux().toString();
+
+    @TempDir
+    static Path folder;
+
+    private record Outcome(int status, String out, String err) {}
+
+    private static synchronized Outcome run(String... arguments) {
+        PrintStream out = System.out;
+        PrintStream err = System.err;
+        ByteArrayOutputStream outBytes = new ByteArrayOutputStream();
+        ByteArrayOutputStream errBytes = new ByteArrayOutputStream();
+        try {
+            System.setOut(new PrintStream(outBytes, true, StandardCharsets.UTF_8));
+            System.setErr(new PrintStream(errBytes, true, StandardCharsets.UTF_8));
+            int status = Main.run(arguments);
+            return new Outcome(
+                    status, outBytes.toString(StandardCharsets.UTF_8), errBytes.toString(StandardCharsets.UTF_8));
+        } finally {
+            System.setOut(out);
+            System.setErr(err);
+        }
+    }
+
+    /** A small picture with few steps. */
+    private static Outcome generate(String... more) {
+        return prompted("--width 64 --height 48 --steps 1 --guide-steps 1 --seed 5".split(" "), more);
+    }
+
+    private static Outcome prompted(String[] options, String... more) {
+        List<String> arguments = new ArrayList<>(List.of("generate", "a lighthouse at dusk", "--model", TINY));
+        arguments.addAll(List.of(options));
+        arguments.addAll(List.of(more));
+        return run(arguments.toArray(String[]::new));
+    }
+
+    @Test
+    void makesAPictureAndTheSameOneAgain() throws IOException {
+        Path first = folder.resolve("first.png");
+        Path again = folder.resolve("again.png");
+        Outcome outcome = generate("-o", first.toString());
+        assertThat(outcome.err()).contains("high resolution 1/1");
+        assertThat(outcome.status()).isZero();
+        Outcome repeated = run("generate", "--from", first.toString(), "-o", again.toString(), "--quiet");
+        assertThat(repeated.err()).isEmpty();
+        assertThat(repeated.status()).isZero();
+        assertThat(Files.mismatch(first, again)).isEqualTo(-1);
+    }
+
+    @Test
+    void anOptionBesideFromReplacesItsOwn() throws IOException {
+        Path first = folder.resolve("seed5.png");
+        Path other = folder.resolve("seed6.png");
+        generate("-o", first.toString());
+        assertThat(run("generate", "--from", first.toString(), "--seed", "6", "-o", other.toString(), "--quiet")
+                        .status())
+                .isZero();
+        assertThat(run("info", other.toString()).out()).contains("\"seed\" : 6");
+        assertThat(Files.mismatch(first, other)).isNotEqualTo(-1);
+    }
+
+    @Test
+    void helpAndVersionSuffice() {
+        Outcome help = run("generate", "--help");
+        assertThat(help.status()).isZero();
+        assertThat(help.out())
+                .contains(
+                        "--model",
+                        "--lora",
+                        "--vae",
+                        "--width",
+                        "--height",
+                        "--ratio",
+                        "--levels",
+                        "--steps",
+                        "--guidance",
+                        "--guide-steps",
+                        "--guide-guidance",
+                        "--guide-image",
+                        "--init",
+                        "--strength",
+                        "--window",
+                        "--reach",
+                        "--guidance-attention",
+                        "--guidance-margin",
+                        "--lora-scope",
+                        "--attention",
+                        "--precision",
+                        "--device",
+                        "--text-tokens",
+                        "--seed",
+                        "--noise",
+                        "--trace",
+                        "--from",
+                        "--output",
+                        "--quiet");
+        assertThat(run("--version").out()).startsWith("Scale-DiT for Java");
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            quoteCharacter = '`',
+            value = {
+                "--width 100 | width is 100 pixels, expected a multiple of 16 from 16 to 65536",
+                "--width abc | Invalid value for option '--width': 'abc' is not an int",
+                "--ratio 3 | ratio is 3, expected 1, 2, 4 or 8",
+                "--levels 0 | levels is 0, expected 1 to 8",
+                "--steps 0 | steps is 0, expected 1 to 1000",
+                "--guidance NaN | guidance is NaN, expected a number of 0 or more",
+                "--window 20 | window is 20, expected 16, 32 or 64",
+                "--reach -2 | reach is -2, expected 0 to 512",
+                "--init nose | Invalid value for option '--init': expected one of [NOISE, GUIDANCE] (case-insensitive)"
+                        + " but was 'nose'",
+                "--attention sparse | Invalid value for option '--attention': expected native, native-int8 or dense"
+                        + " but was 'sparse'",
+                "--strength 2 | strength is 2.0, expected more than 0 and at most 1",
+                "--lora x.safetensors:much | Invalid value for option '--lora' (FILE[:scale]): the scale 'much' of"
+                        + " 'x.safetensors:much' is not a number",
+                "--lora nowhere.safetensors | LoRA nowhere.safetensors does not exist",
+                "--vae nowhere | VAE nowhere does not exist",
+                "--guide-image nowhere.png | guide image nowhere.png does not exist",
+                "--noise nowhere | noise nowhere does not exist",
+                "--from nowhere.png | picture nowhere.png does not exist",
+                "-o /nowhere/out.png | folder /nowhere of output out.png does not exist",
+                "--steps 1 --steps 2 | option '--steps' (N) should be specified only once",
+                "--stpes 3 | Unknown options: '--stpes', '3'",
+            })
+    void aWrongArgumentIsOneSentenceAndStatusTwo(String option, String sentence) {
+        Outcome outcome = prompted(option.split(" "));
+        assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
+        assertThat(outcome.out()).isEmpty();
+        assertThat(outcome.status()).isEqualTo(2);
+    }
+
+    @Test
+    void missingArgumentsAreNamed() {
+        assertThat(run().err()).startsWith("scaledit: No command given, expected one of: generate, info");
+        assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
+        assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
+        Outcome missing = run("generate", "x", "--model", "nowhere");
+        assertThat(missing.err()).startsWith("scaledit: model nowhere does not exist");
+        assertThat(missing.status()).isEqualTo(2);
+    }
+
+    @Test
+    void aFailureIsOneSentenceAndStatusOneAndVerboseTellsMore() throws IOException {
+        Path model = Files.createDirectories(folder.resolve("empty-model"));
+        Outcome outcome = run("generate", "x", "--model", model.toString());
+        assertThat(outcome.status()).isEqualTo(1);
+        assertThat(outcome.err())
+                .startsWith("scaledit: ")
+                .contains("model_index.json")
+                .hasLineCount(1);
+        assertThat(run("generate", "x", "--model", model.toString(), "--verbose")
+                        .err())
+                .contains("CheckpointException", "at org.scaledit");
+    }
+
+    @Test
+    void infoTellsWhatAModelALoraAndAPictureHold() {
+        assertThat(run("info", TINY).out()).contains("2 double and 2 single blocks", "2 heads of 128");
+        assertThat(run(
+                                "info",
+                                Golden.path("golden/lora/scaledit_lora.safetensors")
+                                        .toString())
+                        .out())
+                .contains("LoRA", "rank 16", "12 layers");
+        Path picture = folder.resolve("info.png");
+        generate("-o", picture.toString());
+        assertThat(run("info", picture.toString()).out()).contains("64 × 48", "a lighthouse at dusk");
+        Outcome nothing = run("info", "nowhere");
+        assertThat(nothing.err()).startsWith("scaledit: nowhere does not exist");
+        assertThat(nothing.status()).isEqualTo(2);
+    }
+}
