@@ -12,15 +12,15 @@ import org.scaledit.tensor.Tensors;
  * All of it in float32 whatever the model's precision: bfloat16 would make 4512 of the guidance argument 4500.
  */
 record Conditioning(Mlp timestep, Optional<Mlp> guidance, Mlp text) {
-    private static final int FREQUENCIES = 128;
+    private static final float[] FREQUENCIES = frequencies();
     private static final float SCALE = 1000;
 
     static Conditioning load(Layers layers, FluxConfig config) {
         Layers embedders = layers.at("time_text_embed");
         return new Conditioning(
-                Mlp.load(embedders.at("timestep_embedder"), 2 * FREQUENCIES, config),
+                Mlp.load(embedders.at("timestep_embedder"), 2 * FREQUENCIES.length, config),
                 config.guidanceEmbedder()
-                        ? Optional.of(Mlp.load(embedders.at("guidance_embedder"), 2 * FREQUENCIES, config))
+                        ? Optional.of(Mlp.load(embedders.at("guidance_embedder"), 2 * FREQUENCIES.length, config))
                         : Optional.empty(),
                 Mlp.load(embedders.at("text_embedder"), config.pooledWidth(), config));
     }
@@ -60,15 +60,24 @@ record Conditioning(Mlp timestep, Optional<Mlp> guidance, Mlp text) {
         });
     }
 
-    /** [n] → [n, 256]: cosines, then sines, each step in float32 as diffusers has it */
+    /** [n] → [n, 256]: cosines, then sines, of angles in float32 as diffusers has them */
     private static Tensor sinusoids(Tensor values, Placement placement) {
         return Tensors.scoped(() -> {
-            Tensor frequencies = torch.arange(new Scalar(FREQUENCIES), Placement.FLOAT32_CPU.options())
-                    .mul(new Scalar(-Math.log(10_000)))
-                    .div(new Scalar(FREQUENCIES))
-                    .exp();
-            Tensor angles = torch.outer(values.mul(new Scalar(SCALE)), frequencies);
+            Tensor angles = torch.outer(values.mul(new Scalar(SCALE)), Tensors.of(FREQUENCIES, FREQUENCIES.length));
             return Tensors.concatenate(1, angles.cos(), angles.sin()).to(placement.device(), torch.ScalarType.Float);
         });
+    }
+
+    /**
+     * {@code 10000^(−k / 128)}, every step rounded to float32. Rounded and not torch's {@code exp}, which may be off by a
+     * bit: at an angle of 4500 that is 3e-4.
+     */
+    private static float[] frequencies() {
+        float[] frequencies = new float[128];
+        for (int k = 0; k < frequencies.length; k++) {
+            float exponent = (float) -Math.log(10_000) * k / frequencies.length;
+            frequencies[k] = (float) Math.exp(exponent);
+        }
+        return frequencies;
     }
 }
