@@ -239,12 +239,15 @@ final class GenerateCommand implements Callable<Integer> {
     }
 
     private ScaleDit.Builder model() {
-        if (from == null && model == null) {
-            throw new ParameterException(spec.commandLine(), "No model given, expected --model DIR");
-        }
-        ScaleDit.Builder builder = from == null ? ScaleDit.builder(model) : ScaleDit.builderFrom(from);
+        ScaleDit.Builder builder;
         if (model != null) {
-            builder.model(model);
+            builder = from == null
+                    ? ScaleDit.builder(model)
+                    : ScaleDit.builderFrom(from).model(model);
+        } else if (from != null) {
+            builder = ScaleDit.builderFrom(from);
+        } else {
+            throw new ParameterException(spec.commandLine(), "No model given, expected --model DIR");
         }
         if (loras != null) {
             builder.withoutLoras();
