@@ -3,6 +3,7 @@ package org.scaledit.transformer;
 import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.MatrixProduct;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -31,7 +32,7 @@ record Linear(Tensor weight, Tensor bias, Optional<LowRank> lora) {
     Tensor forward(Tensor x, long guidanceRows) {
         return Tensors.scoped(() -> {
             torch.ScalarType precision = x.scalar_type();
-            Tensor y = torch.linear(x, weight.to(precision), Tensors.optional(bias.to(precision)));
+            Tensor y = MatrixProduct.linear(x, weight.to(precision), bias.to(precision));
             lora.ifPresent(lora -> {
                 long reached = lora.guidanceOnly ? guidanceRows : x.size(0);
                 Tensor from = x.narrow(0, x.size(0) - reached, reached);
