@@ -3,15 +3,12 @@ package org.scaledit.tensor;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
-import java.io.IOException;
-import java.io.UncheckedIOException;
-import java.nio.file.Files;
-import java.nio.file.Path;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
+import org.scaledit.testing.ProcessMemory;
 
 class TensorsTest {
     private static final long MIB = 1 << 20;
@@ -92,9 +89,9 @@ class TensorsTest {
         Tensors.run(() -> {
             Tensor start = torch.ones(new long[] {MIB}, Placement.FLOAT32_CPU.options());
             turnOver(start, 20);
-            long before = residentBytes();
+            long before = ProcessMemory.residentBytes();
             turnOver(start, 400);
-            assertThat(residentBytes() - before).isLessThan(64 * MIB);
+            assertThat(ProcessMemory.residentBytes() - before).isLessThan(64 * MIB);
         });
     }
 
@@ -141,18 +138,6 @@ class TensorsTest {
                     torch.full(new long[] {n}, new Scalar(-1f));
                 }
             });
-        }
-    }
-
-    private static long residentBytes() {
-        try {
-            return Files.readAllLines(Path.of("/proc/self/status")).stream()
-                    .filter(line -> line.startsWith("VmRSS:"))
-                    .mapToLong(line -> Long.parseLong(line.replaceAll("\\D", "")) * 1024)
-                    .findFirst()
-                    .orElseThrow();
-        } catch (IOException e) {
-            throw new UncheckedIOException(e);
         }
     }
 }

@@ -13,6 +13,7 @@ import java.util.function.BiConsumer;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
+import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -30,6 +31,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
+import org.scaledit.testing.ProcessMemory;
 import org.scaledit.transformer.Sequence.Backend;
 
 /** The reference's forward passes: each through dense attention in raster order and through the core in Hilbert order. */
@@ -276,6 +278,27 @@ class FluxTransformerTest {
             });
         }
         assertThat(blocks).hasSize(2);
+    }
+
+    @Test
+    void passesLeaveTheMemoryOfTheProcessWhereItWas() {
+        try (Golden golden = Golden.open("scaledit/forward_33x17r8");
+                Lora lora = lora("wide_lora");
+                Sequence sequence = sequence(golden, run(golden, "run0"), Backend.NATIVE_HILBERT)) {
+            Runnable pass = () -> Tensors.run(() -> adaptedVelocity(golden, sequence, lora, LoraScope.ALL));
+            repeat(10, pass);
+            long handles = Pointer.totalCount();
+            long before = ProcessMemory.residentBytes();
+            repeat(40, pass);
+            assertThat(ProcessMemory.residentBytes() - before).isLessThan(48L << 20);
+            assertThat(Pointer.totalCount() - handles).isLessThan(100);
+        }
+    }
+
+    private static void repeat(int times, Runnable action) {
+        for (int i = 0; i < times; i++) {
+            action.run();
+        }
     }
 
     @Test
