@@ -1,10 +1,13 @@
 // What the geometry half of the C ABI refuses, and how it says so; one geometry shared by threads.
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <limits>
@@ -184,6 +187,22 @@ TEST(AbiGeometry, OneGeometryServesManyThreads) {
                                    ", one for each token");
     }
 }
+
+// Sanitizers reserve more addresses than any limit leaves.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+TEST(AbiGeometryDeathTest, OutOfMemoryIsAStatus) {
+    const auto build_with_little_memory = [] {
+        const rlimit limit{100U << 20, 100U << 20};  // bytes; the order alone takes 134 MB
+        const scaledit_geometry_options options = geometry_options(4096, 4096);
+        scaledit_geometry* geometry = nullptr;
+        const bool limited = setrlimit(RLIMIT_AS, &limit) == 0;
+        const scaledit_status status = scaledit_geometry_create(&options, &geometry);
+        std::fputs(scaledit_last_error(), stderr);
+        std::_Exit(limited && geometry == nullptr ? status : -1);
+    };
+    EXPECT_EXIT(build_with_little_memory(), testing::ExitedWithCode(SCALEDIT_OUT_OF_MEMORY), "^out of memory$");
+}
+#endif
 
 TEST(AbiGeometry, Version) { EXPECT_STREQ(scaledit_version(), SCALEDIT_VERSION); }
 
