@@ -4,7 +4,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -29,6 +28,7 @@ import org.scaledit.checkpoint.SafetensorsWriter;
 import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
+import org.scaledit.testing.ProcessMemory;
 
 /** The whole of it, through the door that users take. */
 class ScaleDitTest {
@@ -311,27 +311,27 @@ class ScaleDitTest {
     }
 
     @Test
-    void tenPicturesInARowLeaveMemoryWhereOneLeftIt() throws IOException {
+    void tenPicturesInARowLeaveMemoryWhereOneLeftIt() {
         try (ScaleDit model = tinyWithLora().load()) {
             ImageRequest request = small("memory").size(320, 320).steps(1).guideSteps(1);
             for (int i = 0; i < 3; i++) {
                 model.generate(request.seed(i));
             }
-            long before = residentKiB();
+            long before = ProcessMemory.residentBytes();
             for (int i = 0; i < 10; i++) {
                 model.generate(request.seed(i));
             }
             // A leak of one [912, 256] float tensor a block and picture would be 36 MiB.
-            assertThat(residentKiB() - before).isLessThan(24 * 1024);
+            assertThat(ProcessMemory.residentBytes() - before).isLessThan(24 << 20);
         }
     }
 
     @Test
-    void cancelledPicturesLeaveNothingBehind() throws IOException {
+    void cancelledPicturesLeaveNothingBehind() {
         try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
             ImageRequest request = small("stopped").size(320, 320);
             model.generate(request);
-            long before = residentKiB();
+            long before = ProcessMemory.residentBytes();
             for (int i = 0; i < 10; i++) {
                 assertThatThrownBy(() -> model.generate(request, progress -> {
                             if (progress.stage() == Progress.Stage.HIGH_RESOLUTION && progress.step() == 1) {
@@ -340,7 +340,7 @@ class ScaleDitTest {
                         }))
                         .isInstanceOf(CancellationException.class);
             }
-            assertThat(residentKiB() - before).isLessThan(32 * 1024);
+            assertThat(ProcessMemory.residentBytes() - before).isLessThan(24 << 20);
         }
     }
 
@@ -481,14 +481,5 @@ class ScaleDitTest {
             seen[b & 255] = true;
         }
         return count;
-    }
-
-    private static long residentKiB() throws IOException {
-        System.gc();
-        return Files.readAllLines(Path.of("/proc/self/status")).stream()
-                .filter(line -> line.startsWith("VmRSS:"))
-                .mapToLong(line -> Long.parseLong(line.replaceAll("\\D", "")))
-                .findFirst()
-                .orElseThrow();
     }
 }

@@ -23,6 +23,7 @@ import org.scaledit.sampling.TokenGrid;
 import org.scaledit.sampling.Trace;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Torch;
 import org.scaledit.text.Conditioning;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
@@ -72,6 +73,7 @@ final class Pipeline implements AutoCloseable {
             ScaleDit.LoraScope scope,
             ScaleDit.Precision precision,
             ScaleDit.Device device) {
+        Torch.load();
         Placement placement = placement(precision, device);
         ModelDirectory directory = ModelDirectory.open(model);
         TextEncoders.check(directory);
