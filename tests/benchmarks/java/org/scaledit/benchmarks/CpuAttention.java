@@ -50,6 +50,25 @@ final class CpuAttention implements Callable<Integer> {
             description = "Runs to take the median of. Default: ${DEFAULT-VALUE}.")
     private int runs;
 
+    @Option(
+            names = "--precisions",
+            split = ",",
+            defaultValue = "float32,bfloat16",
+            description =
+                    "Precisions of the tensors. Torch's bfloat16 is slow without AVX-512. Default: ${DEFAULT-VALUE}.")
+    private Precision[] precisions = {};
+
+    private enum Precision {
+        float32(torch.ScalarType.Float),
+        bfloat16(torch.ScalarType.BFloat16);
+
+        private final torch.ScalarType dtype;
+
+        Precision(torch.ScalarType dtype) {
+            this.dtype = dtype;
+        }
+    }
+
     @Option(names = "--json", paramLabel = "FILE", description = "Write the figures there as well.")
     private @Nullable Path json;
 
@@ -152,24 +171,24 @@ final class CpuAttention implements Callable<Integer> {
 
         List<Measurement> measure() {
             List<Measurement> measurements = new ArrayList<>();
-            for (torch.ScalarType dtype : new torch.ScalarType[] {torch.ScalarType.Float, torch.ScalarType.BFloat16}) {
+            for (Precision precision : precisions) {
                 for (Arithmetic arithmetic : Arithmetic.values()) {
-                    String name = "native " + arithmetic.name().toLowerCase(Locale.ROOT) + ", " + name(dtype);
+                    String name = "native " + arithmetic.name().toLowerCase(Locale.ROOT) + ", " + precision;
                     try (Attention attention = new NativeAttention(geometry, arithmetic)) {
-                        measurements.add(measure(name, dtype, true, attention::attend));
+                        measurements.add(measure(name, precision.dtype, true, attention::attend));
                     }
                 }
             }
             TokenLayout raster = TokenLayout.raster(text, size, size, WINDOW.ratio());
-            for (torch.ScalarType dtype : new torch.ScalarType[] {torch.ScalarType.Float, torch.ScalarType.BFloat16}) {
+            for (Precision precision : precisions) {
                 try (Attention dense = DenseAttention.windowed(raster, WINDOW)) {
-                    measurements.add(measure("torch SDPA, mask, " + name(dtype), dtype, false, dense::attend));
+                    measurements.add(measure("torch SDPA, mask, " + precision, precision.dtype, false, dense::attend));
                 }
                 for (int block : new int[] {8, 16}) {
-                    String name = "torch SDPA, gathered " + (block == 8 ? "cells, " : "windows, ") + name(dtype);
+                    String name = "torch SDPA, gathered " + (block == 8 ? "cells, " : "windows, ") + precision;
                     try (GatheredAttention.Prepared gathered =
                             new GatheredAttention(text, size, size, WINDOW.ratio(), block).prepare()) {
-                        measurements.add(measure(name, dtype, false, gathered::attend));
+                        measurements.add(measure(name, precision.dtype, false, gathered::attend));
                     }
                 }
             }
@@ -224,9 +243,5 @@ final class CpuAttention implements Callable<Integer> {
     @FunctionalInterface
     private interface Operator {
         Tensor attend(Tensor query, Tensor key, Tensor value);
-    }
-
-    private static String name(torch.ScalarType dtype) {
-        return dtype == torch.ScalarType.Float ? "float32" : "bfloat16";
     }
 }
