@@ -177,7 +177,8 @@ final class GenerateCommand implements Callable<Integer> {
         checkFiles();
         ImageRequest request = request();
         ScaleDit.Builder builder = model();
-        try (ScaleDit scaleDit = builder.load();
+        try (CleanInterrupt interrupt = new CleanInterrupt();
+                ScaleDit scaleDit = builder.load();
                 ProgressDisplay display =
                         ProgressDisplay.of(quiet, spec.commandLine().getErr())) {
             GeneratedImage image = scaleDit.generate(request, display);
