@@ -18,10 +18,13 @@ import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 
-/** The process's memory while large pictures pass through. One tile of this model makes about 20 MiB of activations. */
+/**
+ * The process's memory while large pictures pass through. One tile of this model makes about 20 MiB of activations, and
+ * the allocator was seen to keep that much more from one tile to the next; the picture itself would be 95 MiB.
+ */
 @EnabledOnOs(OS.LINUX)
 class MemoryTest {
-    private static final long BOUND = 16L << 20;
+    private static final long BOUND = 48L << 20;
 
     private final AutoencoderKl vae = AutoencoderKl.load(Golden.tinyFlux().resolve("vae"), Placement.FLOAT32_CPU);
     private long atFirst;
@@ -35,12 +38,12 @@ class MemoryTest {
     @Test
     void decodingHoldsOneTileAndOneBand() {
         Tensors.run(() -> {
-            Tensor latent = torch.randn(16, 3600, 12); // 300 tiles, 31 MiB as a float picture
+            Tensor latent = torch.randn(16, 10_800, 12); // 900 tiles, 95 MiB as a float picture
             long[] rows = {0};
 
             vae.decode(latent, this::watch, (firstRow, band) -> rows[0] += band.size(1));
 
-            assertThat(rows[0]).isEqualTo(8 * 3600);
+            assertThat(rows[0]).isEqualTo(8 * 10_800);
         });
         assertThat(peak - atFirst).isLessThan(BOUND);
     }
@@ -48,12 +51,12 @@ class MemoryTest {
     @Test
     void encodingAnEnlargedPictureHoldsOneTile() {
         Tensors.run(() -> {
-            Tensor small = torch.rand(3, 3600, 12);
-            PixelSource picture = Resize.enlarged(small, 8, 8 * 3600, 8 * 12); // 31 MiB as a float picture
+            Tensor small = torch.rand(3, 10_800, 12);
+            PixelSource picture = Resize.enlarged(small, 8, 8 * 10_800, 8 * 12); // 95 MiB as a float picture
 
             Tensor latent = vae.encode(picture, this::watch);
 
-            assertThat(latent.shape()).containsExactly(16, 3600, 12);
+            assertThat(latent.shape()).containsExactly(16, 10_800, 12);
         });
         assertThat(peak - atFirst).isLessThan(BOUND);
     }
