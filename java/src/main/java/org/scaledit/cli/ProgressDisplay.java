@@ -11,7 +11,7 @@ import me.tongfei.progressbar.ProgressBarStyle;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.Progress;
 
-/** Shows progress on standard error: a bar for each stage on a terminal, a line for each stage and step elsewhere. */
+/** Shows progress on standard error: a bar for each stage on a terminal; elsewhere a line for each step, or for each percent of many. */
 interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
 
     @Override
@@ -65,7 +65,9 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
 
         @Override
         public void accept(Progress progress) {
-            if (progress.step() > 0) {
+            long percent = 100L * progress.step() / progress.steps();
+            long percentBefore = 100L * (progress.step() - 1) / progress.steps();
+            if (progress.step() > 0 && (progress.steps() <= 100 || percent > percentBefore)) {
                 err.println(label(progress) + " " + progress.step() + "/" + progress.steps() + ", " + pace(progress));
                 err.flush();
             }
