@@ -123,6 +123,24 @@ class MainTest {
             value = {
                 "--width 100 | width is 100 pixels, expected a multiple of 16 from 16 to 65536",
                 "--width abc | Invalid value for option '--width': 'abc' is not an int",
+                "--height 100 | height is 100 pixels, expected a multiple of 16 from 16 to 65536",
+                "--model nowhere | option '--model' (DIR) should be specified only once",
+                "--guide-steps -1 | guide steps is -1, expected 1 to 1000",
+                "--guide-guidance -1 | guide guidance is -1.0, expected a number of 0 or more",
+                "--guidance-attention nearby | Invalid value for option '--guidance-attention': expected one of"
+                        + " [GLOBAL, LOCAL] (case-insensitive) but was 'nearby'",
+                "--guidance-margin -1 | guidance margin is -1, expected 0 to 4096",
+                "--lora-scope some | Invalid value for option '--lora-scope': expected one of [GUIDANCE, ALL,"
+                        + " RELEASED] (case-insensitive) but was 'some'",
+                "--precision int4 | Invalid value for option '--precision': expected one of [FLOAT32, BFLOAT16]"
+                        + " (case-insensitive) but was 'int4'",
+                "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]"
+                        + " (case-insensitive) but was 'tpu'",
+                "--text-tokens 0 | text tokens is 0, expected 1 to 4096",
+                "--seed 1.5 | Invalid value for option '--seed': '1.5' is not a long",
+                "--trace /nowhere/t.safetensors | folder /nowhere of output t.safetensors does not exist",
+                "--quiet=maybe | Invalid value for option '--quiet': 'maybe' is not a boolean",
+                "--verbose=2 | Invalid value for option '--verbose': '2' is not a boolean",
                 "--ratio 3 | ratio is 3, expected 1, 2, 4 or 8",
                 "--levels 0 | levels is 0, expected 1 to 8",
                 "--steps 0 | steps is 0, expected 1 to 1000",
