@@ -175,6 +175,39 @@ SCALEDIT_API scaledit_status scaledit_instruction_set_supported(int32_t instruct
 // What SCALEDIT_INSTRUCTION_SET_BEST stands for on this processor.
 SCALEDIT_API int32_t scaledit_instruction_set_best(void);
 
+// ---------------------------------------------------------------------------------------------------------------
+// Attention on an NVIDIA GPU (compute capability 8.0 and later), over the same geometry. Everything is queued on the
+// caller's stream, nothing is allocated, and a CUDA graph can capture it. Present in every build; without CUDA each
+// function answers SCALEDIT_UNSUPPORTED.
+
+// SCALEDIT_OK if this build has kernels that run on the GPU of that number, SCALEDIT_UNSUPPORTED with a message if not.
+SCALEDIT_API scaledit_status scaledit_cuda_supported(int32_t device);
+
+// Bytes that a geometry takes in a GPU's memory.
+SCALEDIT_API scaledit_status scaledit_cuda_geometry_bytes(const scaledit_geometry* geometry, size_t* bytes);
+
+// Copies a geometry into `bytes` bytes of a GPU's memory (16-byte aligned), once for any number of attention calls.
+// `stream` is a cudaStream_t of that GPU.
+SCALEDIT_API scaledit_status scaledit_cuda_geometry_upload(const scaledit_geometry* geometry, void* device_memory,
+                                                           size_t bytes, void* stream);
+
+typedef struct scaledit_cuda_attention_arguments {
+    const scaledit_geometry* geometry;
+    const void* device_geometry;  // what scaledit_cuda_geometry_upload() wrote for this geometry
+    int32_t heads;                // 1 .. 4096
+    int32_t head_dim;             // 64 or 128
+    float scale;                  // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim)
+    scaledit_tensor query;        // normed and rotated; bfloat16, strides multiples of 8 elements, 16-byte aligned
+    scaledit_tensor key;
+    scaledit_tensor value;
+    scaledit_tensor output;  // written
+    float* log_sum_exp;      // [heads, tokens], or null
+    void* stream;            // a cudaStream_t of the GPU whose memory the tensors are
+} scaledit_cuda_attention_arguments;
+
+// output = softmax(scale * query key^T + mask) value in bfloat16 with float32 sums. The same bits from run to run.
+SCALEDIT_API scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments);
+
 #ifdef __cplusplus
 }
 #endif

@@ -155,6 +155,28 @@ public static native @Cast("scaledit_status") int scaledit_instruction_set_suppo
 // What SCALEDIT_INSTRUCTION_SET_BEST stands for on this processor.
 public static native int scaledit_instruction_set_best();
 
+// ---------------------------------------------------------------------------------------------------------------
+// Attention on an NVIDIA GPU (compute capability 8.0 and later), over the same geometry. Everything is queued on the
+// caller's stream, nothing is allocated, and a CUDA graph can capture it. Present in every build; without CUDA each
+// function answers SCALEDIT_UNSUPPORTED.
+
+// SCALEDIT_OK if this build has kernels that run on the GPU of that number, SCALEDIT_UNSUPPORTED with a message if not.
+public static native @Cast("scaledit_status") int scaledit_cuda_supported(int device);
+
+// Bytes that a geometry takes in a GPU's memory.
+public static native @Cast("scaledit_status") int scaledit_cuda_geometry_bytes(@Const GeometryHandle geometry, @Cast("size_t*") SizeTPointer bytes);
+
+// Copies a geometry into `bytes` bytes of a GPU's memory (16-byte aligned), once for any number of attention calls.
+// `stream` is a cudaStream_t of that GPU.
+public static native @Cast("scaledit_status") int scaledit_cuda_geometry_upload(@Const GeometryHandle geometry, Pointer device_memory,
+                                                           @Cast("size_t") long bytes, Pointer stream);
+// Targeting scaledit_cuda_attention_arguments.java
+
+
+
+// output = softmax(scale * query key^T + mask) value in bfloat16 with float32 sums. The same bits from run to run.
+public static native @Cast("scaledit_status") int scaledit_cuda_attention(@Const scaledit_cuda_attention_arguments arguments);
+
 // #ifdef __cplusplus
 // #endif
 

@@ -1,0 +1,117 @@
+#include <array>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "abi/attention_checks.h"
+#include "abi/guard.h"
+#include "abi/handle.h"
+#include "cuda/device_geometry.h"
+#include "error.h"
+#if SCALEDIT_CUDA
+#include "cuda/attention.h"
+#endif
+
+namespace abi = scaledit::abi;
+namespace cuda = scaledit::cuda;
+
+namespace {
+
+constexpr std::uintptr_t kAlignment = 16;  // of a kernel's loads and stores
+constexpr std::int64_t kStrideMultiple = 8;
+
+#if !SCALEDIT_CUDA
+[[noreturn]] void refuse() {
+    throw scaledit::Error(SCALEDIT_UNSUPPORTED, "this build of scaledit has no CUDA, expected one made with it");
+}
+#endif
+
+void expect_aligned(const void* pointer, std::string_view argument, std::string_view expected) {
+    abi::expect_pointer(pointer, argument, expected);
+    if (reinterpret_cast<std::uintptr_t>(pointer) % kAlignment != 0) {
+        scaledit::fail_invalid(std::string(argument) + " is at an address that is no multiple of " +
+                               scaledit::to_text(kAlignment) + " bytes");
+    }
+}
+
+void expect_multiple(std::int64_t stride, std::string_view argument) {
+    scaledit::expect(stride % kStrideMultiple == 0, argument, stride, "a multiple of 8 elements on a GPU");
+}
+
+// What the CPU's checks leave open.
+void check_for_gpu(const scaledit_cuda_attention_arguments& a) {
+    expect_aligned(a.device_geometry, "device_geometry", "what scaledit_cuda_geometry_upload wrote");
+    const struct {
+        std::string name;
+        const scaledit_tensor& tensor;
+    } tensors[] = {{"query", a.query}, {"key", a.key}, {"value", a.value}, {"output", a.output}};
+    for (const auto& [name, tensor] : tensors) {
+        scaledit::expect(tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype, "1 (bfloat16) on a GPU");
+        expect_multiple(tensor.token_stride, name + ".token_stride");
+        expect_multiple(tensor.head_stride, name + ".head_stride");
+        expect_aligned(tensor.data, name + ".data", "bfloat16 numbers");
+    }
+}
+
+}  // namespace
+
+scaledit_status scaledit_cuda_supported([[maybe_unused]] int32_t device) {
+    return abi::guard([&] {
+#if SCALEDIT_CUDA
+        cuda::check_device(device);
+#else
+        refuse();
+#endif
+    });
+}
+
+scaledit_status scaledit_cuda_geometry_bytes(const scaledit_geometry* geometry, size_t* bytes) {
+    return abi::guard([&] {
+        abi::expect_pointer(geometry, "geometry", "a geometry from scaledit_geometry_create");
+        abi::expect_pointer(bytes, "bytes", "where to put the number");
+        *bytes = cuda::layout(geometry->value).bytes;
+    });
+}
+
+scaledit_status scaledit_cuda_geometry_upload(const scaledit_geometry* geometry, void* device_memory, size_t bytes,
+                                              [[maybe_unused]] void* stream) {
+    return abi::guard([&] {
+        abi::expect_pointer(geometry, "geometry", "a geometry from scaledit_geometry_create");
+        const std::size_t needed = cuda::layout(geometry->value).bytes;
+        expect_aligned(device_memory, "device_memory", scaledit::to_text(needed) + " bytes");
+        scaledit::expect(bytes >= needed, "bytes", bytes, "at least " + scaledit::to_text(needed));
+#if SCALEDIT_CUDA
+        cuda::upload(geometry->value, device_memory, stream);
+#else
+        refuse();
+#endif
+    });
+}
+
+scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments) {
+    return abi::guard([&] {
+        abi::expect_pointer(arguments, "arguments", "a scaledit_cuda_attention_arguments");
+        const scaledit_cuda_attention_arguments& a = *arguments;
+        // Sizes, strides and overlaps are the CPU's too.
+        scaledit_attention_arguments same{};
+        same.geometry = a.geometry;
+        same.heads = a.heads;
+        same.head_dim = a.head_dim;
+        same.scale = a.scale;
+        same.arithmetic = SCALEDIT_ARITHMETIC_FLOAT32;
+        same.threads = 1;
+        same.query = a.query;
+        same.key = a.key;
+        same.value = a.value;
+        same.output = a.output;
+        same.log_sum_exp = a.log_sum_exp;
+        const scaledit::cpu::Problem problem = abi::checked_problem(&same);
+        abi::check_buffers(problem, 0);
+        check_for_gpu(a);
+#if SCALEDIT_CUDA
+        cuda::attend(problem.geometry, a);
+#else
+        refuse();
+#endif
+    });
+}

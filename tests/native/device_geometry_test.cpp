@@ -1,0 +1,84 @@
+// What the GPU's kernels read of a geometry; none of it needs a GPU.
+#include "cuda/device_geometry.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "geometry/geometry.h"
+#include "geometry_view.h"
+
+namespace scaledit {
+namespace {
+
+template <typename Element>
+std::vector<Element> part(const std::vector<std::byte>& block, std::size_t at, std::int64_t count) {
+    std::vector<Element> elements(static_cast<std::size_t>(count));
+    EXPECT_LE(at + elements.size() * sizeof(Element), block.size());
+    std::memcpy(elements.data(), block.data() + at, elements.size() * sizeof(Element));
+    return elements;
+}
+
+TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
+    for (const auto& [width, height, text] : {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}}) {
+        const Geometry geometry(geometry_options(width, height, text));
+        const auto block = cuda::pack(geometry);
+        const auto at = cuda::layout(geometry);
+        ASSERT_EQ(block.size(), at.bytes);
+        for (const std::size_t begin : {at.queries, at.keys, at.offsets, at.schedule}) {
+            EXPECT_EQ(begin % 16, 0U);
+        }
+        const auto& info = geometry.info();
+        const auto queries = part<cuda::TokenRange>(block, at.queries, info.tiles);
+        const auto keys = part<cuda::TokenRange>(block, at.keys, info.ranges);
+        const auto offsets = part<std::int32_t>(block, at.offsets, info.tiles + 1);
+        const auto schedule = part<std::int32_t>(block, at.schedule, info.tiles);
+        std::int64_t pairs = 0;
+        for (std::size_t tile = 0; tile < queries.size(); ++tile) {
+            EXPECT_EQ(queries[tile].first, geometry.tiles()[tile].first);
+            EXPECT_EQ(queries[tile].tokens, geometry.tiles()[tile].tokens);
+            EXPECT_EQ(schedule[tile], geometry.schedule()[tile]);
+            const auto ranges = geometry.ranges(static_cast<std::int64_t>(tile));
+            ASSERT_EQ(static_cast<std::size_t>(offsets[tile + 1] - offsets[tile]), ranges.size());
+            for (std::size_t r = 0; r < ranges.size(); ++r) {
+                const auto& range = keys[static_cast<std::size_t>(offsets[tile]) + r];
+                const auto first_tile = static_cast<std::size_t>(ranges[r].first);
+                EXPECT_EQ(range.first, geometry.tiles()[first_tile].first);
+                pairs += std::int64_t{range.tokens} * queries[tile].tokens;
+            }
+        }
+        EXPECT_EQ(pairs, info.pairs);
+    }
+}
+
+TEST(DeviceGeometry, IsAskedForBeforeAGpuIs) {
+    const GeometryHandle geometry = make_geometry(geometry_options(37, 29, 77));
+    std::size_t bytes = 0;
+    ASSERT_EQ(scaledit_cuda_geometry_bytes(geometry.get(), &bytes), SCALEDIT_OK);
+    EXPECT_EQ(bytes % 16, 0U);
+    EXPECT_GT(bytes, 0U);
+    EXPECT_EQ(scaledit_cuda_geometry_bytes(nullptr, &bytes), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_EQ(scaledit_cuda_geometry_bytes(geometry.get(), nullptr), SCALEDIT_INVALID_ARGUMENT);
+    alignas(16) std::byte memory[16];
+    EXPECT_EQ(scaledit_cuda_geometry_upload(geometry.get(), memory, sizeof(memory), nullptr),
+              SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_NE(std::string(scaledit_last_error()).find("bytes is 16, expected at least"), std::string::npos);
+    EXPECT_EQ(scaledit_cuda_geometry_upload(geometry.get(), memory + 1, bytes, nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_EQ(scaledit_cuda_geometry_upload(geometry.get(), nullptr, bytes, nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_EQ(scaledit_cuda_attention(nullptr), SCALEDIT_INVALID_ARGUMENT);
+}
+
+TEST(DeviceGeometry, AMachineWithoutAGpuIsToldSo) {
+    if (scaledit_cuda_supported(0) == SCALEDIT_OK) {
+        GTEST_SKIP() << "there is a GPU";
+    }
+    EXPECT_EQ(scaledit_cuda_supported(0), SCALEDIT_UNSUPPORTED);
+    EXPECT_NE(std::string(scaledit_last_error()).find("CUDA"), std::string::npos) << scaledit_last_error();
+}
+
+}  // namespace
+}  // namespace scaledit
