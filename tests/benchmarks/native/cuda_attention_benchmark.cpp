@@ -1,0 +1,137 @@
+// Times attention on a GPU without Java: medians over CUDA events, 24 heads x 128, bfloat16, normal inputs.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "scaledit/scaledit.h"
+
+namespace {
+
+constexpr int kHeads = 24;
+constexpr int kHeadDim = 128;
+constexpr int kRuns = 15;
+
+void require(bool holds, const char* what) {
+    if (!holds) {
+        std::fprintf(stderr, "cuda_attention_benchmark: %s: %s %s\n", what, scaledit_last_error(),
+                     cudaGetErrorString(cudaGetLastError()));
+        std::exit(1);
+    }
+}
+
+struct Work {
+    const char* name;
+    std::int64_t width;  // tokens
+    std::int64_t height;
+    std::int64_t text;
+    std::int32_t ratio;
+    std::int32_t reach;
+    std::int32_t margin;
+};
+
+void* device_normal(std::size_t count) {
+    std::mt19937 random(17);
+    std::normal_distribution<float> normal;
+    std::vector<std::uint16_t> block(1 << 20);
+    std::ranges::generate(
+        block, [&] { return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(normal(random)) >> 16); });
+    void* memory = nullptr;
+    require(cudaMalloc(&memory, count * 2) == cudaSuccess, "cudaMalloc");
+    for (std::size_t at = 0; at < count; at += block.size()) {
+        const std::size_t part = std::min(block.size(), count - at);
+        // A different place to begin for each part, so that they differ.
+        std::ranges::rotate(block, block.begin() + 4099);
+        require(cudaMemcpy(static_cast<std::uint16_t*>(memory) + at, block.data(), part * 2, cudaMemcpyHostToDevice) ==
+                    cudaSuccess,
+                "cudaMemcpy");
+    }
+    return memory;
+}
+
+void measure(const Work& work) {
+    scaledit_geometry_options options{};
+    require(scaledit_geometry_defaults(&options) == SCALEDIT_OK, "defaults");
+    options.text_tokens = work.text;
+    options.image_width = work.width;
+    options.image_height = work.height;
+    options.ratio = work.ratio;
+    options.reach = work.reach;
+    options.guidance_margin = work.margin;
+    scaledit_geometry* geometry = nullptr;
+    require(scaledit_geometry_create(&options, &geometry) == SCALEDIT_OK, "geometry");
+    scaledit_geometry_info info{};
+    require(scaledit_geometry_describe(geometry, &info) == SCALEDIT_OK, "describe");
+
+    const auto count = static_cast<std::size_t>(info.tokens * kHeads * kHeadDim);
+    void* qkv = device_normal(3 * count);
+    void* out = nullptr;
+    void* blob = nullptr;
+    std::size_t bytes = 0;
+    require(scaledit_cuda_geometry_bytes(geometry, &bytes) == SCALEDIT_OK, "geometry bytes");
+    require(cudaMalloc(&out, count * 2) == cudaSuccess && cudaMalloc(&blob, bytes) == cudaSuccess, "cudaMalloc");
+    require(scaledit_cuda_geometry_upload(geometry, blob, bytes, nullptr) == SCALEDIT_OK, "upload");
+
+    constexpr std::int64_t row = kHeads * kHeadDim;
+    const auto part = [&](int index) {
+        return scaledit_tensor{static_cast<std::uint16_t*>(qkv) + index * row, 3 * row, kHeadDim, SCALEDIT_BFLOAT16};
+    };
+    const scaledit_cuda_attention_arguments arguments{geometry,
+                                                      blob,
+                                                      kHeads,
+                                                      kHeadDim,
+                                                      1 / std::sqrt(128.0F),
+                                                      part(0),
+                                                      part(1),
+                                                      part(2),
+                                                      {out, row, kHeadDim, SCALEDIT_BFLOAT16},
+                                                      nullptr,
+                                                      nullptr};
+    cudaEvent_t begin = nullptr;
+    cudaEvent_t end = nullptr;
+    require(cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess, "cudaEventCreate");
+    std::vector<float> times;
+    for (int run = -3; run < kRuns; ++run) {
+        cudaEventRecord(begin);
+        require(scaledit_cuda_attention(&arguments) == SCALEDIT_OK, "attention");
+        cudaEventRecord(end);
+        require(cudaEventSynchronize(end) == cudaSuccess, "the kernel");
+        float milliseconds = 0;
+        cudaEventElapsedTime(&milliseconds, begin, end);
+        if (run >= 0) {
+            times.push_back(milliseconds);
+        }
+    }
+    std::ranges::sort(times);
+    const auto median = static_cast<double>(times[times.size() / 2]);
+    const double operations = 4.0 * kHeadDim * kHeads * static_cast<double>(info.pairs);
+    std::printf("%-30s %8lld tokens %14lld pairs %9.3f ms  %7.1f T op/s\n", work.name,
+                static_cast<long long>(info.tokens), static_cast<long long>(info.pairs), median,
+                operations / median * 1e-9);
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    cudaFree(qkv);
+    cudaFree(out);
+    cudaFree(blob);
+    scaledit_geometry_destroy(geometry);
+}
+
+}  // namespace
+
+int main() {
+    require(scaledit_cuda_supported(0) == SCALEDIT_OK, "GPU");
+    for (const Work& work :
+         {Work{"4096 x 4096", 256, 256, 512, 4, 1, 3}, Work{"4096 x 4096, own window", 256, 256, 512, 4, 0, 0},
+          Work{"2048 x 2048", 128, 128, 512, 4, 1, 3}, Work{"8192 x 8192", 512, 512, 512, 4, 1, 3},
+          Work{"3008 x 5008", 188, 313, 512, 4, 1, 3}, Work{"dense", 274, 256, 0, 0, 4096, 0}}) {
+        measure(work);
+    }
+    return 0;
+}
