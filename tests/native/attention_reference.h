@@ -214,6 +214,23 @@ inline Result reference(const GeometryView& geometry, const Inputs& inputs, doub
     return result;
 }
 
+// The tensor's numbers without gaps; expects the gaps to be poisoned still.
+inline std::vector<double> rows_alone(const Tensor& tensor) {
+    std::vector<double> rows;
+    std::vector<std::byte> outside = *tensor.memory;
+    for (std::int64_t token = 0; token < tensor.tokens; ++token) {
+        for (std::int64_t head = 0; head < tensor.heads; ++head) {
+            for (std::int64_t channel = 0; channel < tensor.head_dim; ++channel) {
+                rows.push_back(tensor.get(token, head, channel));
+            }
+            const std::ptrdiff_t offset = tensor.at(token, head, 0) - tensor.memory->data();
+            std::fill_n(outside.begin() + offset, tensor.head_dim * tensor.element_bytes(), kPoison);
+        }
+    }
+    EXPECT_TRUE(std::ranges::all_of(outside, [](std::byte b) { return b == kPoison; })) << "written beside the rows";
+    return rows;
+}
+
 // Calls the C ABI with a poisoned output and workspace; expects every row written and nothing beside the rows.
 inline Result attend(const scaledit_geometry* geometry, const Inputs& inputs, float scale,
                      scaledit_arithmetic arithmetic, scaledit_instruction_set set, int threads = 2) {
@@ -250,17 +267,7 @@ inline Result attend(const scaledit_geometry* geometry, const Inputs& inputs, fl
     EXPECT_EQ(std::bit_cast<std::uint32_t>(log_sum_exp.back()), 0xffffffffU) << "written behind log_sum_exp";
     std::copy(log_sum_exp.begin(), log_sum_exp.end() - 1, result.log_sum_exp.begin());
 
-    std::vector<std::byte> outside = *output.memory;
-    for (std::int64_t token = 0; token < output.tokens; ++token) {
-        for (std::int64_t head = 0; head < output.heads; ++head) {
-            for (std::int64_t channel = 0; channel < output.head_dim; ++channel) {
-                result.output.push_back(output.get(token, head, channel));
-            }
-            const std::ptrdiff_t offset = output.at(token, head, 0) - output.memory->data();
-            std::fill_n(outside.begin() + offset, output.head_dim * output.element_bytes(), kPoison);
-        }
-    }
-    EXPECT_TRUE(std::ranges::all_of(outside, [](std::byte b) { return b == kPoison; })) << "written beside the rows";
+    result.output = rows_alone(output);
     return result;
 }
 

@@ -29,15 +29,6 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
                << (c.dtype == SCALEDIT_BFLOAT16 ? ", bfloat16" : ", float32") << (c.fused ? ", fused" : "");
 }
 
-scaledit_geometry_options grid(std::int64_t width, std::int64_t height, std::int64_t text, std::int32_t ratio,
-                               std::int32_t window = 16, std::int32_t guidance = SCALEDIT_GUIDANCE_GLOBAL) {
-    scaledit_geometry_options options = geometry_options(width, height, text);
-    options.ratio = ratio;
-    options.window = window;
-    options.guidance_attention = guidance;
-    return options;
-}
-
 float softmax_scale(std::int64_t head_dim) { return 1.0F / std::sqrt(static_cast<float>(head_dim)); }
 
 std::string label(scaledit_instruction_set set, scaledit_arithmetic arithmetic) {

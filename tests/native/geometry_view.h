@@ -33,6 +33,15 @@ inline scaledit_geometry_options geometry_options(std::int64_t width, std::int64
     return options;
 }
 
+inline scaledit_geometry_options grid(std::int64_t width, std::int64_t height, std::int64_t text, std::int32_t ratio,
+                                      std::int32_t window = 16, std::int32_t guidance = SCALEDIT_GUIDANCE_GLOBAL) {
+    scaledit_geometry_options options = geometry_options(width, height, text);
+    options.ratio = ratio;
+    options.window = window;
+    options.guidance_attention = guidance;
+    return options;
+}
+
 inline GeometryHandle make_geometry(const scaledit_geometry_options& options) {
     scaledit_geometry* geometry = nullptr;
     EXPECT_EQ(scaledit_geometry_create(&options, &geometry), SCALEDIT_OK) << scaledit_last_error();

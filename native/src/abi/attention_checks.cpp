@@ -110,11 +110,8 @@ struct Region {
 
 Region region(std::string name, const void* data, std::int64_t bytes, std::size_t alignment, bool written,
               const scaledit_tensor* tensor = nullptr) {
-    expect_pointer(data, name, to_text(bytes) + " bytes");
+    expect_aligned(data, alignment, name, to_text(bytes) + " bytes");
     const auto first = reinterpret_cast<std::uintptr_t>(data);
-    if (first % alignment != 0) {
-        fail_invalid(name + " is at an address that is no multiple of " + to_text(alignment) + " bytes");
-    }
     const std::uintptr_t beyond = static_cast<std::uintptr_t>(bytes) - 1;
     if (beyond > UINTPTR_MAX - first) {
         fail_invalid(name + " has " + to_text(bytes) + " bytes, which reach beyond the end of the address space");

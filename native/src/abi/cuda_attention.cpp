@@ -1,4 +1,4 @@
-#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -17,7 +17,7 @@ namespace cuda = scaledit::cuda;
 
 namespace {
 
-constexpr std::uintptr_t kAlignment = 16;  // of a kernel's loads and stores
+constexpr std::size_t kAlignment = 16;  // of a kernel's loads and stores
 constexpr std::int64_t kStrideMultiple = 8;
 
 #if !SCALEDIT_CUDA
@@ -26,21 +26,13 @@ constexpr std::int64_t kStrideMultiple = 8;
 }
 #endif
 
-void expect_aligned(const void* pointer, std::string_view argument, std::string_view expected) {
-    abi::expect_pointer(pointer, argument, expected);
-    if (reinterpret_cast<std::uintptr_t>(pointer) % kAlignment != 0) {
-        scaledit::fail_invalid(std::string(argument) + " is at an address that is no multiple of " +
-                               scaledit::to_text(kAlignment) + " bytes");
-    }
-}
-
 void expect_multiple(std::int64_t stride, std::string_view argument) {
     scaledit::expect(stride % kStrideMultiple == 0, argument, stride, "a multiple of 8 elements on a GPU");
 }
 
 // What the CPU's checks leave open.
 void check_for_gpu(const scaledit_cuda_attention_arguments& a) {
-    expect_aligned(a.device_geometry, "device_geometry", "what scaledit_cuda_geometry_upload wrote");
+    abi::expect_aligned(a.device_geometry, kAlignment, "device_geometry", "what scaledit_cuda_geometry_upload wrote");
     const struct {
         std::string name;
         const scaledit_tensor& tensor;
@@ -49,7 +41,7 @@ void check_for_gpu(const scaledit_cuda_attention_arguments& a) {
         scaledit::expect(tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype, "1 (bfloat16) on a GPU");
         expect_multiple(tensor.token_stride, name + ".token_stride");
         expect_multiple(tensor.head_stride, name + ".head_stride");
-        expect_aligned(tensor.data, name + ".data", "bfloat16 numbers");
+        abi::expect_aligned(tensor.data, kAlignment, name + ".data", "bfloat16 numbers");
     }
 }
 
@@ -78,7 +70,7 @@ scaledit_status scaledit_cuda_geometry_upload(const scaledit_geometry* geometry,
     return abi::guard([&] {
         abi::expect_pointer(geometry, "geometry", "a geometry from scaledit_geometry_create");
         const std::size_t needed = cuda::layout(geometry->value).bytes;
-        expect_aligned(device_memory, "device_memory", scaledit::to_text(needed) + " bytes");
+        abi::expect_aligned(device_memory, kAlignment, "device_memory", scaledit::to_text(needed) + " bytes");
         scaledit::expect(bytes >= needed, "bytes", bytes, "at least " + scaledit::to_text(needed));
 #if SCALEDIT_CUDA
         cuda::upload(geometry->value, device_memory, stream);

@@ -1,6 +1,7 @@
 // Turns the core's exceptions into the C ABI's statuses and messages.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <new>
@@ -36,6 +37,16 @@ scaledit_status guard(Body&& body) noexcept {
 inline void expect_pointer(const void* pointer, std::string_view argument, std::string_view expected) {
     if (pointer == nullptr) {
         fail_invalid(std::string(argument) + " is null, expected " + std::string(expected));
+    }
+}
+
+// Refuses a null pointer, and the address that is no multiple of `alignment` bytes.
+inline void expect_aligned(const void* pointer, std::size_t alignment, std::string_view argument,
+                           std::string_view expected) {
+    expect_pointer(pointer, argument, expected);
+    if (reinterpret_cast<std::uintptr_t>(pointer) % alignment != 0) {
+        fail_invalid(std::string(argument) + " is at an address that is no multiple of " + to_text(alignment) +
+                     " bytes");
     }
 }
 

@@ -170,12 +170,12 @@ public static native @Cast("scaledit_status") int scaledit_cuda_geometry_bytes(@
 // `stream` is a cudaStream_t of that GPU.
 public static native @Cast("scaledit_status") int scaledit_cuda_geometry_upload(@Const GeometryHandle geometry, Pointer device_memory,
                                                            @Cast("size_t") long bytes, Pointer stream);
-// Targeting scaledit_cuda_attention_arguments.java
+// Targeting CudaAttentionArguments.java
 
 
 
 // output = softmax(scale * query key^T + mask) value in bfloat16 with float32 sums. The same bits from run to run.
-public static native @Cast("scaledit_status") int scaledit_cuda_attention(@Const scaledit_cuda_attention_arguments arguments);
+public static native @Cast("scaledit_status") int scaledit_cuda_attention(@Const CudaAttentionArguments arguments);
 
 // #ifdef __cplusplus
 // #endif

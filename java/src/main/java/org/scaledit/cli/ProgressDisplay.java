@@ -11,7 +11,7 @@ import me.tongfei.progressbar.ProgressBarStyle;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.Progress;
 
-/** Shows progress on standard error: a bar for each stage on a terminal; elsewhere a line for each step, or for each percent of many. */
+/** Shows progress on standard error: a bar for each stage on a terminal; elsewhere a line a step, at most one a percent. */
 interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
 
     @Override
@@ -67,7 +67,7 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
         public void accept(Progress progress) {
             long percent = 100L * progress.step() / progress.steps();
             long percentBefore = 100L * (progress.step() - 1) / progress.steps();
-            if (progress.step() > 0 && (progress.steps() <= 100 || percent > percentBefore)) {
+            if (progress.step() > 0 && percent > percentBefore) {
                 err.println(label(progress) + " " + progress.step() + "/" + progress.steps() + ", " + pace(progress));
                 err.flush();
             }
