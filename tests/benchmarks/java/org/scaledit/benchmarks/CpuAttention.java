@@ -106,16 +106,8 @@ final class CpuAttention implements Callable<Integer> {
                 Peers peers = new Peers(size, geometry)) {
             double pairs = (double) geometry.pairs() * heads;
             List<Measurement> measurements = peers.measure();
-            double masked = measurements.stream()
-                    .filter(m -> m.name().equals(Peers.MASKED))
-                    .findFirst()
-                    .orElseThrow()
-                    .seconds();
-            double best = measurements.stream()
-                    .filter(m -> m.name().startsWith("torch"))
-                    .mapToDouble(Measurement::seconds)
-                    .min()
-                    .orElseThrow();
+            double masked = fastest(measurements, Peers.MASKED);
+            double best = fastest(measurements, "torch");
             System.out.printf(
                     Locale.ROOT,
                     "%n%d x %d tokens, %.1f M pairs%n%-38s %9s %14s %13s %8s %12s%n",
@@ -146,9 +138,17 @@ final class CpuAttention implements Callable<Integer> {
         }
     }
 
+    private static double fastest(List<Measurement> measurements, String name) {
+        return measurements.stream()
+                .filter(m -> m.name().startsWith(name))
+                .mapToDouble(Measurement::seconds)
+                .min()
+                .orElseThrow();
+    }
+
     /** All ways to compute one attention, on the same inputs. */
     private final class Peers implements AutoCloseable {
-        static final String MASKED = "torch SDPA, mask, float32";
+        static final String MASKED = "torch SDPA, mask, ";
 
         private final int size;
         private final Geometry geometry;
@@ -182,7 +182,7 @@ final class CpuAttention implements Callable<Integer> {
             TokenLayout raster = TokenLayout.raster(text, size, size, WINDOW.ratio());
             for (Precision precision : precisions) {
                 try (Attention dense = DenseAttention.windowed(raster, WINDOW)) {
-                    measurements.add(measure("torch SDPA, mask, " + precision, precision.dtype, false, dense::attend));
+                    measurements.add(measure(MASKED + precision, precision.dtype, false, dense::attend));
                 }
                 for (int block : new int[] {8, 16}) {
                     String name = "torch SDPA, gathered " + (block == 8 ? "cells, " : "windows, ") + precision;
