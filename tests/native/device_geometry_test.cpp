@@ -55,6 +55,60 @@ TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
     }
 }
 
+// Every tile is in one pair, every key of a tile in one run of its pair, and a tile's next four key tiles are close
+// enough together for a ring of seven stages.
+TEST(DeviceGeometry, PairsHoldTheSameKeysAsTheTileLists) {
+    for (const auto& [width, height, text] :
+         {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}, {9, 9, 0}}) {
+        for (const std::int32_t reach : {0, 1, 3, 4096}) {
+            scaledit_geometry_options options = geometry_options(width, height, text);
+            options.reach = reach;
+            const Geometry geometry(options);
+            const cuda::PairLists lists = cuda::pair_up(geometry);
+            std::vector<int> seen(geometry.tiles().size());
+            EXPECT_TRUE(lists.long_pairs <= static_cast<std::int32_t>(lists.pairs.size()));
+            for (std::size_t p = 0; p < lists.pairs.size(); ++p) {
+                const cuda::TilePair& pair = lists.pairs[p];
+                for (std::uint32_t cell = 0; cell < 2; ++cell) {
+                    const std::int32_t tile = pair.tile[cell];
+                    std::vector<std::int32_t> listed;
+                    std::vector<std::int64_t> places;
+                    std::int64_t place = 0;
+                    for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
+                        const cuda::TileRun& run = lists.runs[static_cast<std::size_t>(r)];
+                        for (std::int32_t i = 0; i < run.count; ++i, ++place) {
+                            if ((run.cells >> cell & 1U) != 0) {
+                                listed.push_back(run.first + i);
+                                places.push_back(place);
+                            }
+                        }
+                    }
+                    ASSERT_EQ(static_cast<std::int32_t>(listed.size()), pair.listed[cell]);
+                    for (std::size_t i = 3; i < places.size(); ++i) {
+                        EXPECT_LE(places[i] - places[i - 3], 6);
+                    }
+                    if (tile < 0) {
+                        EXPECT_TRUE(listed.empty());
+                        continue;
+                    }
+                    ++seen[static_cast<std::size_t>(tile)];
+                    EXPECT_EQ(geometry.tiles()[static_cast<std::size_t>(tile)].stream == SCALEDIT_IMAGE,
+                              static_cast<std::int32_t>(p) >= lists.long_pairs);
+                    std::vector<std::int32_t> expected;
+                    for (const scaledit_tile_range& range : geometry.ranges(tile)) {
+                        for (std::int32_t i = 0; i < range.count; ++i) {
+                            expected.push_back(range.first + i);
+                        }
+                    }
+                    std::sort(listed.begin(), listed.end());
+                    EXPECT_EQ(listed, expected);
+                }
+            }
+            EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
+        }
+    }
+}
+
 TEST(DeviceGeometry, IsAskedForBeforeAGpuIs) {
     const GeometryHandle geometry = make_geometry(geometry_options(37, 29, 77));
     std::size_t bytes = 0;

@@ -125,7 +125,8 @@ typedef enum scaledit_dtype { SCALEDIT_FLOAT32 = 0, SCALEDIT_BFLOAT16 = 1 } scal
 
 typedef enum scaledit_arithmetic {
     SCALEDIT_ARITHMETIC_FLOAT32 = 0,  // exact to float32 rounding
-    SCALEDIT_ARITHMETIC_INT8 = 1      // Q and K in INT8, K smoothed by its mean; softmax in float32
+    SCALEDIT_ARITHMETIC_INT8 = 1,     // Q and K in INT8, K smoothed by its mean; softmax in float32; on a GPU V in FP8
+    SCALEDIT_ARITHMETIC_BFLOAT16 = 2  // products of bfloat16 summed in float32; on a GPU only
 } scaledit_arithmetic;
 
 typedef enum scaledit_instruction_set {
@@ -197,15 +198,33 @@ typedef struct scaledit_cuda_attention_arguments {
     int32_t heads;                // 1 .. 4096
     int32_t head_dim;             // 64 or 128
     float scale;                  // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim)
-    scaledit_tensor query;        // normed and rotated; bfloat16, strides multiples of 8 elements, 16-byte aligned
+    int32_t arithmetic;           // INT8 (compute capability 9.0) or BFLOAT16
+    scaledit_tensor query;        // bfloat16, strides multiples of 8 elements, 16-byte aligned
     scaledit_tensor key;
     scaledit_tensor value;
     scaledit_tensor output;  // written
     float* log_sum_exp;      // [heads, tokens], or null
-    void* stream;            // a cudaStream_t of the GPU whose memory the tensors are
+    // RMSNorm of queries and keys, with INT8 only: bfloat16 weights [head_dim] on the GPU, 16-byte aligned, or all null
+    // where queries and keys are normed already. Text tokens may have weights of their own; null: the same.
+    const void* query_norm;
+    const void* key_norm;
+    const void* text_query_norm;
+    const void* text_key_norm;
+    float norm_epsilon;
+    // Rotary embedding after the norm, with INT8 only: cosine and sine [tokens, head_dim / 2, 2] of each pair of
+    // neighbouring channels, 16-byte aligned, or null where queries and keys are rotated already.
+    const float* rotation;
+    void* workspace;  // scaledit_cuda_attention_workspace() bytes of the GPU, 128-byte aligned
+    size_t workspace_bytes;
+    void* stream;  // a cudaStream_t of the GPU whose memory the tensors are
 } scaledit_cuda_attention_arguments;
 
-// output = softmax(scale * query key^T + mask) value in bfloat16 with float32 sums. The same bits from run to run.
+// Bytes of workspace that scaledit_cuda_attention() needs; apart from the geometry no pointer is looked at.
+SCALEDIT_API scaledit_status scaledit_cuda_attention_workspace(const scaledit_cuda_attention_arguments* arguments,
+                                                               size_t* bytes);
+
+// output = softmax(scale * query key^T + mask) value in bfloat16, with softmax and sums in float32. The same bits from
+// run to run.
 SCALEDIT_API scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments);
 
 #ifdef __cplusplus

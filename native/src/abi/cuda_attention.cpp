@@ -1,3 +1,4 @@
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -7,6 +8,7 @@
 #include "abi/guard.h"
 #include "abi/handle.h"
 #include "cuda/device_geometry.h"
+#include "cuda/packed.h"
 #include "error.h"
 #if SCALEDIT_CUDA
 #include "cuda/attention.h"
@@ -30,6 +32,66 @@ void expect_multiple(std::int64_t stride, std::string_view argument) {
     scaledit::expect(stride % kStrideMultiple == 0, argument, stride, "a multiple of 8 elements on a GPU");
 }
 
+// Sizes, strides and overlaps are the CPU's too.
+scaledit::cpu::Problem checked_for_gpu(const scaledit_cuda_attention_arguments* arguments) {
+    abi::expect_pointer(arguments, "arguments", "a scaledit_cuda_attention_arguments");
+    const scaledit_cuda_attention_arguments& a = *arguments;
+    scaledit::expect(a.arithmetic == SCALEDIT_ARITHMETIC_INT8 || a.arithmetic == SCALEDIT_ARITHMETIC_BFLOAT16,
+                     "arithmetic", a.arithmetic, "1 (INT8) or 2 (bfloat16) on a GPU");
+    scaledit_attention_arguments same{};
+    same.geometry = a.geometry;
+    same.heads = a.heads;
+    same.head_dim = a.head_dim;
+    same.scale = a.scale;
+    same.arithmetic = SCALEDIT_ARITHMETIC_FLOAT32;
+    same.threads = 1;
+    same.query = a.query;
+    same.key = a.key;
+    same.value = a.value;
+    same.output = a.output;
+    same.log_sum_exp = a.log_sum_exp;
+    same.workspace = a.workspace;
+    same.workspace_bytes = a.workspace_bytes;
+    return abi::checked_problem(&same);
+}
+
+std::size_t workspace_bytes(const scaledit_cuda_attention_arguments& a) {
+    return a.arithmetic == SCALEDIT_ARITHMETIC_INT8
+               ? cuda::workspace(a.geometry->value.info().tiles, a.heads, a.head_dim).bytes
+               : 0;
+}
+
+// What prepares queries and keys: all of a norm or nothing, and only where there is a pre-pass.
+void check_preparation(const scaledit_cuda_attention_arguments& a) {
+    const struct {
+        const void* data;
+        const char* name;
+    } parts[] = {{a.query_norm, "query_norm"},
+                 {a.key_norm, "key_norm"},
+                 {a.text_query_norm, "text_query_norm"},
+                 {a.text_key_norm, "text_key_norm"},
+                 {a.rotation, "rotation"}};
+    for (const auto& [data, name] : parts) {
+        if (data == nullptr) {
+            continue;
+        }
+        if (a.arithmetic != SCALEDIT_ARITHMETIC_INT8) {
+            scaledit::fail_invalid(std::string(name) + " is given, expected null with bfloat16 arithmetic");
+        }
+        abi::expect_aligned(data, kAlignment, name, "numbers");
+    }
+    const bool normed = a.query_norm != nullptr;
+    if (normed != (a.key_norm != nullptr) || (a.text_query_norm != nullptr) != (a.text_key_norm != nullptr) ||
+        (!normed && a.text_query_norm != nullptr)) {
+        scaledit::fail_invalid(
+            "the weights of a norm are given in part, expected those of queries and keys, or those and the text's");
+    }
+    if (normed) {
+        scaledit::expect(std::isfinite(a.norm_epsilon) && a.norm_epsilon >= 0, "norm_epsilon", a.norm_epsilon,
+                         "a finite number, 0 or above");
+    }
+}
+
 // What the CPU's checks leave open.
 void check_for_gpu(const scaledit_cuda_attention_arguments& a) {
     abi::expect_aligned(a.device_geometry, kAlignment, "device_geometry", "what scaledit_cuda_geometry_upload wrote");
@@ -43,6 +105,11 @@ void check_for_gpu(const scaledit_cuda_attention_arguments& a) {
         expect_multiple(tensor.head_stride, name + ".head_stride");
         abi::expect_aligned(tensor.data, kAlignment, name + ".data", "bfloat16 numbers");
     }
+    if (workspace_bytes(a) > 0) {
+        abi::expect_aligned(a.workspace, cuda::kWorkspaceAlignment, "workspace",
+                            scaledit::to_text(workspace_bytes(a)) + " bytes");
+    }
+    check_preparation(a);
 }
 
 }  // namespace
@@ -61,7 +128,7 @@ scaledit_status scaledit_cuda_geometry_bytes(const scaledit_geometry* geometry, 
     return abi::guard([&] {
         abi::expect_pointer(geometry, "geometry", "a geometry from scaledit_geometry_create");
         abi::expect_pointer(bytes, "bytes", "where to put the number");
-        *bytes = cuda::layout(geometry->value).bytes;
+        *bytes = geometry->device_layout().bytes;
     });
 }
 
@@ -69,7 +136,7 @@ scaledit_status scaledit_cuda_geometry_upload(const scaledit_geometry* geometry,
                                               [[maybe_unused]] void* stream) {
     return abi::guard([&] {
         abi::expect_pointer(geometry, "geometry", "a geometry from scaledit_geometry_create");
-        const std::size_t needed = cuda::layout(geometry->value).bytes;
+        const std::size_t needed = geometry->device_layout().bytes;
         abi::expect_aligned(device_memory, kAlignment, "device_memory", scaledit::to_text(needed) + " bytes");
         scaledit::expect(bytes >= needed, "bytes", bytes, "at least " + scaledit::to_text(needed));
 #if SCALEDIT_CUDA
@@ -80,28 +147,21 @@ scaledit_status scaledit_cuda_geometry_upload(const scaledit_geometry* geometry,
     });
 }
 
+scaledit_status scaledit_cuda_attention_workspace(const scaledit_cuda_attention_arguments* arguments, size_t* bytes) {
+    return abi::guard([&] {
+        checked_for_gpu(arguments);
+        abi::expect_pointer(bytes, "bytes", "where to put the number");
+        *bytes = workspace_bytes(*arguments);
+    });
+}
+
 scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments) {
     return abi::guard([&] {
-        abi::expect_pointer(arguments, "arguments", "a scaledit_cuda_attention_arguments");
-        const scaledit_cuda_attention_arguments& a = *arguments;
-        // Sizes, strides and overlaps are the CPU's too.
-        scaledit_attention_arguments same{};
-        same.geometry = a.geometry;
-        same.heads = a.heads;
-        same.head_dim = a.head_dim;
-        same.scale = a.scale;
-        same.arithmetic = SCALEDIT_ARITHMETIC_FLOAT32;
-        same.threads = 1;
-        same.query = a.query;
-        same.key = a.key;
-        same.value = a.value;
-        same.output = a.output;
-        same.log_sum_exp = a.log_sum_exp;
-        const scaledit::cpu::Problem problem = abi::checked_problem(&same);
-        abi::check_buffers(problem, 0);
-        check_for_gpu(a);
+        const scaledit::cpu::Problem problem = checked_for_gpu(arguments);
+        abi::check_buffers(problem, workspace_bytes(*arguments));
+        check_for_gpu(*arguments);
 #if SCALEDIT_CUDA
-        cuda::attend(problem.geometry, a);
+        cuda::attend(problem.geometry, arguments->geometry->device_layout(), *arguments);
 #else
         refuse();
 #endif

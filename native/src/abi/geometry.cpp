@@ -48,7 +48,7 @@ scaledit_status scaledit_geometry_create(const scaledit_geometry_options* option
         expect_pointer(geometry, "geometry", "where to put the new geometry");
         *geometry = nullptr;
         expect_pointer(options, "options", "a scaledit_geometry_options");
-        *geometry = new scaledit_geometry{scaledit::Geometry(*options)};
+        *geometry = new scaledit_geometry(*options);
     });
 }
 

@@ -1,8 +1,24 @@
 // What is behind the C ABI's opaque handle.
 #pragma once
 
+#include <mutex>
+#include <optional>
+
+#include "cuda/device_geometry.h"
 #include "geometry/geometry.h"
 
 struct scaledit_geometry {
+    explicit scaledit_geometry(const scaledit_geometry_options& options) : value(options) {}
+
+    // How it lies in a GPU's memory; found when first asked for.
+    [[nodiscard]] const scaledit::cuda::DeviceGeometryLayout& device_layout() const {
+        std::call_once(once_, [this] { layout_ = scaledit::cuda::layout(value); });
+        return *layout_;
+    }
+
     const scaledit::Geometry value;
+
+private:
+    mutable std::once_flag once_;
+    mutable std::optional<scaledit::cuda::DeviceGeometryLayout> layout_;
 };

@@ -1,10 +1,14 @@
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <string>
 
 #include "cuda/attention.h"
 #include "cuda/attention_bfloat16.cuh"
+#include "cuda/attention_int8_hopper.cuh"
 #include "cuda/device_geometry.h"
+#include "cuda/packed.h"
+#include "cuda/prepare.cuh"
 #include "error.h"
 
 namespace scaledit::cuda {
@@ -38,17 +42,122 @@ DeviceTensor device_tensor(const scaledit_tensor& t) {
     return {static_cast<__nv_bfloat16*>(t.data), t.token_stride, t.head_stride};
 }
 
-template <int kHeadDim>
-void launch(const Geometry& geometry, const Bfloat16Parameters& parameters, cudaStream_t stream) {
-    constexpr int bytes = kBfloat16SharedBytes<kHeadDim>;
-    check(cudaFuncSetAttribute(attend_bfloat16<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+int attribute(cudaDeviceAttr which, int device) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
+}
+
+// One call, on the GPU that is current.
+struct Call {
+    const Geometry& geometry;
+    const DeviceGeometryLayout& at;
+    const scaledit_cuda_attention_arguments& arguments;
+    int device;
+
+    template <typename Element>
+    const Element* part(std::size_t offset) const {
+        return reinterpret_cast<const Element*>(static_cast<const std::byte*>(arguments.device_geometry) + offset);
+    }
+    cudaStream_t stream() const { return static_cast<cudaStream_t>(arguments.stream); }
+};
+
+template <typename Kernel>
+void allow_shared_memory(Kernel kernel, std::size_t bytes) {
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
           "cudaFuncSetAttribute");
-    const std::int64_t blocks = geometry.info().tiles * parameters.heads;
+}
+
+template <int kHeadDim>
+void attend_in_bfloat16(const Call& call) {
+    const auto& a = call.arguments;
+    const Bfloat16Parameters parameters{call.part<TokenRange>(call.at.queries),
+                                        call.part<TokenRange>(call.at.keys),
+                                        call.part<std::int32_t>(call.at.offsets),
+                                        call.part<std::int32_t>(call.at.schedule),
+                                        device_tensor(a.query),
+                                        device_tensor(a.key),
+                                        device_tensor(a.value),
+                                        device_tensor(a.output),
+                                        a.log_sum_exp,
+                                        call.geometry.info().tokens,
+                                        a.heads,
+                                        a.scale};
+    constexpr int bytes = kBfloat16SharedBytes<kHeadDim>;
+    allow_shared_memory(attend_bfloat16<kHeadDim>, bytes);
+    const std::int64_t blocks = call.geometry.info().tiles * a.heads;
     if (blocks > INT32_MAX) {
         throw Error(SCALEDIT_UNSUPPORTED,
                     "attention has " + to_text(blocks) + " tiles times heads, a GPU takes up to " + to_text(INT32_MAX));
     }
-    attend_bfloat16<kHeadDim><<<static_cast<unsigned>(blocks), kBlockThreads, bytes, stream>>>(parameters);
+    attend_bfloat16<kHeadDim><<<static_cast<unsigned>(blocks), kBlockThreads, bytes, call.stream()>>>(parameters);
+    check(cudaGetLastError(), "the attention kernel");
+}
+
+const __nv_bfloat16* weights(const void* data) { return static_cast<const __nv_bfloat16*>(data); }
+
+template <int kHeadDim>
+void attend_in_int8(const Call& call) {
+    const auto& a = call.arguments;
+    const scaledit_geometry_info& info = call.geometry.info();
+    if (attribute(cudaDevAttrComputeCapabilityMajor, call.device) != 9) {
+        throw Error(SCALEDIT_UNSUPPORTED, "INT8 attention needs a GPU of compute capability 9.0, GPU " +
+                                              to_text(call.device) + " has another");
+    }
+    const std::int64_t jobs = std::int64_t{call.at.pair_count} * a.heads;
+    if (jobs > INT32_MAX / 2) {  // a block counts one beyond the last
+        throw Error(SCALEDIT_UNSUPPORTED, "attention has " + to_text(jobs) +
+                                              " pairs of tiles times heads, a GPU takes up to " +
+                                              to_text(INT32_MAX / 2));
+    }
+    const Workspace at = workspace(info.tiles, a.heads, kHeadDim);
+    auto* memory = static_cast<std::byte*>(a.workspace);
+    const auto tiles = static_cast<std::int32_t>(info.tiles);
+    const bool text_differs = a.text_query_norm != nullptr;
+    const PrepareParameters preparation{call.part<TokenRange>(call.at.queries),
+                                        tiles,
+                                        a.heads,
+                                        info.tokens,
+                                        info.text_tokens,
+                                        device_tensor(a.query),
+                                        device_tensor(a.key),
+                                        device_tensor(a.value),
+                                        weights(a.query_norm),
+                                        weights(a.key_norm),
+                                        weights(text_differs ? a.text_query_norm : a.query_norm),
+                                        weights(text_differs ? a.text_key_norm : a.key_norm),
+                                        a.norm_epsilon,
+                                        reinterpret_cast<const float2*>(a.rotation),
+                                        a.scale,
+                                        memory,
+                                        at};
+    check(cudaMemsetAsync(memory + at.value_limits, 0, at.bytes - at.value_limits, call.stream()), "cudaMemsetAsync");
+    const auto heads = static_cast<unsigned>(a.heads);
+    measure<kHeadDim><<<dim3(heads, kSampleBlocks), kMeasureThreads, 0, call.stream()>>>(preparation);
+    check(cudaGetLastError(), "the kernel that measures keys and values");
+    conclude<kHeadDim><<<heads, kHeadDim, 0, call.stream()>>>(preparation);
+    check(cudaGetLastError(), "the kernel that scales keys and values");
+    prepare<kHeadDim><<<dim3(static_cast<unsigned>(tiles), (heads + kPrepareHeads - 1) / kPrepareHeads),
+                        kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
+    check(cudaGetLastError(), "the kernel that packs queries, keys and values");
+
+    const Int8Parameters parameters{call.part<TokenRange>(call.at.queries),
+                                    call.part<TilePair>(call.at.pairs),
+                                    call.part<TileRun>(call.at.runs),
+                                    tiles,
+                                    call.at.pair_count,
+                                    call.at.long_pairs,
+                                    a.heads,
+                                    info.tokens,
+                                    device_tensor(a.output),
+                                    a.log_sum_exp,
+                                    memory,
+                                    at};
+    constexpr std::size_t bytes = kHopperSharedBytes<kHeadDim>;
+    allow_shared_memory(attend_int8_hopper<kHeadDim>, bytes);
+    const auto processors = static_cast<std::int64_t>(attribute(cudaDevAttrMultiProcessorCount, call.device));
+    attend_int8_hopper<kHeadDim>
+        <<<static_cast<unsigned>(std::min(jobs, processors)), hopper::kThreads, bytes, call.stream()>>>(parameters);
     check(cudaGetLastError(), "the attention kernel");
 }
 
@@ -95,7 +204,7 @@ void upload(const Geometry& geometry, void* device_memory, void* stream) {
           "copying the geometry");
 }
 
-void attend(const Geometry& geometry, const scaledit_cuda_attention_arguments& a) {
+void attend(const Geometry& geometry, const DeviceGeometryLayout& at, const scaledit_cuda_attention_arguments& a) {
     const int device = device_of(a.query.data, "query.data");
     const struct {
         const void* memory;
@@ -104,7 +213,13 @@ void attend(const Geometry& geometry, const scaledit_cuda_attention_arguments& a
                   {a.value.data, "value.data"},
                   {a.output.data, "output.data"},
                   {a.device_geometry, "device_geometry"},
-                  {a.log_sum_exp, "log_sum_exp"}};
+                  {a.log_sum_exp, "log_sum_exp"},
+                  {a.query_norm, "query_norm"},
+                  {a.key_norm, "key_norm"},
+                  {a.text_query_norm, "text_query_norm"},
+                  {a.text_key_norm, "text_key_norm"},
+                  {a.rotation, "rotation"},
+                  {a.arithmetic == SCALEDIT_ARITHMETIC_INT8 ? a.workspace : nullptr, "workspace"}};
     for (const auto& [memory, name] : others) {
         if (memory != nullptr && device_of(memory, name) != device) {
             fail_invalid(std::string(name) + " is on GPU " + to_text(device_of(memory, name)) + ", expected GPU " +
@@ -112,25 +227,12 @@ void attend(const Geometry& geometry, const scaledit_cuda_attention_arguments& a
         }
     }
     const CurrentDevice current(device);
-    const DeviceGeometryLayout at = layout(geometry);
-    const auto* block = static_cast<const std::byte*>(a.device_geometry);
-    const Bfloat16Parameters parameters{reinterpret_cast<const TokenRange*>(block + at.queries),
-                                        reinterpret_cast<const TokenRange*>(block + at.keys),
-                                        reinterpret_cast<const std::int32_t*>(block + at.offsets),
-                                        reinterpret_cast<const std::int32_t*>(block + at.schedule),
-                                        device_tensor(a.query),
-                                        device_tensor(a.key),
-                                        device_tensor(a.value),
-                                        device_tensor(a.output),
-                                        a.log_sum_exp,
-                                        geometry.info().tokens,
-                                        a.heads,
-                                        a.scale};
-    auto* stream = static_cast<cudaStream_t>(a.stream);
+    const Call call{geometry, at, a, device};
+    const bool int8 = a.arithmetic == SCALEDIT_ARITHMETIC_INT8;
     if (a.head_dim == 128) {
-        launch<128>(geometry, parameters, stream);
+        int8 ? attend_in_int8<128>(call) : attend_in_bfloat16<128>(call);
     } else {
-        launch<64>(geometry, parameters, stream);
+        int8 ? attend_in_int8<64>(call) : attend_in_bfloat16<64>(call);
     }
 }
 

@@ -1,6 +1,7 @@
 // Attention on an NVIDIA GPU over a geometry's tile lists.
 #pragma once
 
+#include "cuda/device_geometry.h"
 #include "geometry/geometry.h"
 #include "scaledit/scaledit.h"
 
@@ -17,6 +18,7 @@ int device_of(const void* memory, const char* name);
 void upload(const Geometry& geometry, void* device_memory, void* stream);
 
 // Sizes, strides and overlaps are checked already.
-void attend(const Geometry& geometry, const scaledit_cuda_attention_arguments& arguments);
+void attend(const Geometry& geometry, const DeviceGeometryLayout& at,
+            const scaledit_cuda_attention_arguments& arguments);
 
 }  // namespace scaledit::cuda

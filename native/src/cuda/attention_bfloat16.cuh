@@ -11,19 +11,10 @@
 #include <cstdint>
 
 #include "cuda/device_geometry.h"
+#include "cuda/device_tensor.cuh"
 #include "cuda/ptx.cuh"
 
 namespace scaledit::cuda {
-
-struct DeviceTensor {
-    __nv_bfloat16* data;
-    std::int64_t token_stride;
-    std::int64_t head_stride;
-
-    __device__ __nv_bfloat16* row(std::int64_t token, int head) const {
-        return data + token * token_stride + head * head_stride;
-    }
-};
 
 struct Bfloat16Parameters {
     const TokenRange* queries;

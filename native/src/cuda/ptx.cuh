@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp8.h>
 
 #include <cstdint>
 
@@ -57,6 +58,13 @@ __device__ inline float exp2(float x) {
 __device__ inline std::uint32_t pack_bfloat(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
     return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+// Four e4m3, the first in the lowest byte. Saturates; a NaN stays one.
+__device__ inline std::uint32_t pack_fp8(float a, float b, float c, float d) {
+    const std::uint32_t low = __nv_cvt_float2_to_fp8x2({a, b}, __NV_SATFINITE, __NV_E4M3);
+    const std::uint32_t high = __nv_cvt_float2_to_fp8x2({c, d}, __NV_SATFINITE, __NV_E4M3);
+    return low | high << 16;
 }
 
 }  // namespace scaledit::cuda::ptx

@@ -56,7 +56,7 @@ void* device_normal(std::size_t count) {
     return memory;
 }
 
-void measure(const Work& work) {
+void measure(const Work& work, std::int32_t arithmetic) {
     scaledit_geometry_options options{};
     require(scaledit_geometry_defaults(&options) == SCALEDIT_OK, "defaults");
     options.text_tokens = work.text;
@@ -83,17 +83,35 @@ void measure(const Work& work) {
     const auto part = [&](int index) {
         return scaledit_tensor{static_cast<std::uint16_t*>(qkv) + index * row, 3 * row, kHeadDim, SCALEDIT_BFLOAT16};
     };
-    const scaledit_cuda_attention_arguments arguments{geometry,
-                                                      blob,
-                                                      kHeads,
-                                                      kHeadDim,
-                                                      1 / std::sqrt(128.0F),
-                                                      part(0),
-                                                      part(1),
-                                                      part(2),
-                                                      {out, row, kHeadDim, SCALEDIT_BFLOAT16},
-                                                      nullptr,
-                                                      nullptr};
+    scaledit_cuda_attention_arguments arguments{};
+    arguments.geometry = geometry;
+    arguments.device_geometry = blob;
+    arguments.heads = kHeads;
+    arguments.head_dim = kHeadDim;
+    arguments.scale = 1 / std::sqrt(128.0F);
+    arguments.arithmetic = arithmetic;
+    arguments.query = part(0);
+    arguments.key = part(1);
+    arguments.value = part(2);
+    arguments.output = {out, row, kHeadDim, SCALEDIT_BFLOAT16};
+    void* workspace = nullptr;
+    void* weights = nullptr;
+    void* rotation = nullptr;
+    if (arithmetic == SCALEDIT_ARITHMETIC_INT8) {
+        require(scaledit_cuda_attention_workspace(&arguments, &bytes) == SCALEDIT_OK, "workspace");
+        weights = device_normal(kHeadDim);
+        const auto angles = static_cast<std::size_t>(info.tokens * kHeadDim);
+        require(cudaMalloc(&workspace, bytes) == cudaSuccess && cudaMalloc(&rotation, angles * 4) == cudaSuccess,
+                "cudaMalloc");
+        std::vector<float> half(angles, std::sqrt(0.5F));
+        require(cudaMemcpy(rotation, half.data(), angles * 4, cudaMemcpyHostToDevice) == cudaSuccess, "cudaMemcpy");
+        arguments.workspace = workspace;
+        arguments.workspace_bytes = bytes;
+        arguments.query_norm = weights;
+        arguments.key_norm = weights;
+        arguments.norm_epsilon = 1e-6F;
+        arguments.rotation = static_cast<const float*>(rotation);
+    }
     cudaEvent_t begin = nullptr;
     cudaEvent_t end = nullptr;
     require(cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess, "cudaEventCreate");
@@ -112,7 +130,8 @@ void measure(const Work& work) {
     std::ranges::sort(times);
     const auto median = static_cast<double>(times[times.size() / 2]);
     const double operations = 4.0 * kHeadDim * kHeads * static_cast<double>(info.pairs);
-    std::printf("%-30s %8lld tokens %14lld pairs %9.3f ms  %7.1f T op/s\n", work.name,
+    std::printf("%-9s %-30s %8lld tokens %14lld pairs %9.3f ms  %7.1f T op/s\n",
+                arithmetic == SCALEDIT_ARITHMETIC_INT8 ? "INT8/FP8" : "bfloat16", work.name,
                 static_cast<long long>(info.tokens), static_cast<long long>(info.pairs), median,
                 operations / median * 1e-9);
     cudaEventDestroy(begin);
@@ -120,6 +139,9 @@ void measure(const Work& work) {
     cudaFree(qkv);
     cudaFree(out);
     cudaFree(blob);
+    cudaFree(workspace);
+    cudaFree(weights);
+    cudaFree(rotation);
     scaledit_geometry_destroy(geometry);
 }
 
@@ -131,7 +153,8 @@ int main() {
          {Work{"4096 x 4096", 256, 256, 512, 4, 1, 3}, Work{"4096 x 4096, own window", 256, 256, 512, 4, 0, 0},
           Work{"2048 x 2048", 128, 128, 512, 4, 1, 3}, Work{"8192 x 8192", 512, 512, 512, 4, 1, 3},
           Work{"3008 x 5008", 188, 313, 512, 4, 1, 3}, Work{"dense", 274, 256, 0, 0, 4096, 0}}) {
-        measure(work);
+        measure(work, SCALEDIT_ARITHMETIC_INT8);
+        measure(work, SCALEDIT_ARITHMETIC_BFLOAT16);
     }
     return 0;
 }

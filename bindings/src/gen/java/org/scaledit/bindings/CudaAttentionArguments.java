@@ -32,10 +32,23 @@ public class CudaAttentionArguments extends Pointer {
     public native int heads(); public native CudaAttentionArguments heads(int setter);                // 1 .. 4096
     public native int head_dim(); public native CudaAttentionArguments head_dim(int setter);             // 64 or 128
     public native float scale(); public native CudaAttentionArguments scale(float setter);                  // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim)
-    public native @ByRef TensorView query(); public native CudaAttentionArguments query(TensorView setter);        // normed and rotated; bfloat16, strides multiples of 8 elements, 16-byte aligned
+    public native int arithmetic(); public native CudaAttentionArguments arithmetic(int setter);           // INT8 (compute capability 9.0) or BFLOAT16
+    public native @ByRef TensorView query(); public native CudaAttentionArguments query(TensorView setter);        // bfloat16, strides multiples of 8 elements, 16-byte aligned
     public native @ByRef TensorView key(); public native CudaAttentionArguments key(TensorView setter);
     public native @ByRef TensorView value(); public native CudaAttentionArguments value(TensorView setter);
     public native @ByRef TensorView output(); public native CudaAttentionArguments output(TensorView setter);  // written
     public native FloatPointer log_sum_exp(); public native CudaAttentionArguments log_sum_exp(FloatPointer setter);      // [heads, tokens], or null
-    public native Pointer stream(); public native CudaAttentionArguments stream(Pointer setter);            // a cudaStream_t of the GPU whose memory the tensors are
+    // RMSNorm of queries and keys, with INT8 only: bfloat16 weights [head_dim] on the GPU, 16-byte aligned, or all null
+    // where queries and keys are normed already. Text tokens may have weights of their own; null: the same.
+    public native @Const Pointer query_norm(); public native CudaAttentionArguments query_norm(Pointer setter);
+    public native @Const Pointer key_norm(); public native CudaAttentionArguments key_norm(Pointer setter);
+    public native @Const Pointer text_query_norm(); public native CudaAttentionArguments text_query_norm(Pointer setter);
+    public native @Const Pointer text_key_norm(); public native CudaAttentionArguments text_key_norm(Pointer setter);
+    public native float norm_epsilon(); public native CudaAttentionArguments norm_epsilon(float setter);
+    // Rotary embedding after the norm, with INT8 only: cosine and sine [tokens, head_dim / 2, 2] of each pair of
+    // neighbouring channels, 16-byte aligned, or null where queries and keys are rotated already.
+    public native @Const FloatPointer rotation(); public native CudaAttentionArguments rotation(FloatPointer setter);
+    public native Pointer workspace(); public native CudaAttentionArguments workspace(Pointer setter);  // scaledit_cuda_attention_workspace() bytes of the GPU, 128-byte aligned
+    public native @Cast("size_t") long workspace_bytes(); public native CudaAttentionArguments workspace_bytes(long setter);
+    public native Pointer stream(); public native CudaAttentionArguments stream(Pointer setter);  // a cudaStream_t of the GPU whose memory the tensors are
 }

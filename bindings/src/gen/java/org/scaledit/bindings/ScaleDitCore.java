@@ -127,7 +127,8 @@ public static final int SCALEDIT_FLOAT32 = 0, SCALEDIT_BFLOAT16 = 1;
 /** enum scaledit_arithmetic */
 public static final int
     SCALEDIT_ARITHMETIC_FLOAT32 = 0,  // exact to float32 rounding
-    SCALEDIT_ARITHMETIC_INT8 = 1;      // Q and K in INT8, K smoothed by its mean; softmax in float32
+    SCALEDIT_ARITHMETIC_INT8 = 1,     // Q and K in INT8, K smoothed by its mean; softmax in float32; on a GPU V in FP8
+    SCALEDIT_ARITHMETIC_BFLOAT16 = 2;  // products of bfloat16 summed in float32; on a GPU only
 
 /** enum scaledit_instruction_set */
 public static final int
@@ -174,7 +175,12 @@ public static native @Cast("scaledit_status") int scaledit_cuda_geometry_upload(
 
 
 
-// output = softmax(scale * query key^T + mask) value in bfloat16 with float32 sums. The same bits from run to run.
+// Bytes of workspace that scaledit_cuda_attention() needs; apart from the geometry no pointer is looked at.
+public static native @Cast("scaledit_status") int scaledit_cuda_attention_workspace(@Const CudaAttentionArguments arguments,
+                                                               @Cast("size_t*") SizeTPointer bytes);
+
+// output = softmax(scale * query key^T + mask) value in bfloat16, with softmax and sums in float32. The same bits from
+// run to run.
 public static native @Cast("scaledit_status") int scaledit_cuda_attention(@Const CudaAttentionArguments arguments);
 
 // #ifdef __cplusplus

@@ -1,0 +1,76 @@
+// Queries, keys and values as the quantised kernels read them, in the caller's workspace.
+//
+// Everything is kept by head and tile: a tile has room for 64 tokens, those that it lacks are zeros. The order inside a
+// tile is the one in which the matrix instructions read it, so that a tile is copied to shared memory as it lies:
+//
+//   queries  INT8, a scale for each token. Fragments of m64k32: [warp 4][step head_dim / 32][lane 32][16 bytes], the
+//            bytes being row g = lane / 4 and row g + 8 of the warp's 16, channels 32 step + 8 (lane % 4) ... + 7 each.
+//   keys     INT8 without the mean key, a scale for each group of 16 tokens, 8 n + 2 i and 8 n + 2 i + 1 for i = 0 ..
+//   3:
+//            a lane's columns of Q K^T. [token][head_dim bytes], 16-byte chunks swizzled (swizzled_chunk). In each 32
+//            channels the first halves of the 8-channel groups come first, then the second halves, as in the queries.
+//   values   e4m3, a scale for each channel of a head. [channel][64 bytes], swizzled; in each 32 tokens byte 4 i + b
+//            (b < 4) is token 2 i + b % 2 + 8 (b / 2), byte 16 + 4 i + b that token + 16: so the weights that a lane
+//            holds after Q K^T are its part of the next product.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace scaledit::cuda {
+
+constexpr int kTileTokens = 64;
+constexpr int kKeyGroups = 4;
+constexpr int kSampleBlocks = 32;  // that look at a head's keys and values
+
+struct KeyRecord {
+    float scale[kKeyGroups];
+    std::int32_t tokens;  // real ones
+    std::int32_t unused[3];
+};
+
+// Offsets into the workspace, each on a 128-byte boundary.
+struct Workspace {
+    std::size_t query;          // int8[heads][tiles][64 * head_dim]
+    std::size_t key;            // int8[heads][tiles][64 * head_dim]
+    std::size_t value;          // e4m3[heads][tiles][64 * head_dim]
+    std::size_t query_scale;    // float[heads][tiles][64]: with the softmax's scale, for powers of two
+    std::size_t query_mean;     // float[heads][tiles][64]: scale * query . mean key
+    std::size_t key_record;     // KeyRecord[heads][tiles]
+    std::size_t key_sums;       // float[kSampleBlocks][heads][head_dim]
+    std::size_t value_limits;   // float[heads][head_dim]: the largest of a channel
+    std::size_t key_mean;       // float[heads][head_dim]
+    std::size_t value_forward;  // float[heads][head_dim]: what values are multiplied by
+    std::size_t next;           // int32: pairs that are given out
+    std::size_t bytes;
+};
+
+constexpr std::size_t kWorkspaceAlignment = 128;
+
+constexpr Workspace workspace(std::int64_t tiles, std::int32_t heads, std::int32_t head_dim) {
+    Workspace at{};
+    std::size_t end = 0;
+    const auto place = [&end](std::size_t bytes) {
+        const std::size_t begin = end;
+        end += (bytes + kWorkspaceAlignment - 1) / kWorkspaceAlignment * kWorkspaceAlignment;
+        return begin;
+    };
+    const auto head_count = static_cast<std::size_t>(heads);
+    const auto channels = static_cast<std::size_t>(head_dim);
+    const std::size_t head_tiles = head_count * static_cast<std::size_t>(tiles);
+    at.query = place(head_tiles * kTileTokens * channels);
+    at.key = place(head_tiles * kTileTokens * channels);
+    at.value = place(head_tiles * kTileTokens * channels);
+    at.query_scale = place(head_tiles * kTileTokens * sizeof(float));
+    at.query_mean = place(head_tiles * kTileTokens * sizeof(float));
+    at.key_record = place(head_tiles * sizeof(KeyRecord));
+    at.key_sums = place(kSampleBlocks * head_count * channels * sizeof(float));
+    at.value_limits = place(head_count * channels * sizeof(float));
+    at.key_mean = place(head_count * channels * sizeof(float));
+    at.value_forward = place(head_count * channels * sizeof(float));
+    at.next = place(sizeof(std::int32_t));
+    at.bytes = end;
+    return at;
+}
+
+}  // namespace scaledit::cuda
