@@ -137,7 +137,7 @@ void attend_in_int8(const Call& call) {
     check(cudaGetLastError(), "the kernel that measures keys and values");
     conclude<kHeadDim><<<heads, kHeadDim, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that scales keys and values");
-    prepare<kHeadDim><<<dim3(static_cast<unsigned>(tiles), (heads + kPrepareHeads - 1) / kPrepareHeads),
+    prepare<kHeadDim><<<dim3(static_cast<unsigned>(tiles), (heads + kPrepareHeads - 1) / kPrepareHeads, 2),
                         kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that packs queries, keys and values");
 

@@ -257,9 +257,9 @@ template <int kHeadDim>
 constexpr int kPrepareThreads = 4 * kHeadDim;
 constexpr int kPrepareHeads = 6;  // of a tile that a block makes: the rotation is read once for all of them
 
-// Grid [tiles, heads / kPrepareHeads].
+// Grid [tiles, heads / kPrepareHeads, 2]: blocks for queries, and for keys and values.
 template <int kHeadDim>
-__global__ void __launch_bounds__(kPrepareThreads<kHeadDim>) prepare(const PrepareParameters p) {
+__global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const PrepareParameters p) {
     constexpr int kThreads = kPrepareThreads<kHeadDim>;
     constexpr int kLanes = kHeadDim / kLaneChannels;   // that share a row
     constexpr int kRows = kThreads / kLanes;           // at a time
@@ -315,8 +315,52 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>) prepare(const Prepa
         return channels;
     };
 
+    const auto load_mean = [&](int head) {
+        LaneChannels mean;
+#pragma unroll
+        for (int i = 0; i < kLaneChannels; i += 4) {
+            const float4 four = *reinterpret_cast<const float4*>(p.in_workspace<float>(p.at.key_mean) +
+                                                                 head * kHeadDim + lane * kLaneChannels + i);
+            mean.x[i] = four.x;
+            mean.x[i + 1] = four.y;
+            mean.x[i + 2] = four.z;
+            mean.x[i + 3] = four.w;
+        }
+        return mean;
+    };
+
     const int first_head = static_cast<int>(blockIdx.y) * kPrepareHeads;
     const int end_head = min(first_head + kPrepareHeads, p.heads);
+    if (blockIdx.z == 0) {
+        for (int head = first_head; head < end_head; ++head) {
+            const LaneChannels lane_mean = load_mean(head);
+            uint4 bits[kTurns];
+            load_rows(p.query, head, bits);
+            const std::size_t at = p.head_tile(head, tile);
+#pragma unroll
+            for (int turn = 0; turn < kTurns; ++turn) {
+                const int row = row_of(turn);
+                const LaneChannels query = finish(bits[turn], turn, query_weight);
+                const QuantizationScale scale = int8_scale(row_max<kLanes>(largest_magnitude(query)));
+                float with_mean = 0;
+#pragma unroll
+                for (int i = 0; i < kLaneChannels; ++i) {
+                    with_mean = fmaf(query.x[i], lane_mean.x[i], with_mean);
+                }
+                with_mean = row_sum<kLanes>(with_mean);
+                if (lane == 0) {
+                    p.in_workspace<float>(p.at.query_scale)[at * kTileTokens + row] =
+                        scale.back * p.scale * 1.4426950408889634F;
+                    p.in_workspace<float>(p.at.query_mean)[at * kTileTokens + row] = with_mean * p.scale;
+                }
+                const int fragment = (row / 16 * (kHeadDim / 32) + lane / 4) * 32 + row % 8 * 4 + lane % 4;
+                *reinterpret_cast<uint2*>(p.in_workspace<std::byte>(p.at.query) + at * kTileBytes + fragment * 16 +
+                                          row % 16 / 8 * 8) = {quantize_4(query.x, scale.forward),
+                                                               quantize_4(query.x + 4, scale.forward)};
+            }
+        }
+        return;
+    }
     for (int head = first_head; head < end_head; ++head) {
         // Values: a thread takes four channels of the four tokens that become one word.
         constexpr int kValueLanes = kHeadDim / 4;
@@ -357,41 +401,9 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>) prepare(const Prepa
         }
         __syncthreads();
 
-        LaneChannels lane_mean;
-#pragma unroll
-        for (int i = 0; i < kLaneChannels; i += 4) {
-            const float4 four = *reinterpret_cast<const float4*>(p.in_workspace<float>(p.at.key_mean) +
-                                                                 head * kHeadDim + lane * kLaneChannels + i);
-            lane_mean.x[i] = four.x;
-            lane_mean.x[i + 1] = four.y;
-            lane_mean.x[i + 2] = four.z;
-            lane_mean.x[i + 3] = four.w;
-        }
-        uint4 bits[kTurns];
-        load_rows(p.query, head, bits);
+        const LaneChannels lane_mean = load_mean(head);
         const std::size_t at = p.head_tile(head, tile);
-#pragma unroll
-        for (int turn = 0; turn < kTurns; ++turn) {
-            const int row = row_of(turn);
-            const LaneChannels query = finish(bits[turn], turn, query_weight);
-            const QuantizationScale scale = int8_scale(row_max<kLanes>(largest_magnitude(query)));
-            float with_mean = 0;
-#pragma unroll
-            for (int i = 0; i < kLaneChannels; ++i) {
-                with_mean = fmaf(query.x[i], lane_mean.x[i], with_mean);
-            }
-            with_mean = row_sum<kLanes>(with_mean);
-            if (lane == 0) {
-                p.in_workspace<float>(p.at.query_scale)[at * kTileTokens + row] =
-                    scale.back * p.scale * 1.4426950408889634F;
-                p.in_workspace<float>(p.at.query_mean)[at * kTileTokens + row] = with_mean * p.scale;
-            }
-            const int fragment = (row / 16 * (kHeadDim / 32) + lane / 4) * 32 + row % 8 * 4 + lane % 4;
-            *reinterpret_cast<uint2*>(p.in_workspace<std::byte>(p.at.query) + at * kTileBytes + fragment * 16 +
-                                      row % 16 / 8 * 8) = {quantize_4(query.x, scale.forward),
-                                                           quantize_4(query.x + 4, scale.forward)};
-        }
-
+        uint4 bits[kTurns];
         load_rows(p.key, head, bits);
         LaneChannels keys[kTurns];
 #pragma unroll
