@@ -171,8 +171,7 @@ void check_device(std::int32_t device) {
         throw Error(SCALEDIT_UNSUPPORTED, std::string("CUDA finds no GPU: ") + cudaGetErrorString(result));
     }
     expect(0 <= device && device < devices, "device", device, "0 to " + to_text(devices - 1));
-    int major = 0;
-    check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
+    const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
     cudaFuncAttributes attributes{};
     const CurrentDevice current(device);
     if (major < kOldestMajor || cudaFuncGetAttributes(&attributes, attend_bfloat16<128>) != cudaSuccess) {

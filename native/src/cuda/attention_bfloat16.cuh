@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kBlockThreads, 2) attend_bfloat16(const Bfloat
     float out[kHeadDim / 8][4] = {};
     float row_max[2] = {-INFINITY, -INFINITY};  // of Q K^T, before the scale
     float row_sum[2] = {0, 0};                  // this lane's part
-    const float scale = p.scale * 1.4426950408889634F;
+    const float scale = p.scale * ptx::kLog2E;
 
     int stage = 0;
     for (bool begun = false; !walk.ended(); walk.advance(), stage ^= 1) {

@@ -468,7 +468,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                     out[4 * i + 3] = all.w;
                 }
                 // The output passes through the same memory, in another order.
-                asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(kGroupThreads) : "memory");
+                ptx::sync_warpgroup(group);
             }
 
             // To 16-byte stores through shared memory, of which each warp has a part.
@@ -488,7 +488,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                 float all = sum[half];
                 all += __shfl_xor_sync(0xffffffffU, all, 1);
                 all += __shfl_xor_sync(0xffffffffU, all, 2);
-                const float share = 1 / (all * 448.0F);
+                const float share = 1 / (all * kFp8Limit);
 #pragma unroll
                 for (int n = 0; n < kHeadDim / 8; ++n) {
                     const std::uint32_t pair = ptx::pack_bfloat(out[4 * n + 2 * half] * share * limits[2 * n],
@@ -501,7 +501,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                     const float with_mean = reinterpret_cast<const float*>(
                         p.workspace + p.at.query_mean)[at * kTileTokens + warp_row + row];
                     p.log_sum_exp[head * p.tokens + job.first[group] + warp_row + row] =
-                        fmaf(shift[half] - kWeightExponent, 0.69314718055994531F, logf(all)) + with_mean;
+                        fmaf(shift[half] - kWeightExponent, 1 / ptx::kLog2E, logf(all)) + with_mean;
                 }
             }
             __syncwarp();
@@ -515,7 +515,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                 }
             }
             // The next pair's sums pass through this memory in another order.
-            asm volatile("bar.sync %0, %1;" ::"r"(1 + group), "n"(kGroupThreads) : "memory");
+            ptx::sync_warpgroup(group);
         }
         __syncwarp();
         if (lane == 0) {

@@ -21,6 +21,7 @@ namespace scaledit::cuda {
 
 constexpr int kTileTokens = 64;
 constexpr int kKeyGroups = 4;
+constexpr float kFp8Limit = 448;   // the largest e4m3
 constexpr int kSampleBlocks = 32;  // that look at a head's keys and values
 
 struct KeyRecord {
@@ -38,10 +39,11 @@ struct Workspace {
     std::size_t query_mean;     // float[heads][tiles][64]: scale * query . mean key
     std::size_t key_record;     // KeyRecord[heads][tiles]
     std::size_t key_sums;       // float[kSampleBlocks][heads][head_dim]
-    std::size_t value_limits;   // float[heads][head_dim]: the largest of a channel
     std::size_t key_mean;       // float[heads][head_dim]
     std::size_t value_forward;  // float[heads][head_dim]: what values are multiplied by
-    std::size_t next;           // int32: pairs that are given out
+    // Zeros before the pre-pass, from here to the end.
+    std::size_t value_limits;  // float[heads][head_dim]: the largest of a channel
+    std::size_t next;          // int32: pairs that are given out
     std::size_t bytes;
 };
 
@@ -65,9 +67,9 @@ constexpr Workspace workspace(std::int64_t tiles, std::int32_t heads, std::int32
     at.query_mean = place(head_tiles * kTileTokens * sizeof(float));
     at.key_record = place(head_tiles * sizeof(KeyRecord));
     at.key_sums = place(kSampleBlocks * head_count * channels * sizeof(float));
-    at.value_limits = place(head_count * channels * sizeof(float));
     at.key_mean = place(head_count * channels * sizeof(float));
     at.value_forward = place(head_count * channels * sizeof(float));
+    at.value_limits = place(head_count * channels * sizeof(float));
     at.next = place(sizeof(std::int32_t));
     at.bytes = end;
     return at;

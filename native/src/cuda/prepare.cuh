@@ -135,7 +135,6 @@ __device__ inline void rotate(LaneChannels& channels, const LaneRotation& rotati
 
 constexpr float kInt8Limit = 127;
 constexpr float kSmallestScale = 9.5367431640625e-7F;  // 2^-20: of zeros, for which any will do
-constexpr float kFp8Limit = 448;
 
 struct QuantizationScale {
     float back;
@@ -284,8 +283,8 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
 #pragma unroll
         for (int turn = 0; turn < kTurns; ++turn) {
             const int row = row_of(turn);
-            rotation[turn] =
-                load_rotation(p.rotation + (own.first + (row < own.tokens ? row : 0)) * (kHeadDim / 2), lane);
+            rotation[turn] = load_rotation(
+                p.rotation + (std::int64_t{own.first} + (row < own.tokens ? row : 0)) * (kHeadDim / 2), lane);
         }
     }
     const bool text = own.first < p.text_tokens;
@@ -350,7 +349,7 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
                 with_mean = row_sum<kLanes>(with_mean);
                 if (lane == 0) {
                     p.in_workspace<float>(p.at.query_scale)[at * kTileTokens + row] =
-                        scale.back * p.scale * 1.4426950408889634F;
+                        scale.back * p.scale * ptx::kLog2E;
                     p.in_workspace<float>(p.at.query_mean)[at * kTileTokens + row] = with_mean * p.scale;
                 }
                 const int fragment = (row / 16 * (kHeadDim / 32) + lane / 4) * 32 + row % 8 * 4 + lane % 4;
@@ -364,37 +363,28 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
     for (int head = first_head; head < end_head; ++head) {
         // Values: a thread takes four channels of the four tokens that become one word.
         constexpr int kValueLanes = kHeadDim / 4;
-        constexpr int kWords = kTileTokens / 4 * kValueLanes / kThreads;
-        uint2 value_bits[kWords][4];
+        static_assert(kTileTokens / 4 * kValueLanes == kThreads);
         const int value_lane = static_cast<int>(threadIdx.x) % kValueLanes;
+        const int word = static_cast<int>(threadIdx.x) / kValueLanes;
+        uint2 value_bits[4];
 #pragma unroll
-        for (int i = 0; i < kWords; ++i) {
-            const int word = (i * kThreads + static_cast<int>(threadIdx.x)) / kValueLanes;
+        for (int b = 0; b < 4; ++b) {
+            const int token = word / 8 * 32 + word / 4 % 2 * 16 + word % 4 * 2 + b % 2 + b / 2 * 8;
+            value_bits[b] = token < own.tokens
+                                ? *reinterpret_cast<const uint2*>(p.value.row(own.first + token, head) + value_lane * 4)
+                                : uint2{};
+        }
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+            const int channel = value_lane * 4 + c;
+            const float forward = p.in_workspace<float>(p.at.value_forward)[head * kHeadDim + channel];
+            float four[4];
 #pragma unroll
             for (int b = 0; b < 4; ++b) {
-                const int token = word / 8 * 32 + word / 4 % 2 * 16 + word % 4 * 2 + b % 2 + b / 2 * 8;
-                value_bits[i][b] =
-                    token < own.tokens
-                        ? *reinterpret_cast<const uint2*>(p.value.row(own.first + token, head) + value_lane * 4)
-                        : uint2{};
+                const std::uint32_t pair = c < 2 ? value_bits[b].x : value_bits[b].y;
+                four[b] = __uint_as_float(c % 2 == 0 ? pair << 16 : pair & 0xffff0000U) * forward;
             }
-        }
-
-#pragma unroll
-        for (int i = 0; i < kWords; ++i) {
-            const int word = (i * kThreads + static_cast<int>(threadIdx.x)) / kValueLanes;
-#pragma unroll
-            for (int c = 0; c < 4; ++c) {
-                const int channel = value_lane * 4 + c;
-                const float forward = p.in_workspace<float>(p.at.value_forward)[head * kHeadDim + channel];
-                float four[4];
-#pragma unroll
-                for (int b = 0; b < 4; ++b) {
-                    const std::uint32_t pair = c < 2 ? value_bits[i][b].x : value_bits[i][b].y;
-                    four[b] = __uint_as_float(c % 2 == 0 ? pair << 16 : pair & 0xffff0000U) * forward;
-                }
-                values[channel * kValueStride + word] = ptx::pack_fp8(four[0], four[1], four[2], four[3]);
-            }
+            values[channel * kValueStride + word] = ptx::pack_fp8(four[0], four[1], four[2], four[3]);
         }
         if (threadIdx.x < kKeyGroups) {
             key_magnitude[threadIdx.x] = 0;

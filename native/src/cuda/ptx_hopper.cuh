@@ -111,6 +111,11 @@ __device__ inline void shrink_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
 
+// Waits for the other threads of a warpgroup; `group` counts from 0.
+__device__ inline void sync_warpgroup(int group) {
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");  // 0 is __syncthreads'
+}
+
 __device__ inline void barrier_init(std::uint32_t barrier, std::uint32_t arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
