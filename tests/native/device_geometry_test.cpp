@@ -55,45 +55,52 @@ TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
     }
 }
 
-// Every tile is in one pair, every key of a tile in one run of its pair, and a tile's next four key tiles are close
-// enough together for a ring of seven stages.
-TEST(DeviceGeometry, PairsHoldTheSameKeysAsTheTileLists) {
+// Every tile is in one group, every key of a tile in one stage of its group, stages of two before those of one.
+TEST(DeviceGeometry, GroupsHoldTheSameKeysAsTheTileLists) {
     for (const auto& [width, height, text] :
          {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}, {9, 9, 0}}) {
         for (const std::int32_t reach : {0, 1, 3, 4096}) {
             scaledit_geometry_options options = geometry_options(width, height, text);
             options.reach = reach;
             const Geometry geometry(options);
-            const cuda::PairLists lists = cuda::pair_up(geometry);
+            const cuda::GroupLists lists = cuda::group_tiles(geometry);
             std::vector<int> seen(geometry.tiles().size());
-            EXPECT_TRUE(lists.long_pairs <= static_cast<std::int32_t>(lists.pairs.size()));
-            for (std::size_t p = 0; p < lists.pairs.size(); ++p) {
-                const cuda::TilePair& pair = lists.pairs[p];
-                for (std::uint32_t cell = 0; cell < 2; ++cell) {
-                    const std::int32_t tile = pair.tile[cell];
+            EXPECT_LE(lists.long_groups, static_cast<std::int32_t>(lists.groups.size()));
+            for (std::size_t g = 0; g < lists.groups.size(); ++g) {
+                const cuda::TileGroup& group = lists.groups[g];
+                std::int32_t stages = 0;
+                for (std::uint32_t cell = 0; cell < cuda::kGroupTiles; ++cell) {
+                    const std::int32_t tile = group.tile[cell];
                     std::vector<std::int32_t> listed;
-                    std::vector<std::int64_t> places;
-                    std::int64_t place = 0;
-                    for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
-                        const cuda::TileRun& run = lists.runs[static_cast<std::size_t>(r)];
-                        for (std::int32_t i = 0; i < run.count; ++i, ++place) {
-                            if ((run.cells >> cell & 1U) != 0) {
-                                listed.push_back(run.first + i);
-                                places.push_back(place);
+                    std::int32_t halves = 0;
+                    std::int32_t whole = 0;
+                    stages = 0;
+                    for (std::int32_t r = group.runs_first; r < group.runs_end; ++r) {
+                        const cuda::KeyRun& run = lists.runs[static_cast<std::size_t>(r)];
+                        EXPECT_GT(run.cells, 0U);
+                        for (std::int32_t i = 0; i < run.stages; ++i, ++stages) {
+                            if ((run.cells >> cell & 1U) == 0) {
+                                continue;
+                            }
+                            listed.push_back(run.first + 2 * i);
+                            if (run.second < 0) {
+                                ++halves;
+                            } else {
+                                listed.push_back(run.second + 2 * i);
+                                ++whole;
+                                EXPECT_EQ(halves, 0);
                             }
                         }
                     }
-                    ASSERT_EQ(static_cast<std::int32_t>(listed.size()), pair.listed[cell]);
-                    for (std::size_t i = 3; i < places.size(); ++i) {
-                        EXPECT_LE(places[i] - places[i - 3], 6);
-                    }
+                    EXPECT_EQ(whole, group.whole[cell]);
+                    EXPECT_EQ(halves, group.halves[cell]);
                     if (tile < 0) {
                         EXPECT_TRUE(listed.empty());
                         continue;
                     }
                     ++seen[static_cast<std::size_t>(tile)];
                     EXPECT_EQ(geometry.tiles()[static_cast<std::size_t>(tile)].stream == SCALEDIT_IMAGE,
-                              static_cast<std::int32_t>(p) >= lists.long_pairs);
+                              static_cast<std::int32_t>(g) >= lists.long_groups);
                     std::vector<std::int32_t> expected;
                     for (const scaledit_tile_range& range : geometry.ranges(tile)) {
                         for (std::int32_t i = 0; i < range.count; ++i) {
@@ -103,6 +110,7 @@ TEST(DeviceGeometry, PairsHoldTheSameKeysAsTheTileLists) {
                     std::sort(listed.begin(), listed.end());
                     EXPECT_EQ(listed, expected);
                 }
+                EXPECT_EQ(stages, group.stages);
             }
             EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
         }

@@ -104,10 +104,10 @@ void attend_in_int8(const Call& call) {
         throw Error(SCALEDIT_UNSUPPORTED, "INT8 attention needs a GPU of compute capability 9.0, GPU " +
                                               to_text(call.device) + " has another");
     }
-    const std::int64_t jobs = std::int64_t{call.at.pair_count} * a.heads;
+    const std::int64_t jobs = std::int64_t{call.at.group_count} * a.heads;
     if (jobs > INT32_MAX / 2) {  // a block counts one beyond the last
         throw Error(SCALEDIT_UNSUPPORTED, "attention has " + to_text(jobs) +
-                                              " pairs of tiles times heads, a GPU takes up to " +
+                                              " groups of tiles times heads, a GPU takes up to " +
                                               to_text(INT32_MAX / 2));
     }
     const Workspace at = workspace(info.tiles, a.heads, kHeadDim);
@@ -142,11 +142,11 @@ void attend_in_int8(const Call& call) {
     check(cudaGetLastError(), "the kernel that packs queries, keys and values");
 
     const Int8Parameters parameters{call.part<TokenRange>(call.at.queries),
-                                    call.part<TilePair>(call.at.pairs),
-                                    call.part<TileRun>(call.at.runs),
+                                    call.part<TileGroup>(call.at.groups),
+                                    call.part<KeyRun>(call.at.runs),
                                     tiles,
-                                    call.at.pair_count,
-                                    call.at.long_pairs,
+                                    call.at.group_count,
+                                    call.at.long_groups,
                                     a.heads,
                                     info.tokens,
                                     device_tensor(a.output),
@@ -155,7 +155,7 @@ void attend_in_int8(const Call& call) {
                                     at};
     constexpr std::size_t bytes = kHopperSharedBytes<kHeadDim>;
     allow_shared_memory(attend_int8_hopper<kHeadDim>, bytes);
-    const auto processors = static_cast<std::int64_t>(attribute(cudaDevAttrMultiProcessorCount, call.device));
+    const std::int64_t processors = std::min(attribute(cudaDevAttrMultiProcessorCount, call.device), kMostBlocks);
     attend_int8_hopper<kHeadDim>
         <<<static_cast<unsigned>(std::min(jobs, processors)), hopper::kThreads, bytes, call.stream()>>>(parameters);
     check(cudaGetLastError(), "the attention kernel");

@@ -1,9 +1,9 @@
 // Attention over packed tiles (packed.h) on Hopper: Q K^T in INT8 and P V in FP8 through wgmma.
 //
-// A persistent block has a producer warp and two consumer warpgroups. The producer takes a pair of query tiles after
-// the other and copies the key tiles that either attends to into a ring of stages; each warpgroup owns one tile of the
-// pair, 64 rows, and passes over stages that its tile does not list. Two key tiles are one turn: the next turn's Q K^T
-// is issued before this turn's P V, and the softmax runs under them and under the other warpgroup's products.
+// A persistent block has a producer warp and three consumer warpgroups. The producer takes a group of query tiles after
+// the other and copies the key tiles that any of them attends to into a ring, two to a stage; each warpgroup owns one
+// query tile, 64 rows, and passes over stages that its tile does not list. The softmax
+// of one warpgroup runs under the products of the others.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -21,11 +21,11 @@ namespace scaledit::cuda {
 
 struct Int8Parameters {
     const TokenRange* tiles;
-    const TilePair* pairs;
-    const TileRun* runs;
+    const TileGroup* groups;
+    const KeyRun* runs;
     std::int32_t tile_count;
-    std::int32_t pair_count;
-    std::int32_t long_pairs;
+    std::int32_t group_count;
+    std::int32_t long_groups;
     std::int32_t heads;
     std::int64_t tokens;
     DeviceTensor output;
@@ -36,11 +36,14 @@ struct Int8Parameters {
 
 namespace hopper {
 
-constexpr int kStages = 7;
-constexpr int kJobs = 2;  // pairs whose queries are in shared memory
-constexpr int kConsumers = 2;
+constexpr int kStages = 4;
+constexpr int kJobs = 2;  // groups whose queries are in shared memory
+constexpr int kConsumers = kGroupTiles;
 constexpr int kGroupThreads = 128;
 constexpr int kThreads = (1 + kConsumers) * kGroupThreads;
+constexpr int kProducerRegisters = 32;
+constexpr int kConsumerRegisters = 160;
+static_assert(kGroupThreads * (kProducerRegisters + kConsumers * kConsumerRegisters) <= 65536);
 
 // Weights are computed as 2^(s - shift + kWeightExponent), where the shift may lag up to kShiftSlack behind the row's
 // maximum: the largest then is below the 448 = 2^8.8 of e4m3.
@@ -54,12 +57,15 @@ constexpr int kFlushTurns = 12;
 // instruction would wait on the pipe that the exponentials need.
 constexpr std::uint32_t kMagicBits = 0x4b400000U;
 constexpr float kMagic = 12582912.0F;
+// A score that becomes minus infinity on the same way, and is less than any other as an integer.
+constexpr std::uint32_t kNoScore = 0xff800000U - kMagicBits;
 
 struct Job {
-    std::int32_t head;                   // negative: there are no more
-    std::int32_t key_tiles[kConsumers];  // that each tile attends to
-    std::int32_t passed;                 // in all, of which a tile passes some over
-    std::int32_t first[kConsumers];      // token
+    std::int32_t head;                // negative: there are no more
+    std::int32_t stages;              // in all, of which a tile passes some over
+    std::int32_t whole[kConsumers];   // stages of two key tiles that each attends to
+    std::int32_t halves[kConsumers];  // then, stages of one
+    std::int32_t first[kConsumers];   // token
     std::int32_t tokens[kConsumers];
     std::int32_t tile[kConsumers];
 };
@@ -67,11 +73,10 @@ struct Job {
 template <int kHeadDim>
 struct Shared {
     static constexpr int kTileBytes = kTileTokens * kHeadDim;
-    alignas(1024) std::byte key[kStages][kTileBytes];
-    alignas(1024) std::byte value[kStages][kTileBytes];
-    alignas(128) std::byte query[kJobs][kConsumers][kTileBytes];
-    alignas(128) float total[kConsumers][kTileTokens * kHeadDim];  // then the output on its way
-    alignas(128) KeyRecord record[kStages];
+    alignas(1024) std::byte key[kStages][2 * kTileBytes];
+    alignas(1024) std::byte value[kStages][2 * kTileBytes];
+    alignas(1024) std::byte query[kJobs][kConsumers][kTileBytes];  // then the output on its way
+    alignas(128) KeyRecord record[kStages][2];
     alignas(128) float query_scale[kJobs][kConsumers][kTileTokens];
     alignas(128) float value_limit[kJobs][kHeadDim];
     Job job[kJobs];
@@ -81,6 +86,9 @@ struct Shared {
     std::uint64_t job_full[kJobs];
     std::uint64_t job_empty[kJobs];
 };
+
+template <int kNumber>
+using Count = std::integral_constant<int, kNumber>;
 
 // A place in a ring, and the parity of the barrier's phase there.
 template <int kSize>
@@ -99,16 +107,19 @@ template <int kHeadDim>
 __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared) {
     constexpr std::uint32_t kTileBytes = Shared<kHeadDim>::kTileBytes;
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    Place<kStages> stage;
-    Place<kJobs> slot;
-    const std::int64_t jobs = static_cast<std::int64_t>(p.pair_count) * p.heads;
-    const std::int64_t long_jobs = static_cast<std::int64_t>(p.long_pairs) * p.heads;
-    for (;;) {
+    const std::int32_t jobs = p.group_count * p.heads;
+    const std::int32_t long_jobs = p.long_groups * p.heads;
+    const auto take = [&] {
         std::int32_t taken = 0;
         if (lane == 0) {
             taken = atomicAdd(reinterpret_cast<std::int32_t*>(p.workspace + p.at.next), 1);
         }
-        taken = __shfl_sync(0xffffffffU, taken, 0);
+        return __shfl_sync(0xffffffffU, taken, 0);
+    };
+    Place<kStages> stage;
+    Place<kJobs> slot;
+    std::int32_t taken = take();
+    for (;;) {
         ptx::barrier_wait(ptx::shared_address(&shared.job_empty[slot.index]), slot.parity ^ 1);
         const std::uint32_t job_full = ptx::shared_address(&shared.job_full[slot.index]);
         if (taken >= jobs) {
@@ -118,208 +129,184 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
             }
             return;
         }
-        // Long pairs: a pair's heads one after the other. The image's: a head's pairs, whose keys then stay in the
+        // Long groups: a group's heads one after the other. The image's: a head's groups, whose keys then stay in the
         // cache.
-        const std::int32_t image_pairs = p.pair_count - p.long_pairs;
-        const auto rest = static_cast<std::int32_t>(taken - long_jobs);
-        const int head = taken < long_jobs ? taken % p.heads : rest / image_pairs;
-        const TilePair pair = p.pairs[taken < long_jobs ? taken / p.heads : p.long_pairs + rest % image_pairs];
+        const std::int32_t image_groups = p.group_count - p.long_groups;
+        const std::int32_t rest = taken - long_jobs;
+        const int head = rest < 0 ? taken % p.heads : rest / image_groups;
+        const TileGroup& group = p.groups[rest < 0 ? taken / p.heads : p.long_groups + rest % image_groups];
         const auto tile_at = [&](int tile) { return static_cast<std::size_t>(head) * p.tile_count + tile; };
 
+        Job& job = shared.job[slot.index];
+        const std::int32_t own = lane < kConsumers ? group.tile[lane] : -1;
         if (lane < kConsumers) {
-            const bool real = pair.tile[lane] >= 0;
-            const TokenRange range = real ? p.tiles[pair.tile[lane]] : TokenRange{0, 0};
-            shared.job[slot.index].tile[lane] = pair.tile[lane];
-            shared.job[slot.index].first[lane] = range.first;
-            shared.job[slot.index].tokens[lane] = range.tokens;
-            shared.job[slot.index].key_tiles[lane] = pair.listed[lane];
+            const TokenRange range = own >= 0 ? p.tiles[own] : TokenRange{0, 0};
+            job.tile[lane] = own;
+            job.first[lane] = range.first;
+            job.tokens[lane] = range.tokens;
+            job.whole[lane] = group.whole[lane];
+            job.halves[lane] = group.halves[lane];
         }
-        std::int32_t all = 0;
-        for (std::int32_t run = pair.runs_first + lane; run < pair.runs_end; run += 32) {
-            all += p.runs[run].count;
-        }
-        all = __reduce_add_sync(0xffffffffU, all);
+        const std::int32_t tiles = __popc(__ballot_sync(0xffffffffU, own >= 0));
         if (lane == 0) {
-            Job& job = shared.job[slot.index];
             job.head = head;
-            job.passed = all;
+            job.stages = group.stages;
         }
         __syncwarp();
+        constexpr std::uint32_t kScaleBytes = kTileTokens * sizeof(float);
+        constexpr std::uint32_t kLimitBytes = kHeadDim * sizeof(float);
         if (lane == 0) {
-            const int tiles = pair.tile[1] < 0 ? 1 : 2;
-            constexpr std::uint32_t kScaleBytes = kTileTokens * sizeof(float);
-            constexpr std::uint32_t kLimitBytes = kHeadDim * sizeof(float);
             ptx::barrier_arrive_expect(job_full, tiles * (kTileBytes + kScaleBytes) + kLimitBytes);
-            for (int i = 0; i < tiles; ++i) {
-                const std::size_t at = tile_at(pair.tile[i]);
-                ptx::copy_bulk(ptx::shared_address(shared.query[slot.index][i]),
-                               p.workspace + p.at.query + at * kTileBytes, kTileBytes, job_full);
-                ptx::copy_bulk(ptx::shared_address(shared.query_scale[slot.index][i]),
-                               p.workspace + p.at.query_scale + at * kScaleBytes, kScaleBytes, job_full);
-            }
             ptx::copy_bulk(ptx::shared_address(shared.value_limit[slot.index]),
                            p.workspace + p.at.value_limits + head * kLimitBytes, kLimitBytes, job_full);
         }
+        __syncwarp();
+        if (own >= 0) {
+            const std::size_t at = tile_at(own);
+            ptx::copy_bulk(ptx::shared_address(shared.query[slot.index][lane]),
+                           p.workspace + p.at.query + at * kTileBytes, kTileBytes, job_full);
+            ptx::copy_bulk(ptx::shared_address(shared.query_scale[slot.index][lane]),
+                           p.workspace + p.at.query_scale + at * kScaleBytes, kScaleBytes, job_full);
+        }
         slot.advance();
 
-        for (std::int32_t first = pair.runs_first; first < pair.runs_end; first += 32) {
-            TileRun mine{};
-            if (first + lane < pair.runs_end) {
+        const std::int32_t runs_first = group.runs_first;
+        const std::int32_t runs_end = group.runs_end;
+        for (std::int32_t first = runs_first; first < runs_end; first += 32) {
+            KeyRun mine{};
+            if (first + lane < runs_end) {
                 mine = p.runs[first + lane];
             }
-            const std::int32_t runs = min(32, pair.runs_end - first);
+            const std::int32_t runs = min(32, runs_end - first);
             for (std::int32_t i = 0; i < runs; ++i) {
-                const std::int32_t begin = __shfl_sync(0xffffffffU, mine.first, i);
-                const std::int32_t count = __shfl_sync(0xffffffffU, mine.count, i);
+                std::int32_t one = __shfl_sync(0xffffffffU, mine.first, i);
+                std::int32_t other = __shfl_sync(0xffffffffU, mine.second, i);
+                const std::int32_t stages = __shfl_sync(0xffffffffU, mine.stages, i);
                 const std::uint32_t cells = __shfl_sync(0xffffffffU, mine.cells, i);
-                if (lane == 0) {
-                    for (std::int32_t t = 0; t < count; ++t, stage.advance()) {
-                        ptx::barrier_wait(ptx::shared_address(&shared.empty[stage.index]), stage.parity ^ 1);
+                // A lane copies one tile.
+                const std::uint32_t copies = other < 0 ? 1 : 2;
+                std::int32_t tile = lane == 0 ? one : other;
+                for (std::int32_t t = 0; t < stages; ++t, stage.advance(), tile += 2) {
+                    ptx::barrier_wait(ptx::shared_address(&shared.empty[stage.index]), stage.parity ^ 1);
+                    const std::uint32_t full = ptx::shared_address(&shared.full[stage.index]);
+                    if (lane == 0) {
                         shared.cells[stage.index] = cells;
-                        const std::uint32_t full = ptx::shared_address(&shared.full[stage.index]);
-                        ptx::barrier_arrive_expect(full, 2 * kTileBytes + sizeof(KeyRecord));
-                        const std::size_t at = tile_at(begin + t);
-                        ptx::copy_bulk(ptx::shared_address(shared.key[stage.index]),
+                        ptx::barrier_arrive_expect(full, copies * (2 * kTileBytes + sizeof(KeyRecord)));
+                    }
+                    __syncwarp();
+                    if (lane < copies) {
+                        const std::size_t at = tile_at(tile);
+                        ptx::copy_bulk(ptx::shared_address(shared.key[stage.index] + lane * kTileBytes),
                                        p.workspace + p.at.key + at * kTileBytes, kTileBytes, full);
-                        ptx::copy_bulk(ptx::shared_address(&shared.record[stage.index]),
+                        ptx::copy_bulk(ptx::shared_address(&shared.record[stage.index][lane]),
                                        p.workspace + p.at.key_record + at * sizeof(KeyRecord), sizeof(KeyRecord), full);
-                        ptx::copy_bulk(ptx::shared_address(shared.value[stage.index]),
+                        ptx::copy_bulk(ptx::shared_address(shared.value[stage.index] + lane * kTileBytes),
                                        p.workspace + p.at.value + at * kTileBytes, kTileBytes, full);
                     }
+                    __syncwarp();
                 }
-                __syncwarp();
+                if (first + i == runs_first) {
+                    taken = take();  // here its answer is waited for while the ring is full
+                }
             }
         }
     }
 }
 
-// Up to two key tiles in the ring.
-struct Turn {
-    int stage[2];
-    int tokens[2];
-    float scale[2];
-    bool two;
-};
-
 template <int kHeadDim>
 __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared, int group) {
     constexpr int kSteps = kHeadDim / 32;
-    constexpr int kScores = kTileTokens / 2;  // of a lane, for one key tile
+    constexpr int kScores = kTileTokens;  // of a lane, for two key tiles
     constexpr int kSums = kHeadDim / 2;
+    constexpr std::uint32_t kTileBytes = Shared<kHeadDim>::kTileBytes;
     const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
     const int lane = thread % 32;
-    const int warp = thread / 32;
-    const int warp_row = warp * 16;
+    const int warp_row = thread / 32 * 16;
     const std::uint32_t mine = 1U << group;
-    const std::uint32_t key_base = ptx::shared_address(shared.key);
-    const std::uint32_t value_base = ptx::shared_address(shared.value);
     Place<kStages> stage;
     Place<kJobs> slot;
+
+    const auto release = [&](int index) {
+        __syncwarp();
+        if (lane == 0) {
+            ptx::barrier_arrive(ptx::shared_address(&shared.empty[index]));
+        }
+    };
 
     for (;;) {
         ptx::barrier_wait(ptx::shared_address(&shared.job_full[slot.index]), slot.parity);
         const Job& job = shared.job[slot.index];
-        const std::int32_t head = job.head;
-        if (head < 0) {
+        if (job.head < 0) {
             return;
         }
-        int left = job.key_tiles[group];  // own key tiles that are not taken yet
-        int ahead = job.passed;           // stages of this job that are ahead, own or not
+        int ahead = job.stages;  // of this job, own or not
+        int whole = job.whole[group];
+        int halves = job.halves[group];
 
-        const auto release = [&](int index) {
-            __syncwarp();
-            if (lane == 0) {
-                ptx::barrier_arrive(ptx::shared_address(&shared.empty[index]));
-            }
-        };
-        const auto take_one = [&](int& index, int& tokens, float& scale) {
+        // The next stage that the tile lists.
+        const auto take = [&] {
             for (;;) {
                 ptx::barrier_wait(ptx::shared_address(&shared.full[stage.index]), stage.parity);
-                index = stage.index;
+                const int index = stage.index;
                 stage.advance();
                 --ahead;
                 if ((shared.cells[index] & mine) != 0) {
-                    break;
+                    return index;
                 }
                 release(index);
             }
-            tokens = shared.record[index].tokens;
-            scale = shared.record[index].scale[lane % 4];
-            --left;
-        };
-        const auto take = [&](Turn& turn) {
-            take_one(turn.stage[0], turn.tokens[0], turn.scale[0]);
-            turn.two = left > 0;
-            if (turn.two) {
-                take_one(turn.stage[1], turn.tokens[1], turn.scale[1]);
-            } else {
-                turn.stage[1] = turn.stage[0];
-                turn.tokens[1] = 0;
-                turn.scale[1] = turn.scale[0];
-            }
         };
 
-        std::uint32_t q[kSteps][4];
-        float query_scale[2];
-        if (left > 0) {
-#pragma unroll
-            for (int k = 0; k < kSteps; ++k) {
-                const uint4 bits = *reinterpret_cast<const uint4*>(shared.query[slot.index][group] +
-                                                                   ((warp * kSteps + k) * 32 + lane) * 16);
-                q[k][0] = bits.x;
-                q[k][2] = bits.y;
-                q[k][1] = bits.z;
-                q[k][3] = bits.w;
-            }
+        if (whole + halves > 0) {
+            float query_scale[2];
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 query_scale[half] = shared.query_scale[slot.index][group][warp_row + lane / 4 + 8 * half];
             }
-
-            std::uint32_t s[2][kScores];
+            std::uint32_t s[kScores];
             std::uint32_t weights[4][4];
             float out[kSums];
             float shift[2] = {-INFINITY, -INFINITY};
-            float shrink[2];
             float sum[2] = {0, 0};
-            float total_shift[2] = {0, 0};
+            float total_shift[2];
             bool flushed = false;
             int turns = 0;
-            float* total = shared.total[group] + thread * 4;
 
-            const auto issue_scores = [&](const Turn& turn) {
+            const ptx::Matrix<kHeadDim> query(ptx::shared_address(shared.query[slot.index][group]));
+            const auto issue_scores = [&](auto count, int index) {
+                constexpr int kTiles = decltype(count)::value;
+                const ptx::Matrix<kHeadDim> key(ptx::shared_address(shared.key[index]));
                 ptx::order_matrices();
 #pragma unroll
-                for (int t = 0; t < 2; ++t) {
-                    const ptx::Matrix<kHeadDim> key(key_base + turn.stage[t] * Shared<kHeadDim>::kTileBytes);
-#pragma unroll
-                    for (int k = 0; k < kSteps; ++k) {
-                        ptx::multiply_int8(s[t], q[k], key.step(k), k);
-                    }
+                for (int k = 0; k < kSteps; ++k) {
+                    ptx::multiply_int8<kTiles * kTileTokens>(s, query.step(k), key.step(k), k);
                 }
                 ptx::commit_matrices();
             };
-            const auto issue_values = [&](const Turn& turn, int accumulate) {
+            const auto issue_values = [&](auto count, int index) {
+                constexpr int kTiles = decltype(count)::value;
                 ptx::order_matrices();
 #pragma unroll
-                for (int k = 0; k < 4; ++k) {
-                    const ptx::Matrix<kTileTokens> value(value_base + turn.stage[k / 2] * Shared<kHeadDim>::kTileBytes);
-                    ptx::multiply_fp8(out, weights[k], value.step(k % 2), k == 0 ? accumulate : 1);
+                for (int k = 0; k < 2 * kTiles; ++k) {
+                    const ptx::Matrix<kTileTokens> value(ptx::shared_address(shared.value[index]) + k / 2 * kTileBytes);
+                    ptx::multiply_fp8(out, weights[k], value.step(k % 2), k == 0 ? turns != 0 : 1);
                 }
                 ptx::commit_matrices();
             };
-            // Scores become weights; tells whether the shift moved, by `shrink`.
-            const auto soften_some = [&](const Turn& turn, auto kind) {
-                constexpr bool masked = decltype(kind)::value;
-                const auto real = [&](int t, int n, int i) {
-                    return !masked || 8 * n + lane % 4 * 2 + i < turn.tokens[t];
-                };
-                if constexpr (masked) {
+            // Scores become weights. Where the shift moves, the sums so far shrink.
+            const auto soften = [&](auto count, int index) {
+                constexpr int kTiles = decltype(count)::value;
+                float scale[kTiles];
 #pragma unroll
-                    for (int t = 0; t < 2; ++t) {
+                for (int t = 0; t < kTiles; ++t) {
+                    const KeyRecord& record = shared.record[index][t];
+                    scale[t] = record.scale[lane % 4];
+                    if (record.tokens < kTileTokens) {
 #pragma unroll
-                        for (int i = 0; i < kScores; ++i) {
-                            s[t][i] = real(t, i / 4, i % 2) ? s[t][i] : 0x80000000U;
+                        for (int i = 0; i < kScores / 2; ++i) {
+                            if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= record.tokens) {
+                                s[t * kScores / 2 + i] = kNoScore;
+                            }
                         }
                     }
                 }
@@ -327,195 +314,199 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                 bool moves = false;
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    std::int32_t of_tile[2];
+                    float most = 0;
 #pragma unroll
-                    for (int t = 0; t < 2; ++t) {
-                        of_tile[t] = static_cast<std::int32_t>(s[t][2 * half]);
+                    for (int t = 0; t < kTiles; ++t) {
+                        const std::uint32_t* of = s + t * kScores / 2 + 2 * half;
+                        auto of_tile = static_cast<std::int32_t>(of[0]);
 #pragma unroll
-                        for (int n = 0; n < kScores / 4; ++n) {
-                            of_tile[t] = __vimax3_s32(of_tile[t], static_cast<std::int32_t>(s[t][4 * n + 2 * half]),
-                                                      static_cast<std::int32_t>(s[t][4 * n + 2 * half + 1]));
+                        for (int n = 0; n < kTileTokens / 8; ++n) {
+                            of_tile = __vimax3_s32(of_tile, static_cast<std::int32_t>(of[4 * n]),
+                                                   static_cast<std::int32_t>(of[4 * n + 1]));
                         }
+                        const float most_of_tile = __int2float_rn(of_tile) * scale[t];
+                        most = t == 0 ? most_of_tile : fmaxf(most, most_of_tile);
                     }
-                    float most =
-                        fmaxf(__int2float_rn(of_tile[0]) * turn.scale[0], __int2float_rn(of_tile[1]) * turn.scale[1]);
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 1));
                     most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 2));
                     largest[half] = most * query_scale[half];
                     moves = moves || largest[half] > shift[half] + kShiftSlack;
                 }
-                moves = __any_sync(0xffffffffU, moves);
+                if (__any_sync(0xffffffffU, moves)) {
+                    float shrink[2];
 #pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const float moved = moves ? fmaxf(shift[half], largest[half]) : shift[half];
-                    shrink[half] = ptx::exp2(shift[half] - moved);
-                    shift[half] = moved;
+                    for (int half = 0; half < 2; ++half) {
+                        const float moved = fmaxf(shift[half], largest[half]);
+                        shrink[half] = ptx::exp2(shift[half] - moved);
+                        shift[half] = moved;
+                        sum[half] *= shrink[half];
+                    }
+#pragma unroll
+                    for (int i = 0; i < kSums; ++i) {
+                        out[i] *= shrink[i / 2 % 2];
+                    }
                 }
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     float part[2] = {0, 0};
 #pragma unroll
-                    for (int t = 0; t < 2; ++t) {
-                        const float factor = query_scale[half] * turn.scale[t];
+                    for (int t = 0; t < kTiles; ++t) {
+                        const float factor = query_scale[half] * scale[t];
                         const float offset = fmaf(-kMagic, factor, kWeightExponent - shift[half]);
 #pragma unroll
-                        for (int n = 0; n < kScores / 4; ++n) {
+                        for (int n = 0; n < kTileTokens / 8; ++n) {
 #pragma unroll
                             for (int i = 0; i < 2; ++i) {
-                                std::uint32_t& score = s[t][4 * n + 2 * half + i];
-                                const float power = fmaf(__uint_as_float(score + kMagicBits), factor, offset);
-                                const float weight = real(t, n, i) ? ptx::exp2(power) : 0;
+                                std::uint32_t& score = s[t * kScores / 2 + 4 * n + 2 * half + i];
+                                const float weight =
+                                    ptx::exp2(fmaf(__uint_as_float(score + kMagicBits), factor, offset));
                                 part[i] += weight;
                                 score = __float_as_uint(weight);
                             }
                         }
                     }
-                    sum[half] = fmaf(sum[half], shrink[half], part[0] + part[1]);
+                    sum[half] += part[0] + part[1];
                 }
-                return moves;
             };
-            const auto soften = [&](const Turn& turn) {
-                return turn.tokens[0] == kTileTokens && turn.tokens[1] == kTileTokens
-                           ? soften_some(turn, std::false_type{})
-                           : soften_some(turn, std::true_type{});
-            };
-            const auto pack_weights = [&] {
+            const auto pack_weights = [&](auto count) {
+                constexpr int kTiles = decltype(count)::value;
                 const auto four = [&](int k, int n, int half) {
-                    const std::uint32_t* from = s[k / 2] + (k % 2 * 4 + n) * 4 + 2 * half;
+                    const std::uint32_t* from = s + (k * 4 + n) * 4 + 2 * half;
                     return ptx::pack_fp8(__uint_as_float(from[0]), __uint_as_float(from[1]), __uint_as_float(from[4]),
                                          __uint_as_float(from[5]));
                 };
 #pragma unroll
-                for (int k = 0; k < 4; ++k) {
+                for (int k = 0; k < 2 * kTiles; ++k) {
                     weights[k][0] = four(k, 0, 0);
                     weights[k][1] = four(k, 0, 1);
                     weights[k][2] = four(k, 2, 0);
                     weights[k][3] = four(k, 2, 1);
                 }
             };
-            const auto flush = [&] {
+            // The sums of earlier turns, in the workspace: each thread has its own.
+            const auto total = [&](int i) {
+                return reinterpret_cast<float4*>(p.workspace + p.at.totals) +
+                       ((blockIdx.x * kConsumers + group) * (kSums / 4) + i) * kGroupThreads + thread;
+            };
+            const auto add_total = [&] {
+                float worth[2];  // of what was kept, now
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-                    // What the sum kept so far is worth now.
-                    total_shift[half] = flushed ? ptx::exp2(total_shift[half] - shift[half]) : 0;
+                    worth[half] = ptx::exp2(total_shift[half] - shift[half]);
                 }
 #pragma unroll
                 for (int i = 0; i < kSums / 4; ++i) {
-                    float4* kept = reinterpret_cast<float4*>(total + i * 4 * kGroupThreads);
-                    float4 before = flushed ? *kept : float4{0, 0, 0, 0};
-                    before.x = fmaf(before.x, total_shift[0], out[4 * i]);
-                    before.y = fmaf(before.y, total_shift[0], out[4 * i + 1]);
-                    before.z = fmaf(before.z, total_shift[1], out[4 * i + 2]);
-                    before.w = fmaf(before.w, total_shift[1], out[4 * i + 3]);
-                    *kept = before;
+                    const float4 before = *total(i);
+                    out[4 * i] = fmaf(before.x, worth[0], out[4 * i]);
+                    out[4 * i + 1] = fmaf(before.y, worth[0], out[4 * i + 1]);
+                    out[4 * i + 2] = fmaf(before.z, worth[1], out[4 * i + 2]);
+                    out[4 * i + 3] = fmaf(before.w, worth[1], out[4 * i + 3]);
+                }
+            };
+            const auto count_turn = [&] {
+                if (++turns < kFlushTurns) {
+                    return;
+                }
+                if (flushed) {
+                    add_total();
+                }
+#pragma unroll
+                for (int i = 0; i < kSums / 4; ++i) {
+                    *total(i) = {out[4 * i], out[4 * i + 1], out[4 * i + 2], out[4 * i + 3]};
                 }
                 total_shift[0] = shift[0];
                 total_shift[1] = shift[1];
                 flushed = true;
                 turns = 0;
             };
-
-            Turn turn;
-            take(turn);
-            issue_scores(turn);
-            ptx::wait_matrices<0>();
-            ptx::pin(s[0]);
-            ptx::pin(s[1]);
-            soften(turn);
-            pack_weights();
-            while (left > 0) {
-                Turn next;
-                take(next);
-                issue_scores(next);
-                issue_values(turn, turns != 0);
-                ptx::wait_matrices<1>();
-                ptx::pin(s[0]);
-                ptx::pin(s[1]);
-                const bool moved = soften(next);
+            int held = -1;  // the stage whose P V is under way
+            const auto finish = [&] {
                 ptx::wait_matrices<0>();
                 ptx::pin(out);
-                release(turn.stage[0]);
-                if (turn.two) {
-                    release(turn.stage[1]);
+                if (held >= 0) {
+                    release(held);
+                    count_turn();
                 }
-                if (moved) {
-#pragma unroll
-                    for (int i = 0; i < kSums; ++i) {
-                        out[i] *= shrink[i / 2 % 2];
-                    }
-                }
-                if (++turns == kFlushTurns) {
-                    flush();
-                }
-                pack_weights();
-                turn = next;
+            };
+            const auto turn = [&](auto count) {
+                finish();  // so nothing is held while waiting: the ring cannot lock
+                const int now = take();
+                issue_scores(count, now);
+                ptx::wait_matrices<0>();
+                ptx::pin(s);
+                soften(count, now);
+                pack_weights(count);
+                issue_values(count, now);
+                held = now;
+            };
+            while (--whole >= 0) {
+                turn(Count<2>());
             }
-            issue_values(turn, turns != 0);
-            ptx::wait_matrices<0>();
-            ptx::pin(out);
-            release(turn.stage[0]);
-            if (turn.two) {
-                release(turn.stage[1]);
+            while (--halves >= 0) {
+                turn(Count<1>());
+            }
+            finish();
+            if (turns == 0) {
+#pragma unroll
+                for (float& x : out) {
+                    x = 0;
+                }
             }
             if (flushed) {
-                flush();
-#pragma unroll
-                for (int i = 0; i < kSums / 4; ++i) {
-                    const float4 all = *reinterpret_cast<const float4*>(total + i * 4 * kGroupThreads);
-                    out[4 * i] = all.x;
-                    out[4 * i + 1] = all.y;
-                    out[4 * i + 2] = all.z;
-                    out[4 * i + 3] = all.w;
-                }
-                // The output passes through the same memory, in another order.
-                ptx::sync_warpgroup(group);
+                add_total();
             }
 
-            // To 16-byte stores through shared memory, of which each warp has a part.
-            auto* staged = reinterpret_cast<std::byte*>(shared.total[group]) + warp * 16 * kHeadDim * 2;
-            constexpr int kChunks = kHeadDim / 8;
-            float limits[kSums / 2];
-#pragma unroll
-            for (int n = 0; n < kHeadDim / 8; ++n) {
-                const float2 two =
-                    *reinterpret_cast<const float2*>(&shared.value_limit[slot.index][8 * n + lane % 4 * 2]);
-                limits[2 * n] = two.x;
-                limits[2 * n + 1] = two.y;
-            }
+            // To 16-byte stores through the queries' memory, of which each warp has a part: half of the channels at a
+            // time.
+            ptx::sync_warpgroup(group);
+            constexpr int kChunks = kHeadDim / 16;
+            std::byte* staged = shared.query[slot.index][group] + warp_row * kHeadDim;
+            float share[2];
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                const int row = lane / 4 + 8 * half;
                 float all = sum[half];
                 all += __shfl_xor_sync(0xffffffffU, all, 1);
                 all += __shfl_xor_sync(0xffffffffU, all, 2);
-                const float share = 1 / (all * kFp8Limit);
-#pragma unroll
-                for (int n = 0; n < kHeadDim / 8; ++n) {
-                    const std::uint32_t pair = ptx::pack_bfloat(out[4 * n + 2 * half] * share * limits[2 * n],
-                                                                out[4 * n + 2 * half + 1] * share * limits[2 * n + 1]);
-                    *reinterpret_cast<std::uint32_t*>(staged + (row * kChunks + (n ^ (row & 7))) * 16 + lane % 4 * 4) =
-                        pair;
-                }
-                if (p.log_sum_exp != nullptr && lane % 4 == 0 && warp_row + row < job.tokens[group]) {
-                    const std::size_t at = static_cast<std::size_t>(head) * p.tile_count + job.tile[group];
-                    const float with_mean = reinterpret_cast<const float*>(
-                        p.workspace + p.at.query_mean)[at * kTileTokens + warp_row + row];
-                    p.log_sum_exp[head * p.tokens + job.first[group] + warp_row + row] =
+                share[half] = 1 / (all * kFp8Limit);
+                const int row = warp_row + lane / 4 + 8 * half;
+                if (p.log_sum_exp != nullptr && lane % 4 == 0 && row < job.tokens[group]) {
+                    const std::size_t at = static_cast<std::size_t>(job.head) * p.tile_count + job.tile[group];
+                    const float with_mean =
+                        reinterpret_cast<const float*>(p.workspace + p.at.query_mean)[at * kTileTokens + row];
+                    p.log_sum_exp[job.head * p.tokens + job.first[group] + row] =
                         fmaf(shift[half] - kWeightExponent, 1 / ptx::kLog2E, logf(all)) + with_mean;
                 }
             }
-            __syncwarp();
 #pragma unroll
-            for (int i = 0; i < 16 * kChunks / 32; ++i) {
-                const int row = (i * 32 + lane) / kChunks;
-                const int chunk = (i * 32 + lane) % kChunks;
-                if (warp_row + row < job.tokens[group]) {
-                    *reinterpret_cast<uint4*>(p.output.row(job.first[group] + warp_row + row, head) + chunk * 8) =
-                        *reinterpret_cast<const uint4*>(staged + (row * kChunks + (chunk ^ (row & 7))) * 16);
+            for (int pass = 0; pass < 2; ++pass) {
+#pragma unroll
+                for (int n = 0; n < kChunks; ++n) {
+                    const int of = pass * kChunks + n;
+                    const float2 limit =
+                        *reinterpret_cast<const float2*>(&shared.value_limit[slot.index][8 * of + lane % 4 * 2]);
+#pragma unroll
+                    for (int half = 0; half < 2; ++half) {
+                        const int row = lane / 4 + 8 * half;
+                        *reinterpret_cast<std::uint32_t*>(staged + (row * kChunks + (n ^ (row % kChunks))) * 16 +
+                                                          lane % 4 * 4) =
+                            ptx::pack_bfloat(out[4 * of + 2 * half] * share[half] * limit.x,
+                                             out[4 * of + 2 * half + 1] * share[half] * limit.y);
+                    }
                 }
+                __syncwarp();
+#pragma unroll
+                for (int i = 0; i < 16 * kChunks / 32; ++i) {
+                    const int row = (i * 32 + lane) / kChunks;
+                    const int chunk = (i * 32 + lane) % kChunks;
+                    if (warp_row + row < job.tokens[group]) {
+                        *reinterpret_cast<uint4*>(p.output.row(job.first[group] + warp_row + row, job.head) +
+                                                  (pass * kChunks + chunk) * 8) =
+                            *reinterpret_cast<const uint4*>(staged + (row * kChunks + (chunk ^ (row % kChunks))) * 16);
+                    }
+                }
+                __syncwarp();
             }
-            // The next pair's sums pass through this memory in another order.
-            ptx::sync_warpgroup(group);
+            ptx::order_copies_after_stores();
         }
         __syncwarp();
         if (lane == 0) {
@@ -553,12 +544,12 @@ __global__ void __launch_bounds__(hopper::kThreads, 1) attend_int8_hopper(const 
     // Through a shuffle: so the compiler sees that it is the same for a warp, and so is all that follows from it.
     const int group = __shfl_sync(0xffffffffU, static_cast<int>(threadIdx.x) / hopper::kGroupThreads, 0);
     if (group == 0) {
-        ptx::shrink_registers<40>();
+        ptx::shrink_registers<hopper::kProducerRegisters>();
         if (threadIdx.x < 32) {
             hopper::produce<kHeadDim>(p, shared);
         }
     } else {
-        ptx::grow_registers<232>();
+        ptx::grow_registers<hopper::kConsumerRegisters>();
         hopper::consume<kHeadDim>(p, shared, group - 1);
     }
 #endif

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <span>
 
 #include "error.h"
@@ -27,101 +29,153 @@ bool belong_together(const scaledit_tile& one, const scaledit_tile& other) {
            (one.stream != SCALEDIT_IMAGE || std::abs(one.row - other.row) + std::abs(one.column - other.column) == 1);
 }
 
-// Merges the key ranges of a pair's tiles into runs; tells how many tiles each lists.
+// Merges the key ranges of a group's tiles into runs.
 class Merge {
 public:
-    explicit Merge(std::vector<TileRun>& runs) : runs_(runs) {}
+    explicit Merge(std::vector<KeyRun>& runs) : runs_(runs) {}
 
-    std::array<std::int32_t, 2> operator()(std::span<const scaledit_tile_range> one,
-                                           std::span<const scaledit_tile_range> other) {
-        listed_ = {};
-        for (auto& tiles : alone_) {
+    // `ranges[i]` are those of the group's tile i; the group's counts of stages are set.
+    void operator()(std::array<std::span<const scaledit_tile_range>, kGroupTiles> ranges, TileGroup& group) {
+        group.runs_first = static_cast<std::int32_t>(runs_.size());
+        for (auto& tiles : some_) {
             tiles.clear();
         }
-        std::int32_t at = 0;
-        while (!one.empty() || !other.empty()) {
-            const std::int32_t next = std::min(boundary_after(one, at), boundary_after(other, at));
-            add(at, next, (covers(one, at) ? 1U : 0U) | (covers(other, at) ? 2U : 0U));
+        pending_.reset();
+        std::uint32_t all = 0;
+        for (std::size_t i = 0; i < ranges.size(); ++i) {
+            all |= ranges[i].empty() ? 0U : 1U << i;
+        }
+        for (std::int32_t at = 0;;) {
+            std::int32_t next = std::numeric_limits<std::int32_t>::max();
+            std::uint32_t cells = 0;
+            for (std::size_t i = 0; i < ranges.size(); ++i) {
+                while (!ranges[i].empty() && end_of(ranges[i].front()) <= at) {
+                    ranges[i] = ranges[i].subspan(1);
+                }
+                if (!ranges[i].empty()) {
+                    const bool covers = ranges[i].front().first <= at;
+                    cells |= covers ? 1U << i : 0U;
+                    next = std::min(next, covers ? end_of(ranges[i].front()) : ranges[i].front().first);
+                }
+            }
+            if (next == std::numeric_limits<std::int32_t>::max()) {
+                break;
+            }
+            if (cells == all) {
+                add_for_all(at, next, all);
+            } else if (cells != 0) {
+                for (std::int32_t tile = at; tile < next; ++tile) {
+                    some_[cells].push_back(tile);
+                }
+            }
             at = next;
-            for (auto* ranges : {&one, &other}) {
-                if (!ranges->empty() && end_of(ranges->front()) <= at) {
-                    *ranges = ranges->subspan(1);
-                }
-            }
         }
-        for (std::size_t i = 0; i < std::max(alone_[0].size(), alone_[1].size()); ++i) {
-            for (const std::uint32_t cell : {0U, 1U}) {
-                if (i < alone_[cell].size()) {
-                    runs_.push_back({alone_[cell][i], 1, cell + 1});
-                }
-            }
+        add_for_some(true);
+        if (pending_) {
+            runs_.push_back({*pending_, -1, 1, all});
         }
-        return listed_;
+        add_for_some(false);
+        group.runs_end = static_cast<std::int32_t>(runs_.size());
+        count_stages(group);
     }
 
 private:
     static std::int32_t end_of(const scaledit_tile_range& range) { return range.first + range.count; }
-    static bool covers(std::span<const scaledit_tile_range> ranges, std::int32_t tile) {
-        return !ranges.empty() && ranges.front().first <= tile;
-    }
-    static std::int32_t boundary_after(std::span<const scaledit_tile_range> ranges, std::int32_t tile) {
-        if (ranges.empty()) {
-            return std::numeric_limits<std::int32_t>::max();
+
+    // In stages of two; one that is left over waits for the next.
+    void add_for_all(std::int32_t first, std::int32_t end, std::uint32_t all) {
+        if (pending_) {
+            runs_.push_back({*pending_, first++, 1, all});
+            pending_.reset();
         }
-        return ranges.front().first > tile ? ranges.front().first : end_of(ranges.front());
-    }
-    void add(std::int32_t first, std::int32_t end, std::uint32_t cells) {
-        for (const std::uint32_t cell : {0U, 1U}) {
-            listed_[cell] += (cells >> cell & 1U) != 0 ? end - first : 0;
+        if (end - first >= 2) {
+            runs_.push_back({first, first + 1, (end - first) / 2, all});
         }
-        if (cells == 3) {
-            runs_.push_back({first, end - first, cells});
-        } else if (cells != 0) {
-            for (std::int32_t tile = first; tile < end; ++tile) {
-                alone_[cells - 1].push_back(tile);
+        if ((end - first) % 2 != 0) {
+            pending_ = end - 1;
+        }
+    }
+
+    // Stages of two, or what then is left, for each tile in turn. Tiles that share more go first.
+    void add_for_some(bool whole) {
+        const std::size_t tiles = whole ? 2 : 1;
+        for (bool found = true; found;) {
+            found = false;
+            for (std::uint32_t cell = 0; cell < kGroupTiles; ++cell) {
+                std::vector<std::int32_t>* best = nullptr;
+                std::uint32_t cells = 0;
+                for (std::uint32_t candidate = 0; candidate < some_.size(); ++candidate) {
+                    if ((candidate >> cell & 1U) != 0 && some_[candidate].size() >= tiles &&
+                        (best == nullptr || std::popcount(candidate) > std::popcount(cells))) {
+                        best = &some_[candidate];
+                        cells = candidate;
+                    }
+                }
+                if (best != nullptr) {
+                    found = true;
+                    const std::int32_t last = best->back();
+                    best->pop_back();
+                    runs_.push_back({whole ? best->back() : last, whole ? last : -1, 1, cells});
+                    if (whole) {
+                        best->pop_back();
+                    }
+                }
             }
         }
     }
 
-    std::vector<TileRun>& runs_;
-    std::array<std::vector<std::int32_t>, 2> alone_;
-    std::array<std::int32_t, 2> listed_{};
+    void count_stages(TileGroup& group) const {
+        for (std::int32_t r = group.runs_first; r < group.runs_end; ++r) {
+            const KeyRun& run = runs_[static_cast<std::size_t>(r)];
+            group.stages += run.stages;
+            for (std::size_t i = 0; i < kGroupTiles; ++i) {
+                if ((run.cells >> i & 1U) != 0) {
+                    (run.second < 0 ? group.halves : group.whole)[i] += run.stages;
+                }
+            }
+        }
+    }
+
+    std::vector<KeyRun>& runs_;
+    std::optional<std::int32_t> pending_;
+    std::array<std::vector<std::int32_t>, 1U << kGroupTiles> some_;  // by the tiles that list them
 };
 
 }  // namespace
 
-PairLists pair_up(const Geometry& geometry) {
-    PairLists lists{};
+GroupLists group_tiles(const Geometry& geometry) {
+    GroupLists lists{};
     const auto tiles = geometry.tiles();
     Merge merge(lists.runs);
     for (std::size_t tile = 0; tile < tiles.size();) {
-        const bool paired = tile + 1 < tiles.size() && belong_together(tiles[tile], tiles[tile + 1]);
-        const auto first = static_cast<std::int32_t>(tile);
-        const auto begin = static_cast<std::int32_t>(lists.runs.size());
-        const auto listed =
-            merge(geometry.ranges(first), paired ? geometry.ranges(first + 1) : std::span<const scaledit_tile_range>());
-        lists.pairs.push_back({{first, paired ? first + 1 : -1},
-                               {listed[0], listed[1]},
-                               begin,
-                               static_cast<std::int32_t>(lists.runs.size())});
-        tile += paired ? 2 : 1;
+        TileGroup group{};
+        std::ranges::fill(group.tile, -1);
+        std::array<std::span<const scaledit_tile_range>, kGroupTiles> ranges;
+        std::size_t count = 0;
+        do {
+            group.tile[count] = static_cast<std::int32_t>(tile);
+            ranges[count] = geometry.ranges(static_cast<std::int64_t>(tile));
+            ++count;
+            ++tile;
+        } while (count < kGroupTiles && tile < tiles.size() && belong_together(tiles[tile - 1], tiles[tile]));
+        merge(ranges, group);
+        lists.groups.push_back(group);
     }
-    const auto image = [&](const TilePair& pair) {
-        return tiles[static_cast<std::size_t>(pair.tile[0])].stream == SCALEDIT_IMAGE;
+    const auto image = [&](const TileGroup& group) {
+        return tiles[static_cast<std::size_t>(group.tile[0])].stream == SCALEDIT_IMAGE;
     };
-    // The image's pairs cost about the same: in the order of memory they find each other's keys in the cache.
-    const auto first_image = std::stable_partition(lists.pairs.begin(), lists.pairs.end(),
-                                                   [&](const TilePair& pair) { return !image(pair); });
-    std::stable_sort(lists.pairs.begin(), first_image, [](const TilePair& a, const TilePair& b) {
-        return std::max(a.listed[0], a.listed[1]) > std::max(b.listed[0], b.listed[1]);
-    });
-    lists.long_pairs = static_cast<std::int32_t>(first_image - lists.pairs.begin());
+    // The image's groups cost about the same: in the order of memory they find each other's keys in the cache.
+    const auto first_image = std::stable_partition(lists.groups.begin(), lists.groups.end(),
+                                                   [&](const TileGroup& group) { return !image(group); });
+    std::stable_sort(lists.groups.begin(), first_image,
+                     [](const TileGroup& a, const TileGroup& b) { return a.stages > b.stages; });
+    lists.long_groups = static_cast<std::int32_t>(first_image - lists.groups.begin());
     return lists;
 }
 
 namespace {
 
-DeviceGeometryLayout layout(const Geometry& geometry, const PairLists& lists) {
+DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists) {
     const scaledit_geometry_info& info = geometry.info();
     const auto tiles = static_cast<std::size_t>(info.tiles);
     DeviceGeometryLayout at{};
@@ -129,11 +183,11 @@ DeviceGeometryLayout layout(const Geometry& geometry, const PairLists& lists) {
     at.keys = aligned(at.queries + tiles * sizeof(TokenRange));
     at.offsets = aligned(at.keys + static_cast<std::size_t>(info.ranges) * sizeof(TokenRange));
     at.schedule = aligned(at.offsets + (tiles + 1) * sizeof(std::int32_t));
-    at.pairs = aligned(at.schedule + tiles * sizeof(std::int32_t));
-    at.runs = aligned(at.pairs + lists.pairs.size() * sizeof(TilePair));
-    at.bytes = aligned(at.runs + lists.runs.size() * sizeof(TileRun));
-    at.pair_count = static_cast<std::int32_t>(lists.pairs.size());
-    at.long_pairs = lists.long_pairs;
+    at.groups = aligned(at.schedule + tiles * sizeof(std::int32_t));
+    at.runs = aligned(at.groups + lists.groups.size() * sizeof(TileGroup));
+    at.bytes = aligned(at.runs + lists.runs.size() * sizeof(KeyRun));
+    at.group_count = static_cast<std::int32_t>(lists.groups.size());
+    at.long_groups = lists.long_groups;
     return at;
 }
 
@@ -150,12 +204,12 @@ void expect_32_bits(const Geometry& geometry) {
 
 DeviceGeometryLayout layout(const Geometry& geometry) {
     expect_32_bits(geometry);
-    return layout(geometry, pair_up(geometry));
+    return layout(geometry, group_tiles(geometry));
 }
 
 std::vector<std::byte> pack(const Geometry& geometry) {
     expect_32_bits(geometry);
-    const PairLists lists = pair_up(geometry);
+    const GroupLists lists = group_tiles(geometry);
     const DeviceGeometryLayout at = layout(geometry, lists);
     const auto tiles = geometry.tiles();
     std::vector<TokenRange> queries;
@@ -183,7 +237,7 @@ std::vector<std::byte> pack(const Geometry& geometry) {
     put(block, at.keys, keys);
     put(block, at.offsets, offsets);
     put(block, at.schedule, std::vector<std::int32_t>(schedule.begin(), schedule.end()));
-    put(block, at.pairs, lists.pairs);
+    put(block, at.groups, lists.groups);
     put(block, at.runs, lists.runs);
     return block;
 }

@@ -3,12 +3,9 @@
 // Everything is kept by head and tile: a tile has room for 64 tokens, those that it lacks are zeros. The order inside a
 // tile is the one in which the matrix instructions read it, so that a tile is copied to shared memory as it lies:
 //
-//   queries  INT8, a scale for each token. Fragments of m64k32: [warp 4][step head_dim / 32][lane 32][16 bytes], the
-//            bytes being row g = lane / 4 and row g + 8 of the warp's 16, channels 32 step + 8 (lane % 4) ... + 7 each.
-//   keys     INT8 without the mean key, a scale for each group of 16 tokens, 8 n + 2 i and 8 n + 2 i + 1 for i = 0 ..
-//   3:
-//            a lane's columns of Q K^T. [token][head_dim bytes], 16-byte chunks swizzled (swizzled_chunk). In each 32
-//            channels the first halves of the 8-channel groups come first, then the second halves, as in the queries.
+//   queries  INT8, a scale for each token. [token][head_dim bytes], 16-byte chunks swizzled (swizzled_chunk).
+//   keys     INT8 without the mean key, in the same order; a scale for each group of 16 tokens, 8 n + 2 i and
+//            8 n + 2 i + 1 for i = 0 .. 3: a lane's columns of Q K^T.
 //   values   e4m3, a scale for each channel of a head. [channel][64 bytes], swizzled; in each 32 tokens byte 4 i + b
 //            (b < 4) is token 2 i + b % 2 + 8 (b / 2), byte 16 + 4 i + b that token + 16: so the weights that a lane
 //            holds after Q K^T are its part of the next product.
@@ -17,11 +14,14 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda/device_geometry.h"
+
 namespace scaledit::cuda {
 
 constexpr int kTileTokens = 64;
 constexpr int kKeyGroups = 4;
 constexpr float kFp8Limit = 448;   // the largest e4m3
+constexpr int kMostBlocks = 144;   // of the attention kernel: a whole Hopper's multiprocessors
 constexpr int kSampleBlocks = 32;  // that look at a head's keys and values
 
 struct KeyRecord {
@@ -41,6 +41,7 @@ struct Workspace {
     std::size_t key_sums;       // float[kSampleBlocks][heads][head_dim]
     std::size_t key_mean;       // float[heads][head_dim]
     std::size_t value_forward;  // float[heads][head_dim]: what values are multiplied by
+    std::size_t totals;         // float[kMostBlocks][kGroupTiles][64 * head_dim]: sums of long rows
     // Zeros before the pre-pass, from here to the end.
     std::size_t value_limits;  // float[heads][head_dim]: the largest of a channel
     std::size_t next;          // int32: pairs that are given out
@@ -69,6 +70,7 @@ constexpr Workspace workspace(std::int64_t tiles, std::int32_t heads, std::int32
     at.key_sums = place(kSampleBlocks * head_count * channels * sizeof(float));
     at.key_mean = place(head_count * channels * sizeof(float));
     at.value_forward = place(head_count * channels * sizeof(float));
+    at.totals = place(std::size_t{kMostBlocks} * kGroupTiles * kTileTokens * channels * sizeof(float));
     at.value_limits = place(head_count * channels * sizeof(float));
     at.next = place(sizeof(std::int32_t));
     at.bytes = end;

@@ -271,12 +271,8 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
     const int tile = static_cast<int>(blockIdx.x);
     const TokenRange own = p.tiles[tile];
     const int lane = static_cast<int>(threadIdx.x) % kLanes;
-    // Rows g and g + 8 of a warp's 16 lie together in a fragment, so neighbouring groups of lanes take them.
     const int place = static_cast<int>(threadIdx.x) / kLanes;
-    const auto row_of = [&](int turn) {
-        const int index = turn * kRows + place;
-        return index / 16 * 16 + index % 2 * 8 + index / 2 % 8;
-    };
+    const auto row_of = [&](int turn) { return turn * kRows + place; };
 
     LaneRotation rotation[kTurns];
     if (p.rotation != nullptr) {
@@ -352,10 +348,9 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
                         scale.back * p.scale * ptx::kLog2E;
                     p.in_workspace<float>(p.at.query_mean)[at * kTileTokens + row] = with_mean * p.scale;
                 }
-                const int fragment = (row / 16 * (kHeadDim / 32) + lane / 4) * 32 + row % 8 * 4 + lane % 4;
-                *reinterpret_cast<uint2*>(p.in_workspace<std::byte>(p.at.query) + at * kTileBytes + fragment * 16 +
-                                          row % 16 / 8 * 8) = {quantize_4(query.x, scale.forward),
-                                                               quantize_4(query.x + 4, scale.forward)};
+                *reinterpret_cast<uint2*>(p.in_workspace<std::byte>(p.at.query) + at * kTileBytes + row * kHeadDim +
+                                          swizzled_chunk(kHeadDim, row, lane / 2) * 16 + lane % 2 * 8) = {
+                    quantize_4(query.x, scale.forward), quantize_4(query.x + 4, scale.forward)};
             }
         }
         return;
@@ -415,13 +410,9 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
         for (int turn = 0; turn < kTurns; ++turn) {
             const int row = row_of(turn);
             const float forward = int8_scale(key_magnitude[row / 2 % kKeyGroups]).forward;
-            std::byte* target = p.in_workspace<std::byte>(p.at.key) + at * kTileBytes + row * kHeadDim;
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const int chunk = swizzled_chunk(kHeadDim, row, lane / 4 * 2 + half);
-                *reinterpret_cast<std::uint32_t*>(target + chunk * 16 + lane % 4 * 4) =
-                    quantize_4(keys[turn].x + 4 * half, forward);
-            }
+            *reinterpret_cast<uint2*>(p.in_workspace<std::byte>(p.at.key) + at * kTileBytes + row * kHeadDim +
+                                      swizzled_chunk(kHeadDim, row, lane / 2) * 16 + lane % 2 * 8) = {
+                quantize_4(keys[turn].x, forward), quantize_4(keys[turn].x + 4, forward)};
         }
 #pragma unroll
         for (int i = static_cast<int>(threadIdx.x); i < kHeadDim * 4; i += kThreads) {

@@ -47,22 +47,43 @@ __device__ inline void pin(std::uint32_t (&registers)[kCount]) {
     }
 }
 
-// s [64, 64] (+)= q [64, 32] k [64, 32]^T: rows 16 w + l / 4 (+ 8), columns 8 n + 2 (l % 4) (+ 1) of a warp w's lane l.
-// `accumulate` is 0 where s starts from nothing.
-__device__ inline void multiply_int8(std::uint32_t (&s)[32], const std::uint32_t (&q)[4], std::uint64_t k,
-                                     int accumulate) {
-    asm volatile(
-        "{ .reg .pred a; setp.ne.b32 a, %37, 0; "
-        "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
-        "%23, "
-        "%24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, a; }"
-        : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "+r"(s[4]), "+r"(s[5]), "+r"(s[6]), "+r"(s[7]), "+r"(s[8]),
-          "+r"(s[9]), "+r"(s[10]), "+r"(s[11]), "+r"(s[12]), "+r"(s[13]), "+r"(s[14]), "+r"(s[15]), "+r"(s[16]),
-          "+r"(s[17]), "+r"(s[18]), "+r"(s[19]), "+r"(s[20]), "+r"(s[21]), "+r"(s[22]), "+r"(s[23]), "+r"(s[24]),
-          "+r"(s[25]), "+r"(s[26]), "+r"(s[27]), "+r"(s[28]), "+r"(s[29]), "+r"(s[30]), "+r"(s[31])
-        : "r"(q[0]), "r"(q[1]), "r"(q[2]), "r"(q[3]), "l"(k), "r"(accumulate));
+// s [64, kKeys] (+)= q [64, 32] k [kKeys, 32]^T, both in shared memory: rows 16 w + l / 4 (+ 8), columns
+// 8 n + 2 (l % 4) (+ 1) of a warp w's lane l. `accumulate` is 0 where s starts from nothing, and with 64 keys
+// the first half of s is used.
+template <int kKeys>
+__device__ inline void multiply_int8(std::uint32_t (&s)[64], std::uint64_t q, std::uint64_t k, int accumulate) {
+    static_assert(kKeys == 64 || kKeys == 128);
+    if constexpr (kKeys == 128) {
+        asm volatile(
+            "{ .reg .pred a; setp.ne.b32 a, %66, 0; "
+            "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 "
+            "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+            "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+            "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+            "%64, %65, a; }"
+            : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "+r"(s[4]), "+r"(s[5]), "+r"(s[6]), "+r"(s[7]),
+              "+r"(s[8]), "+r"(s[9]), "+r"(s[10]), "+r"(s[11]), "+r"(s[12]), "+r"(s[13]), "+r"(s[14]), "+r"(s[15]),
+              "+r"(s[16]), "+r"(s[17]), "+r"(s[18]), "+r"(s[19]), "+r"(s[20]), "+r"(s[21]), "+r"(s[22]), "+r"(s[23]),
+              "+r"(s[24]), "+r"(s[25]), "+r"(s[26]), "+r"(s[27]), "+r"(s[28]), "+r"(s[29]), "+r"(s[30]), "+r"(s[31]),
+              "+r"(s[32]), "+r"(s[33]), "+r"(s[34]), "+r"(s[35]), "+r"(s[36]), "+r"(s[37]), "+r"(s[38]), "+r"(s[39]),
+              "+r"(s[40]), "+r"(s[41]), "+r"(s[42]), "+r"(s[43]), "+r"(s[44]), "+r"(s[45]), "+r"(s[46]), "+r"(s[47]),
+              "+r"(s[48]), "+r"(s[49]), "+r"(s[50]), "+r"(s[51]), "+r"(s[52]), "+r"(s[53]), "+r"(s[54]), "+r"(s[55]),
+              "+r"(s[56]), "+r"(s[57]), "+r"(s[58]), "+r"(s[59]), "+r"(s[60]), "+r"(s[61]), "+r"(s[62]), "+r"(s[63])
+            : "l"(q), "l"(k), "r"(accumulate));
+    } else {
+        asm volatile(
+            "{ .reg .pred a; setp.ne.b32 a, %34, 0; "
+            "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 "
+            "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+            "%32, %33, a; }"
+            : "+r"(s[0]), "+r"(s[1]), "+r"(s[2]), "+r"(s[3]), "+r"(s[4]), "+r"(s[5]), "+r"(s[6]), "+r"(s[7]),
+              "+r"(s[8]), "+r"(s[9]), "+r"(s[10]), "+r"(s[11]), "+r"(s[12]), "+r"(s[13]), "+r"(s[14]), "+r"(s[15]),
+              "+r"(s[16]), "+r"(s[17]), "+r"(s[18]), "+r"(s[19]), "+r"(s[20]), "+r"(s[21]), "+r"(s[22]), "+r"(s[23]),
+              "+r"(s[24]), "+r"(s[25]), "+r"(s[26]), "+r"(s[27]), "+r"(s[28]), "+r"(s[29]), "+r"(s[30]), "+r"(s[31])
+            : "l"(q), "l"(k), "r"(accumulate));
+    }
 }
 
 // o [64, 128] (+)= p [64, 32] v [128, 32]^T, e4m3 operands. `accumulate` is 0 where o starts from nothing.
@@ -110,6 +131,9 @@ template <int kRegisters>
 __device__ inline void shrink_registers() {
     asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
 }
+
+// What this thread stored to shared memory comes before copies into it that are ordered after by a barrier.
+__device__ inline void order_copies_after_stores() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
 // Waits for the other threads of a warpgroup; `group` counts from 0.
 __device__ inline void sync_warpgroup(int group) {
