@@ -3,12 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "cuda/tile_pairs.h"
 #include "geometry/geometry.h"
 #include "geometry_view.h"
 
@@ -23,13 +26,25 @@ std::vector<Element> part(const std::vector<std::byte>& block, std::size_t at, s
     return elements;
 }
 
+// The tiles that a query tile attends to.
+std::vector<std::int32_t> keys_of(const Geometry& geometry, std::int32_t tile) {
+    std::vector<std::int32_t> keys;
+    for (const scaledit_tile_range& range : geometry.ranges(tile)) {
+        for (std::int32_t i = 0; i < range.count; ++i) {
+            keys.push_back(range.first + i);
+        }
+    }
+    return keys;
+}
+
 TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
     for (const auto& [width, height, text] : {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}}) {
         const Geometry geometry(geometry_options(width, height, text));
         const auto block = cuda::pack(geometry);
         const auto at = cuda::layout(geometry);
         ASSERT_EQ(block.size(), at.bytes);
-        for (const std::size_t begin : {at.queries, at.keys, at.offsets, at.schedule}) {
+        for (const std::size_t begin :
+             {at.queries, at.keys, at.offsets, at.schedule, at.groups, at.runs, at.pairs, at.pair_runs}) {
             EXPECT_EQ(begin % 16, 0U);
         }
         const auto& info = geometry.info();
@@ -101,20 +116,78 @@ TEST(DeviceGeometry, GroupsHoldTheSameKeysAsTheTileLists) {
                     ++seen[static_cast<std::size_t>(tile)];
                     EXPECT_EQ(geometry.tiles()[static_cast<std::size_t>(tile)].stream == SCALEDIT_IMAGE,
                               static_cast<std::int32_t>(g) >= lists.long_groups);
-                    std::vector<std::int32_t> expected;
-                    for (const scaledit_tile_range& range : geometry.ranges(tile)) {
-                        for (std::int32_t i = 0; i < range.count; ++i) {
-                            expected.push_back(range.first + i);
-                        }
-                    }
                     std::sort(listed.begin(), listed.end());
-                    EXPECT_EQ(listed, expected);
+                    EXPECT_EQ(listed, keys_of(geometry, tile));
                 }
                 EXPECT_EQ(stages, group.stages);
             }
             EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
         }
     }
+}
+
+// Every tile is in one pair, every key of a tile in one run of its pair, runs ascend.
+TEST(DeviceGeometry, PairsHoldTheSameKeysAsTheTileLists) {
+    for (const auto& [width, height, text] :
+         {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}, {9, 9, 0}}) {
+        for (const std::int32_t reach : {0, 1, 3, 4096}) {
+            scaledit_geometry_options options = geometry_options(width, height, text);
+            options.reach = reach;
+            const Geometry geometry(options);
+            const cuda::PairLists lists = cuda::pair_tiles(geometry);
+            std::vector<int> seen(geometry.tiles().size());
+            std::int64_t before = std::numeric_limits<std::int64_t>::max();
+            ASSERT_LE(lists.long_pairs, static_cast<std::int32_t>(lists.pairs.size()));
+            for (std::size_t i = 0; i < lists.pairs.size(); ++i) {
+                const cuda::TilePair& pair = lists.pairs[i];
+                std::vector<std::int32_t> listed[cuda::kPairTiles];
+                std::int32_t end = 0;
+                std::int64_t keys = 0;
+                for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
+                    const cuda::PairRun& run = lists.runs[static_cast<std::size_t>(r)];
+                    EXPECT_LE(end, run.first);
+                    EXPECT_LT(run.first, run.end);
+                    EXPECT_TRUE(1 <= run.cells && run.cells < 1U << cuda::kPairTiles);
+                    end = run.end;
+                    keys += run.end - run.first;
+                    for (std::uint32_t cell = 0; cell < cuda::kPairTiles; ++cell) {
+                        for (std::int32_t tile = run.first; (run.cells >> cell & 1U) != 0 && tile < run.end; ++tile) {
+                            listed[cell].push_back(tile);
+                        }
+                    }
+                }
+                for (std::size_t cell = 0; cell < cuda::kPairTiles; ++cell) {
+                    if (pair.tile[cell] < 0) {
+                        EXPECT_EQ(cell, 1U);
+                        EXPECT_TRUE(listed[cell].empty());
+                        continue;
+                    }
+                    const auto tile = static_cast<std::size_t>(pair.tile[cell]);
+                    ++seen[tile];
+                    EXPECT_EQ(geometry.tiles()[tile].stream == SCALEDIT_IMAGE,
+                              static_cast<std::int32_t>(i) >= lists.long_pairs);
+                    EXPECT_EQ(listed[cell], keys_of(geometry, pair.tile[cell]));
+                }
+                if (static_cast<std::int32_t>(i) < lists.long_pairs) {
+                    EXPECT_LE(keys, before) << "the longest first";
+                    before = keys;
+                }
+            }
+            EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
+        }
+    }
+}
+
+TEST(DeviceGeometry, HoldsThePairs) {
+    const Geometry geometry(geometry_options(37, 29, 77));
+    const cuda::PairLists lists = cuda::pair_tiles(geometry);
+    const auto block = cuda::pack(geometry);
+    const auto at = cuda::layout(geometry);
+    ASSERT_EQ(at.pair_count, static_cast<std::int32_t>(lists.pairs.size()));
+    EXPECT_EQ(at.long_pairs, lists.long_pairs);
+    EXPECT_EQ(std::memcmp(block.data() + at.pairs, lists.pairs.data(), lists.pairs.size() * sizeof(cuda::TilePair)), 0);
+    EXPECT_EQ(std::memcmp(block.data() + at.pair_runs, lists.runs.data(), lists.runs.size() * sizeof(cuda::PairRun)),
+              0);
 }
 
 TEST(DeviceGeometry, IsAskedForBeforeAGpuIs) {

@@ -175,7 +175,7 @@ GroupLists group_tiles(const Geometry& geometry) {
 
 namespace {
 
-DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists) {
+DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, const PairLists& pair_lists) {
     const scaledit_geometry_info& info = geometry.info();
     const auto tiles = static_cast<std::size_t>(info.tiles);
     DeviceGeometryLayout at{};
@@ -185,9 +185,13 @@ DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists) {
     at.schedule = aligned(at.offsets + (tiles + 1) * sizeof(std::int32_t));
     at.groups = aligned(at.schedule + tiles * sizeof(std::int32_t));
     at.runs = aligned(at.groups + lists.groups.size() * sizeof(TileGroup));
-    at.bytes = aligned(at.runs + lists.runs.size() * sizeof(KeyRun));
+    at.pairs = aligned(at.runs + lists.runs.size() * sizeof(KeyRun));
+    at.pair_runs = aligned(at.pairs + pair_lists.pairs.size() * sizeof(TilePair));
+    at.bytes = aligned(at.pair_runs + pair_lists.runs.size() * sizeof(PairRun));
     at.group_count = static_cast<std::int32_t>(lists.groups.size());
     at.long_groups = lists.long_groups;
+    at.pair_count = static_cast<std::int32_t>(pair_lists.pairs.size());
+    at.long_pairs = pair_lists.long_pairs;
     return at;
 }
 
@@ -204,13 +208,14 @@ void expect_32_bits(const Geometry& geometry) {
 
 DeviceGeometryLayout layout(const Geometry& geometry) {
     expect_32_bits(geometry);
-    return layout(geometry, group_tiles(geometry));
+    return layout(geometry, group_tiles(geometry), pair_tiles(geometry));
 }
 
 std::vector<std::byte> pack(const Geometry& geometry) {
     expect_32_bits(geometry);
     const GroupLists lists = group_tiles(geometry);
-    const DeviceGeometryLayout at = layout(geometry, lists);
+    const PairLists pair_lists = pair_tiles(geometry);
+    const DeviceGeometryLayout at = layout(geometry, lists, pair_lists);
     const auto tiles = geometry.tiles();
     std::vector<TokenRange> queries;
     queries.reserve(tiles.size());
@@ -239,6 +244,8 @@ std::vector<std::byte> pack(const Geometry& geometry) {
     put(block, at.schedule, std::vector<std::int32_t>(schedule.begin(), schedule.end()));
     put(block, at.groups, lists.groups);
     put(block, at.runs, lists.runs);
+    put(block, at.pairs, pair_lists.pairs);
+    put(block, at.pair_runs, pair_lists.runs);
     return block;
 }
 

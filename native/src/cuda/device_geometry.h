@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cuda/tile_pairs.h"
 #include "geometry/geometry.h"
 
 namespace scaledit::cuda {
@@ -47,8 +48,12 @@ struct DeviceGeometryLayout {
     std::size_t schedule;  // int32[tiles]: most keys first
     std::size_t groups;  // TileGroup[group_count]: long_groups of text and guidance, most keys first, then the image's
     std::size_t runs;    // KeyRun[]
+    std::size_t pairs;   // TilePair[pair_count], long_pairs of them first
+    std::size_t pair_runs;  // PairRun[]
     std::int32_t group_count;
     std::int32_t long_groups;
+    std::int32_t pair_count;
+    std::int32_t long_pairs;
     std::size_t bytes;  // of it all
 };
 
