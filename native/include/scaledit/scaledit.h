@@ -125,7 +125,8 @@ typedef enum scaledit_dtype { SCALEDIT_FLOAT32 = 0, SCALEDIT_BFLOAT16 = 1 } scal
 
 typedef enum scaledit_arithmetic {
     SCALEDIT_ARITHMETIC_FLOAT32 = 0,  // exact to float32 rounding
-    SCALEDIT_ARITHMETIC_INT8 = 1,     // Q and K in INT8, K smoothed by its mean; softmax in float32; on a GPU V in FP8
+    // Q and K in INT8, K smoothed by its mean; softmax in float32; on a GPU weights and V in FP8 or FP16
+    SCALEDIT_ARITHMETIC_INT8 = 1,
     SCALEDIT_ARITHMETIC_BFLOAT16 = 2  // products of bfloat16 summed in float32; on a GPU only
 } scaledit_arithmetic;
 
@@ -192,13 +193,22 @@ SCALEDIT_API scaledit_status scaledit_cuda_geometry_bytes(const scaledit_geometr
 SCALEDIT_API scaledit_status scaledit_cuda_geometry_upload(const scaledit_geometry* geometry, void* device_memory,
                                                            size_t bytes, void* stream);
 
+// Kernels by the instructions that they are made of. A GPU runs all that its compute capability allows.
+typedef enum scaledit_cuda_kernels {
+    SCALEDIT_CUDA_KERNELS_BEST = 0,  // the best that the GPU runs
+    SCALEDIT_CUDA_KERNELS_SM80 = 1,  // mma.sync, compute capability 8.0 and later: INT8 with V in FP16; bfloat16
+    SCALEDIT_CUDA_KERNELS_SM89 = 2,  // mma.sync, 8.9 and later: INT8 with V in FP8; bfloat16 as before
+    SCALEDIT_CUDA_KERNELS_SM90 = 3   // wgmma, 9.0: INT8 with V in FP8; bfloat16
+} scaledit_cuda_kernels;
+
 typedef struct scaledit_cuda_attention_arguments {
     const scaledit_geometry* geometry;
     const void* device_geometry;  // what scaledit_cuda_geometry_upload() wrote for this geometry
     int32_t heads;                // 1 .. 4096
     int32_t head_dim;             // 64 or 128
     float scale;                  // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim)
-    int32_t arithmetic;           // INT8 (compute capability 9.0) or BFLOAT16
+    int32_t arithmetic;           // INT8 or BFLOAT16
+    int32_t kernels;              // a scaledit_cuda_kernels; SCALEDIT_UNSUPPORTED where the GPU does not run them
     scaledit_tensor query;        // bfloat16, strides multiples of 8 elements, 16-byte aligned
     scaledit_tensor key;
     scaledit_tensor value;
@@ -219,7 +229,9 @@ typedef struct scaledit_cuda_attention_arguments {
     void* stream;  // a cudaStream_t of the GPU whose memory the tensors are
 } scaledit_cuda_attention_arguments;
 
-// Bytes of workspace that scaledit_cuda_attention() needs; apart from the geometry no pointer is looked at.
+// Bytes of workspace that scaledit_cuda_attention() needs; apart from the geometry no pointer is looked at. Kernels
+// have sizes of their own: where INT8 asks for the BEST, those of the thread's current GPU are meant, and without a GPU
+// it is SCALEDIT_UNSUPPORTED.
 SCALEDIT_API scaledit_status scaledit_cuda_attention_workspace(const scaledit_cuda_attention_arguments* arguments,
                                                                size_t* bytes);
 

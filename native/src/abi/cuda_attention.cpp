@@ -8,6 +8,7 @@
 #include "abi/guard.h"
 #include "abi/handle.h"
 #include "cuda/device_geometry.h"
+#include "cuda/kernels.h"
 #include "cuda/packed.h"
 #include "error.h"
 #if SCALEDIT_CUDA
@@ -38,6 +39,7 @@ scaledit::cpu::Problem checked_for_gpu(const scaledit_cuda_attention_arguments* 
     const scaledit_cuda_attention_arguments& a = *arguments;
     scaledit::expect(a.arithmetic == SCALEDIT_ARITHMETIC_INT8 || a.arithmetic == SCALEDIT_ARITHMETIC_BFLOAT16,
                      "arithmetic", a.arithmetic, "1 (INT8) or 2 (bfloat16) on a GPU");
+    cuda::check_kernels(a.kernels);
     scaledit_attention_arguments same{};
     same.geometry = a.geometry;
     same.heads = a.heads;
@@ -55,10 +57,22 @@ scaledit::cpu::Problem checked_for_gpu(const scaledit_cuda_attention_arguments* 
     return abi::checked_problem(&same);
 }
 
-std::size_t workspace_bytes(const scaledit_cuda_attention_arguments& a) {
+std::size_t workspace_bytes(const scaledit_cuda_attention_arguments& a, cuda::Kernel kernel) {
     return a.arithmetic == SCALEDIT_ARITHMETIC_INT8
-               ? cuda::workspace(a.geometry->value.info().tiles, a.heads, a.head_dim).bytes
+               ? cuda::workspace(kernel, a.geometry->value.info().tiles, a.heads, a.head_dim).bytes
                : 0;
+}
+
+// The kernel whose workspace is asked for.
+cuda::Kernel kernel_without_memory(const scaledit_cuda_attention_arguments& a) {
+    if (a.kernels != SCALEDIT_CUDA_KERNELS_BEST || a.arithmetic == SCALEDIT_ARITHMETIC_BFLOAT16) {
+        return cuda::kernel_of(a.arithmetic, a.kernels);  // those of bfloat16 need the same, none
+    }
+#if SCALEDIT_CUDA
+    return cuda::resolve(a.arithmetic, a.kernels, cuda::compute_capability(cuda::current_device()));
+#else
+    refuse();
+#endif
 }
 
 // What prepares queries and keys: all of a norm or nothing, and only where there is a pre-pass.
@@ -105,10 +119,6 @@ void check_for_gpu(const scaledit_cuda_attention_arguments& a) {
         expect_multiple(tensor.head_stride, name + ".head_stride");
         abi::expect_aligned(tensor.data, kAlignment, name + ".data", "bfloat16 numbers");
     }
-    if (workspace_bytes(a) > 0) {
-        abi::expect_aligned(a.workspace, cuda::kWorkspaceAlignment, "workspace",
-                            scaledit::to_text(workspace_bytes(a)) + " bytes");
-    }
     check_preparation(a);
 }
 
@@ -151,17 +161,26 @@ scaledit_status scaledit_cuda_attention_workspace(const scaledit_cuda_attention_
     return abi::guard([&] {
         checked_for_gpu(arguments);
         abi::expect_pointer(bytes, "bytes", "where to put the number");
-        *bytes = workspace_bytes(*arguments);
+        *bytes = workspace_bytes(*arguments, kernel_without_memory(*arguments));
     });
 }
 
 scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments) {
     return abi::guard([&] {
         const scaledit::cpu::Problem problem = checked_for_gpu(arguments);
-        abi::check_buffers(problem, workspace_bytes(*arguments));
+        abi::check_buffers(problem, 0);
         check_for_gpu(*arguments);
 #if SCALEDIT_CUDA
-        cuda::attend(problem.geometry, arguments->geometry->device_layout(), *arguments);
+        const int device = cuda::device_of(arguments->query.data, "query.data");
+        const cuda::Kernel kernel =
+            cuda::resolve(arguments->arithmetic, arguments->kernels, cuda::compute_capability(device));
+        const std::size_t bytes = workspace_bytes(*arguments, kernel);
+        if (bytes > 0) {
+            abi::check_buffers(problem, bytes);
+            abi::expect_aligned(arguments->workspace, cuda::kWorkspaceAlignment, "workspace",
+                                scaledit::to_text(bytes) + " bytes");
+        }
+        cuda::attend(problem.geometry, arguments->geometry->device_layout(), kernel, *arguments);
 #else
         refuse();
 #endif

@@ -6,7 +6,9 @@
 #include "cuda/attention.h"
 #include "cuda/attention_bfloat16.cuh"
 #include "cuda/attention_int8_hopper.cuh"
+#include "cuda/attention_int8_mma.cuh"
 #include "cuda/device_geometry.h"
+#include "cuda/kernels.h"
 #include "cuda/packed.h"
 #include "cuda/prepare.cuh"
 #include "error.h"
@@ -19,7 +21,16 @@ constexpr int kOldestMajor = 8;
 void check(cudaError_t result, const char* what) {
     if (result != cudaSuccess) {
         cudaGetLastError();  // a later call must not find it
-        throw Error(SCALEDIT_INTERNAL_ERROR, std::string(what) + " failed: " + cudaGetErrorString(result));
+        const bool absent = result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidDeviceFunction;
+        throw Error(absent ? SCALEDIT_UNSUPPORTED : SCALEDIT_INTERNAL_ERROR,
+                    std::string(what) + " failed: " + cudaGetErrorString(result));
+    }
+}
+
+void expect_gpu(cudaError_t result) {
+    if (result != cudaSuccess) {
+        cudaGetLastError();
+        throw Error(SCALEDIT_UNSUPPORTED, std::string("CUDA finds no GPU: ") + cudaGetErrorString(result));
     }
 }
 
@@ -62,10 +73,20 @@ struct Call {
     cudaStream_t stream() const { return static_cast<cudaStream_t>(arguments.stream); }
 };
 
-template <typename Kernel>
-void allow_shared_memory(Kernel kernel, std::size_t bytes) {
+template <typename Function>
+void allow_shared_memory(Function kernel, std::size_t bytes) {
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
           "cudaFuncSetAttribute");
+}
+
+// `count` things times heads, one for each block or turn of a block; `spare` more must be countable.
+std::int64_t checked_jobs(std::int64_t count, const char* what, std::int32_t heads, std::int64_t spare = 0) {
+    const std::int64_t most = INT32_MAX - spare;
+    if (count * heads > most) {
+        throw Error(SCALEDIT_UNSUPPORTED, "attention has " + to_text(count * heads) + " " + what +
+                                              " times heads, a GPU takes up to " + to_text(most));
+    }
+    return count * heads;
 }
 
 template <int kHeadDim>
@@ -85,32 +106,18 @@ void attend_in_bfloat16(const Call& call) {
                                         a.scale};
     constexpr int bytes = kBfloat16SharedBytes<kHeadDim>;
     allow_shared_memory(attend_bfloat16<kHeadDim>, bytes);
-    const std::int64_t blocks = call.geometry.info().tiles * a.heads;
-    if (blocks > INT32_MAX) {
-        throw Error(SCALEDIT_UNSUPPORTED,
-                    "attention has " + to_text(blocks) + " tiles times heads, a GPU takes up to " + to_text(INT32_MAX));
-    }
+    const std::int64_t blocks = checked_jobs(call.geometry.info().tiles, "tiles", a.heads);
     attend_bfloat16<kHeadDim><<<static_cast<unsigned>(blocks), kBlockThreads, bytes, call.stream()>>>(parameters);
     check(cudaGetLastError(), "the attention kernel");
 }
 
 const __nv_bfloat16* weights(const void* data) { return static_cast<const __nv_bfloat16*>(data); }
 
-template <int kHeadDim>
-void attend_in_int8(const Call& call) {
+// The pre-pass.
+template <int kHeadDim, ValueFormat kFormat>
+void pack_tiles(const Call& call, const Workspace& at) {
     const auto& a = call.arguments;
     const scaledit_geometry_info& info = call.geometry.info();
-    if (attribute(cudaDevAttrComputeCapabilityMajor, call.device) != 9) {
-        throw Error(SCALEDIT_UNSUPPORTED, "INT8 attention needs a GPU of compute capability 9.0, GPU " +
-                                              to_text(call.device) + " has another");
-    }
-    const std::int64_t jobs = std::int64_t{call.at.group_count} * a.heads;
-    if (jobs > INT32_MAX / 2) {  // a block counts one beyond the last
-        throw Error(SCALEDIT_UNSUPPORTED, "attention has " + to_text(jobs) +
-                                              " groups of tiles times heads, a GPU takes up to " +
-                                              to_text(INT32_MAX / 2));
-    }
-    const Workspace at = workspace(info.tiles, a.heads, kHeadDim);
     auto* memory = static_cast<std::byte*>(a.workspace);
     const auto tiles = static_cast<std::int32_t>(info.tiles);
     const bool text_differs = a.text_query_norm != nullptr;
@@ -135,23 +142,33 @@ void attend_in_int8(const Call& call) {
     const auto heads = static_cast<unsigned>(a.heads);
     measure<kHeadDim><<<dim3(heads, kSampleBlocks), kMeasureThreads, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that measures keys and values");
-    conclude<kHeadDim><<<heads, kHeadDim, 0, call.stream()>>>(preparation);
+    conclude<kHeadDim, kFormat><<<heads, kHeadDim, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that scales keys and values");
-    prepare<kHeadDim><<<dim3(static_cast<unsigned>(tiles), (heads + kPrepareHeads - 1) / kPrepareHeads, 2),
-                        kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
+    prepare<kHeadDim, kFormat><<<dim3(static_cast<unsigned>(tiles), (heads + kPrepareHeads - 1) / kPrepareHeads, 2),
+                                 kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that packs queries, keys and values");
+}
+
+template <int kHeadDim>
+void attend_in_int8_wgmma(const Call& call) {
+    const auto& a = call.arguments;
+    const scaledit_geometry_info& info = call.geometry.info();
+    // A block counts one beyond the last.
+    const std::int64_t jobs = checked_jobs(call.at.group_count, "groups of tiles", a.heads, kMostBlocks);
+    const Workspace at = workspace(Kernel::kInt8Wgmma, info.tiles, a.heads, kHeadDim);
+    pack_tiles<kHeadDim, ValueFormat::kFp8>(call, at);
 
     const Int8Parameters parameters{call.part<TokenRange>(call.at.queries),
                                     call.part<TileGroup>(call.at.groups),
                                     call.part<KeyRun>(call.at.runs),
-                                    tiles,
+                                    static_cast<std::int32_t>(info.tiles),
                                     call.at.group_count,
                                     call.at.long_groups,
                                     a.heads,
                                     info.tokens,
                                     device_tensor(a.output),
                                     a.log_sum_exp,
-                                    memory,
+                                    static_cast<std::byte*>(a.workspace),
                                     at};
     constexpr std::size_t bytes = kHopperSharedBytes<kHeadDim>;
     allow_shared_memory(attend_int8_hopper<kHeadDim>, bytes);
@@ -161,15 +178,58 @@ void attend_in_int8(const Call& call) {
     check(cudaGetLastError(), "the attention kernel");
 }
 
+template <int kHeadDim, ValueFormat kFormat>
+void attend_in_int8_mma(const Call& call, Kernel kernel) {
+    const auto& a = call.arguments;
+    const scaledit_geometry_info& info = call.geometry.info();
+    const std::int64_t blocks = checked_jobs(call.at.pair_count, "pairs of tiles", a.heads);
+    const Workspace at = workspace(kernel, info.tiles, a.heads, kHeadDim);
+    pack_tiles<kHeadDim, kFormat>(call, at);
+
+    const auto* memory = static_cast<const std::byte*>(a.workspace);
+    const Int8MmaParameters parameters{call.part<TokenRange>(call.at.queries),
+                                       call.part<TilePair>(call.at.pairs),
+                                       call.part<PairRun>(call.at.pair_runs),
+                                       static_cast<std::int32_t>(info.tiles),
+                                       call.at.pair_count,
+                                       call.at.long_pairs,
+                                       a.heads,
+                                       info.tokens,
+                                       memory + at.query,
+                                       memory + at.key,
+                                       memory + at.value,
+                                       reinterpret_cast<const float*>(memory + at.query_scale),
+                                       reinterpret_cast<const float*>(memory + at.query_mean),
+                                       reinterpret_cast<const KeyRecord*>(memory + at.key_record),
+                                       reinterpret_cast<const float*>(memory + at.value_limits),
+                                       device_tensor(a.output),
+                                       a.log_sum_exp};
+    constexpr std::size_t bytes = kMmaSharedBytes<kHeadDim, kFormat>;
+    allow_shared_memory(attend_int8_mma<kHeadDim, kFormat>, bytes);
+    attend_int8_mma<kHeadDim, kFormat>
+        <<<static_cast<unsigned>(blocks), mma::kThreads, bytes, call.stream()>>>(parameters);
+    check(cudaGetLastError(), "the attention kernel");
+}
+
+template <int kHeadDim>
+void attend_with(Kernel kernel, const Call& call) {
+    switch (kernel) {
+        case Kernel::kBfloat16Mma:
+            return attend_in_bfloat16<kHeadDim>(call);
+        case Kernel::kInt8Fp16Mma:
+            return attend_in_int8_mma<kHeadDim, ValueFormat::kFp16>(call, kernel);
+        case Kernel::kInt8Fp8Mma:
+            return attend_in_int8_mma<kHeadDim, ValueFormat::kFp8>(call, kernel);
+        case Kernel::kInt8Wgmma:
+            return attend_in_int8_wgmma<kHeadDim>(call);
+    }
+}
+
 }  // namespace
 
 void check_device(std::int32_t device) {
     int devices = 0;
-    const cudaError_t result = cudaGetDeviceCount(&devices);
-    if (result != cudaSuccess) {
-        cudaGetLastError();
-        throw Error(SCALEDIT_UNSUPPORTED, std::string("CUDA finds no GPU: ") + cudaGetErrorString(result));
-    }
+    expect_gpu(cudaGetDeviceCount(&devices));
     expect(0 <= device && device < devices, "device", device, "0 to " + to_text(devices - 1));
     const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
     cudaFuncAttributes attributes{};
@@ -181,13 +241,20 @@ void check_device(std::int32_t device) {
     }
 }
 
+int current_device() {
+    int device = 0;
+    expect_gpu(cudaGetDevice(&device));
+    return device;
+}
+
+int compute_capability(int device) {
+    return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+           attribute(cudaDevAttrComputeCapabilityMinor, device);
+}
+
 int device_of(const void* memory, const char* name) {
     cudaPointerAttributes attributes{};
-    const cudaError_t result = cudaPointerGetAttributes(&attributes, memory);
-    if (result != cudaSuccess) {
-        cudaGetLastError();
-        throw Error(SCALEDIT_UNSUPPORTED, std::string("CUDA finds no GPU: ") + cudaGetErrorString(result));
-    }
+    expect_gpu(cudaPointerGetAttributes(&attributes, memory));
     if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) {
         fail_invalid(std::string(name) + " is in the host's memory, expected a GPU's");
     }
@@ -203,7 +270,8 @@ void upload(const Geometry& geometry, void* device_memory, void* stream) {
           "copying the geometry");
 }
 
-void attend(const Geometry& geometry, const DeviceGeometryLayout& at, const scaledit_cuda_attention_arguments& a) {
+void attend(const Geometry& geometry, const DeviceGeometryLayout& at, Kernel kernel,
+            const scaledit_cuda_attention_arguments& a) {
     const int device = device_of(a.query.data, "query.data");
     const struct {
         const void* memory;
@@ -227,12 +295,7 @@ void attend(const Geometry& geometry, const DeviceGeometryLayout& at, const scal
     }
     const CurrentDevice current(device);
     const Call call{geometry, at, a, device};
-    const bool int8 = a.arithmetic == SCALEDIT_ARITHMETIC_INT8;
-    if (a.head_dim == 128) {
-        int8 ? attend_in_int8<128>(call) : attend_in_bfloat16<128>(call);
-    } else {
-        int8 ? attend_in_int8<64>(call) : attend_in_bfloat16<64>(call);
-    }
+    a.head_dim == 128 ? attend_with<128>(kernel, call) : attend_with<64>(kernel, call);
 }
 
 }  // namespace scaledit::cuda

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "cuda/device_geometry.h"
+#include "cuda/kernels.h"
 #include "geometry/geometry.h"
 #include "scaledit/scaledit.h"
 
@@ -12,13 +13,19 @@ namespace scaledit::cuda {
 
 void check_device(std::int32_t device);
 
+// The thread's current GPU.
+int current_device();
+
+// 10 * major + minor.
+int compute_capability(int device);
+
 // The number of the GPU whose memory this is.
 int device_of(const void* memory, const char* name);
 
 void upload(const Geometry& geometry, void* device_memory, void* stream);
 
-// Sizes, strides and overlaps are checked already.
-void attend(const Geometry& geometry, const DeviceGeometryLayout& at,
+// Sizes, strides and overlaps are checked already; query's GPU runs the kernel.
+void attend(const Geometry& geometry, const DeviceGeometryLayout& at, Kernel kernel,
             const scaledit_cuda_attention_arguments& arguments);
 
 }  // namespace scaledit::cuda

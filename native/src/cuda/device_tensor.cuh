@@ -17,9 +17,10 @@ struct DeviceTensor {
     }
 };
 
-// Where a 16-byte chunk of a row lies; two rows of 64 bytes share the 128 bytes that shared memory serves at once.
+// Where a 16-byte chunk of a row lies, so that eight rows of a matrix meet eight different groups of banks; two rows of
+// 64 bytes share the 128 bytes that shared memory serves at once.
 __device__ constexpr int swizzled_chunk(int row_bytes, int row, int chunk) {
-    return row_bytes == 128 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3);
+    return row_bytes >= 128 ? chunk ^ (row & 7) : chunk ^ (row >> 1 & 3);
 }
 
 }  // namespace scaledit::cuda

@@ -6,23 +6,39 @@
 //   queries  INT8, a scale for each token. [token][head_dim bytes], 16-byte chunks swizzled (swizzled_chunk).
 //   keys     INT8 without the mean key, in the same order; a scale for each group of 16 tokens, 8 n + 2 i and
 //            8 n + 2 i + 1 for i = 0 .. 3: a lane's columns of Q K^T.
-//   values   e4m3, a scale for each channel of a head. [channel][64 bytes], swizzled; in each 32 tokens byte 4 i + b
-//            (b < 4) is token 2 i + b % 2 + 8 (b / 2), byte 16 + 4 i + b that token + 16: so the weights that a lane
-//            holds after Q K^T are its part of the next product.
+//   values   in one of two formats, with a scale for each channel of a head:
+//            e4m3: [channel][64 bytes], swizzled; in each 32 tokens byte 4 i + b (b < 4) is token 2 i + b % 2 +
+//            8 (b / 2), byte 16 + 4 i + b that token + 16: so the weights that a lane holds after Q K^T are its part of
+//            the next product.
+//            FP16: [token][2 head_dim bytes], swizzled. A scale is a power of two, so that bfloat16 fits without
+//            rounding down to 2^-31 of its channel's largest.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
 #include "cuda/device_geometry.h"
+#include "cuda/kernels.h"
 
 namespace scaledit::cuda {
 
 constexpr int kTileTokens = 64;
 constexpr int kKeyGroups = 4;
-constexpr float kFp8Limit = 448;   // the largest e4m3
+constexpr float kFp8Limit = 448;  // the largest e4m3
+// What a channel's largest power of two becomes in FP16. With weights up to 2^14, 65,536 of them add up to less than
+// 2^46 in float32.
+constexpr float kFp16Limit = 16384;
 constexpr int kMostBlocks = 144;   // of the attention kernel: a whole Hopper's multiprocessors
 constexpr int kSampleBlocks = 32;  // that look at a head's keys and values
+
+enum class ValueFormat { kFp8, kFp16 };
+
+constexpr ValueFormat value_format(Kernel kernel) {
+    return kernel == Kernel::kInt8Fp16Mma ? ValueFormat::kFp16 : ValueFormat::kFp8;
+}
+constexpr int value_bytes(ValueFormat format) { return format == ValueFormat::kFp16 ? 2 : 1; }
+template <ValueFormat format>
+constexpr float kValueLimit = format == ValueFormat::kFp16 ? kFp16Limit : kFp8Limit;
 
 struct KeyRecord {
     float scale[kKeyGroups];
@@ -34,23 +50,24 @@ struct KeyRecord {
 struct Workspace {
     std::size_t query;          // int8[heads][tiles][64 * head_dim]
     std::size_t key;            // int8[heads][tiles][64 * head_dim]
-    std::size_t value;          // e4m3[heads][tiles][64 * head_dim]
+    std::size_t value;          // e4m3 or FP16[heads][tiles][64 * head_dim]
     std::size_t query_scale;    // float[heads][tiles][64]: with the softmax's scale, for powers of two
     std::size_t query_mean;     // float[heads][tiles][64]: scale * query . mean key
     std::size_t key_record;     // KeyRecord[heads][tiles]
     std::size_t key_sums;       // float[kSampleBlocks][heads][head_dim]
     std::size_t key_mean;       // float[heads][head_dim]
     std::size_t value_forward;  // float[heads][head_dim]: what values are multiplied by
-    std::size_t totals;         // float[kMostBlocks][kGroupTiles][64 * head_dim]: sums of long rows
+    std::size_t totals;         // float[kMostBlocks][kGroupTiles][64 * head_dim]: sums of long rows, for wgmma
     // Zeros before the pre-pass, from here to the end.
-    std::size_t value_limits;  // float[heads][head_dim]: the largest of a channel
-    std::size_t next;          // int32: pairs that are given out
+    std::size_t value_limits;  // float[heads][head_dim]: the largest of a channel, then what its limit stands for
+    std::size_t next;          // int32: groups that are given out, for wgmma
     std::size_t bytes;
 };
 
 constexpr std::size_t kWorkspaceAlignment = 128;
 
-constexpr Workspace workspace(std::int64_t tiles, std::int32_t heads, std::int32_t head_dim) {
+// Of a quantised kernel.
+constexpr Workspace workspace(Kernel kernel, std::int64_t tiles, std::int32_t heads, std::int32_t head_dim) {
     Workspace at{};
     std::size_t end = 0;
     const auto place = [&end](std::size_t bytes) {
@@ -63,14 +80,16 @@ constexpr Workspace workspace(std::int64_t tiles, std::int32_t heads, std::int32
     const std::size_t head_tiles = head_count * static_cast<std::size_t>(tiles);
     at.query = place(head_tiles * kTileTokens * channels);
     at.key = place(head_tiles * kTileTokens * channels);
-    at.value = place(head_tiles * kTileTokens * channels);
+    at.value = place(head_tiles * kTileTokens * channels * static_cast<std::size_t>(value_bytes(value_format(kernel))));
     at.query_scale = place(head_tiles * kTileTokens * sizeof(float));
     at.query_mean = place(head_tiles * kTileTokens * sizeof(float));
     at.key_record = place(head_tiles * sizeof(KeyRecord));
     at.key_sums = place(kSampleBlocks * head_count * channels * sizeof(float));
     at.key_mean = place(head_count * channels * sizeof(float));
     at.value_forward = place(head_count * channels * sizeof(float));
-    at.totals = place(std::size_t{kMostBlocks} * kGroupTiles * kTileTokens * channels * sizeof(float));
+    at.totals = place(kernel == Kernel::kInt8Wgmma
+                          ? std::size_t{kMostBlocks} * kGroupTiles * kTileTokens * channels * sizeof(float)
+                          : 0);
     at.value_limits = place(head_count * channels * sizeof(float));
     at.next = place(sizeof(std::int32_t));
     at.bytes = end;

@@ -1,5 +1,5 @@
-// The pre-pass: from the projections' output to the packed INT8 and FP8 tiles (packed.h), with the queries' and keys'
-// RMSNorm and rotation on the way.
+// The pre-pass: from the projections' output to the packed INT8 and FP8 or FP16 tiles (packed.h), with the queries' and
+// keys' RMSNorm and rotation on the way.
 //
 // measure() looks at a sample of the keys for their mean (any vector close to it will do: what is subtracted from all
 // keys of a head changes no weight) and at all values for their channels' maxima; prepare() reads everything once more
@@ -239,7 +239,7 @@ __global__ void __launch_bounds__(kMeasureThreads) measure(const PrepareParamete
 }
 
 // Grid [heads], a thread for each channel: the mean key, and what values are multiplied by.
-template <int kHeadDim>
+template <int kHeadDim, ValueFormat kFormat>
 __global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) {
     const int channel = static_cast<int>(blockIdx.x) * kHeadDim + static_cast<int>(threadIdx.x);
     float sum = 0;
@@ -248,8 +248,11 @@ __global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) 
         sum += p.in_workspace<float>(p.at.key_sums)[block * p.heads * kHeadDim + channel];
     }
     p.in_workspace<float>(p.at.key_mean)[channel] = sum;
-    const float largest = p.in_workspace<float>(p.at.value_limits)[channel];
-    p.in_workspace<float>(p.at.value_forward)[channel] = largest < 1e-30F ? 0 : kFp8Limit / largest;
+    float& limit = p.in_workspace<float>(p.at.value_limits)[channel];
+    if constexpr (kFormat == ValueFormat::kFp16) {
+        limit = __uint_as_float(__float_as_uint(limit) & 0x7f800000U);  // the power of two below
+    }
+    p.in_workspace<float>(p.at.value_forward)[channel] = limit < 1e-30F ? 0 : kValueLimit<kFormat> / limit;
 }
 
 template <int kHeadDim>
@@ -257,7 +260,7 @@ constexpr int kPrepareThreads = 4 * kHeadDim;
 constexpr int kPrepareHeads = 6;  // of a tile that a block makes: the rotation is read once for all of them
 
 // Grid [tiles, heads / kPrepareHeads, 2]: blocks for queries, and for keys and values.
-template <int kHeadDim>
+template <int kHeadDim, ValueFormat kFormat>
 __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const PrepareParameters p) {
     constexpr int kThreads = kPrepareThreads<kHeadDim>;
     constexpr int kLanes = kHeadDim / kLaneChannels;   // that share a row
@@ -265,7 +268,7 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
     constexpr int kTurns = kTileTokens / kRows;        // until all rows are done
     constexpr int kValueStride = kTileTokens / 4 + 1;  // words: neighbouring channels in different banks
     constexpr std::size_t kTileBytes = kTileTokens * kHeadDim;
-    __shared__ std::uint32_t values[kHeadDim * kValueStride];
+    __shared__ std::uint32_t values[kFormat == ValueFormat::kFp8 ? kHeadDim * kValueStride : 1];
     __shared__ std::uint32_t key_magnitude[kKeyGroups];
 
     const int tile = static_cast<int>(blockIdx.x);
@@ -310,25 +313,26 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
         return channels;
     };
 
-    const auto load_mean = [&](int head) {
-        LaneChannels mean;
+    // This lane's channels of key_mean or value_forward.
+    const auto load_lane = [&](std::size_t offset, int head) {
+        LaneChannels channels;
 #pragma unroll
         for (int i = 0; i < kLaneChannels; i += 4) {
-            const float4 four = *reinterpret_cast<const float4*>(p.in_workspace<float>(p.at.key_mean) +
-                                                                 head * kHeadDim + lane * kLaneChannels + i);
-            mean.x[i] = four.x;
-            mean.x[i + 1] = four.y;
-            mean.x[i + 2] = four.z;
-            mean.x[i + 3] = four.w;
+            const float4 four = *reinterpret_cast<const float4*>(p.in_workspace<float>(offset) + head * kHeadDim +
+                                                                 lane * kLaneChannels + i);
+            channels.x[i] = four.x;
+            channels.x[i + 1] = four.y;
+            channels.x[i + 2] = four.z;
+            channels.x[i + 3] = four.w;
         }
-        return mean;
+        return channels;
     };
 
     const int first_head = static_cast<int>(blockIdx.y) * kPrepareHeads;
     const int end_head = min(first_head + kPrepareHeads, p.heads);
     if (blockIdx.z == 0) {
         for (int head = first_head; head < end_head; ++head) {
-            const LaneChannels lane_mean = load_mean(head);
+            const LaneChannels lane_mean = load_lane(p.at.key_mean, head);
             uint4 bits[kTurns];
             load_rows(p.query, head, bits);
             const std::size_t at = p.head_tile(head, tile);
@@ -356,37 +360,59 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
         return;
     }
     for (int head = first_head; head < end_head; ++head) {
-        // Values: a thread takes four channels of the four tokens that become one word.
-        constexpr int kValueLanes = kHeadDim / 4;
-        static_assert(kTileTokens / 4 * kValueLanes == kThreads);
-        const int value_lane = static_cast<int>(threadIdx.x) % kValueLanes;
-        const int word = static_cast<int>(threadIdx.x) / kValueLanes;
-        uint2 value_bits[4];
-#pragma unroll
-        for (int b = 0; b < 4; ++b) {
-            const int token = word / 8 * 32 + word / 4 % 2 * 16 + word % 4 * 2 + b % 2 + b / 2 * 8;
-            value_bits[b] = token < own.tokens
-                                ? *reinterpret_cast<const uint2*>(p.value.row(own.first + token, head) + value_lane * 4)
-                                : uint2{};
-        }
-#pragma unroll
-        for (int c = 0; c < 4; ++c) {
-            const int channel = value_lane * 4 + c;
-            const float forward = p.in_workspace<float>(p.at.value_forward)[head * kHeadDim + channel];
-            float four[4];
+        if constexpr (kFormat == ValueFormat::kFp8) {
+            // A thread takes four channels of the four tokens that become one word.
+            constexpr int kValueLanes = kHeadDim / 4;
+            static_assert(kTileTokens / 4 * kValueLanes == kThreads);
+            const int value_lane = static_cast<int>(threadIdx.x) % kValueLanes;
+            const int word = static_cast<int>(threadIdx.x) / kValueLanes;
+            uint2 value_bits[4];
 #pragma unroll
             for (int b = 0; b < 4; ++b) {
-                const std::uint32_t pair = c < 2 ? value_bits[b].x : value_bits[b].y;
-                four[b] = __uint_as_float(c % 2 == 0 ? pair << 16 : pair & 0xffff0000U) * forward;
+                const int token = word / 8 * 32 + word / 4 % 2 * 16 + word % 4 * 2 + b % 2 + b / 2 * 8;
+                value_bits[b] =
+                    token < own.tokens
+                        ? *reinterpret_cast<const uint2*>(p.value.row(own.first + token, head) + value_lane * 4)
+                        : uint2{};
             }
-            values[channel * kValueStride + word] = ptx::pack_fp8(four[0], four[1], four[2], four[3]);
+#pragma unroll
+            for (int c = 0; c < 4; ++c) {
+                const int channel = value_lane * 4 + c;
+                const float forward = p.in_workspace<float>(p.at.value_forward)[head * kHeadDim + channel];
+                float four[4];
+#pragma unroll
+                for (int b = 0; b < 4; ++b) {
+                    const std::uint32_t pair = c < 2 ? value_bits[b].x : value_bits[b].y;
+                    four[b] = __uint_as_float(c % 2 == 0 ? pair << 16 : pair & 0xffff0000U) * forward;
+                }
+                values[channel * kValueStride + word] = ptx::pack_fp8(four[0], four[1], four[2], four[3]);
+            }
+        } else {
+            const LaneChannels forward = load_lane(p.at.value_forward, head);
+            uint4 bits[kTurns];
+            load_rows(p.value, head, bits);
+#pragma unroll
+            for (int turn = 0; turn < kTurns; ++turn) {
+                const LaneChannels value = unpack(bits[turn]);
+                std::uint32_t pairs[kLaneChannels / 2];
+#pragma unroll
+                for (int i = 0; i < kLaneChannels / 2; ++i) {
+                    pairs[i] =
+                        ptx::pack_half(value.x[2 * i] * forward.x[2 * i], value.x[2 * i + 1] * forward.x[2 * i + 1]);
+                }
+                constexpr int kRowBytes = 2 * kHeadDim;
+                const int row = row_of(turn);
+                *reinterpret_cast<uint4*>(
+                    p.in_workspace<std::byte>(p.at.value) + (p.head_tile(head, tile) * kTileTokens + row) * kRowBytes +
+                    swizzled_chunk(kRowBytes, row, lane) * 16) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+            }
         }
         if (threadIdx.x < kKeyGroups) {
             key_magnitude[threadIdx.x] = 0;
         }
         __syncthreads();
 
-        const LaneChannels lane_mean = load_mean(head);
+        const LaneChannels lane_mean = load_lane(p.at.key_mean, head);
         const std::size_t at = p.head_tile(head, tile);
         uint4 bits[kTurns];
         load_rows(p.key, head, bits);
@@ -414,13 +440,15 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const Pr
                                       swizzled_chunk(kHeadDim, row, lane / 2) * 16 + lane % 2 * 8) = {
                 quantize_4(keys[turn].x, forward), quantize_4(keys[turn].x + 4, forward)};
         }
+        if constexpr (kFormat == ValueFormat::kFp8) {
 #pragma unroll
-        for (int i = static_cast<int>(threadIdx.x); i < kHeadDim * 4; i += kThreads) {
-            const int channel = i / 4;
-            const std::uint32_t* words = values + channel * kValueStride + i % 4 * 4;
-            *reinterpret_cast<uint4*>(p.in_workspace<std::byte>(p.at.value) + at * kTileBytes + channel * kTileTokens +
-                                      swizzled_chunk(kTileTokens, channel, i % 4) * 16) = {words[0], words[1], words[2],
-                                                                                           words[3]};
+            for (int i = static_cast<int>(threadIdx.x); i < kHeadDim * 4; i += kThreads) {
+                const int channel = i / 4;
+                const std::uint32_t* words = values + channel * kValueStride + i % 4 * 4;
+                *reinterpret_cast<uint4*>(p.in_workspace<std::byte>(p.at.value) + at * kTileBytes +
+                                          channel * kTileTokens + swizzled_chunk(kTileTokens, channel, i % 4) * 16) = {
+                    words[0], words[1], words[2], words[3]};
+            }
         }
         if (threadIdx.x == 0) {
             KeyRecord record{};

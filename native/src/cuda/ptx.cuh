@@ -2,11 +2,19 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_fp8.h>
 
 #include <cstdint>
 
 namespace scaledit::cuda::ptx {
+
+// threadIdx.x, read anew each time, so that no register holds it in between.
+__device__ inline int thread() {
+    int number;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+    return number;
+}
 
 // A shared-memory address as PTX takes it.
 __device__ inline std::uint32_t shared_address(const void* pointer) {
@@ -48,6 +56,65 @@ __device__ inline void multiply_add(float (&c)[4], const std::uint32_t (&a)[4], 
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// The same with FP16 operands.
+__device__ inline void multiply_add_half(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                         std::uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// c [16, 8] = a [16, 32] b [32, 8] + start, INT8 operands, exact sums.
+__device__ inline void multiply_int8(std::uint32_t (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                     std::uint32_t b1, std::uint32_t start) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%10, %10, %10, %10};"
+        : "=r"(c[0]), "=r"(c[1]), "=r"(c[2]), "=r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "r"(start));
+}
+// c += a b.
+__device__ inline void multiply_add_int8(std::uint32_t (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                         std::uint32_t b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// FP8 matrix instructions exist from compute capability 8.9 on.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 890
+constexpr bool kHasFp8 = false;
+#else
+constexpr bool kHasFp8 = true;
+#endif
+
+// c [16, 8] += a [16, 32] b [32, 8], e4m3 operands. The instruction sums with about 22 bits, so the product is summed
+// apart and added in float32. For compute capability 9.0 ptxas does the same by itself: it has no such instruction for
+// one warp and converts to FP16.
+__device__ inline void multiply_add_fp8(float (&c)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                                        std::uint32_t b1) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ == 900
+    float(&product)[4] = c;
+#else
+    float product[4] = {};
+#endif
+    asm volatile(
+        "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(product[0]), "+f"(product[1]), "+f"(product[2]), "+f"(product[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ != 900
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        c[i] += product[i];
+    }
+#endif
+}
+
 constexpr float kLog2E = 1.4426950408889634F;
 
 __device__ inline float exp2(float x) {
@@ -59,6 +126,12 @@ __device__ inline float exp2(float x) {
 // Two bfloat16 in one register, the first in the lower half.
 __device__ inline std::uint32_t pack_bfloat(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+// Two FP16 in one register, the first in the lower half.
+__device__ inline std::uint32_t pack_half(float low, float high) {
+    const __half2 pair = __floats2half2_rn(low, high);
     return *reinterpret_cast<const std::uint32_t*>(&pair);
 }
 

@@ -1,0 +1,149 @@
+// Which kernel a GPU gets, and what the C ABI says of the choice before it asks for a GPU.
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "cuda/kernels.h"
+#include "cuda/packed.h"
+#include "error.h"
+#include "geometry_view.h"
+
+namespace scaledit {
+namespace {
+
+using cuda::Kernel;
+
+constexpr std::int32_t kInt8 = SCALEDIT_ARITHMETIC_INT8;
+constexpr std::int32_t kBfloat16 = SCALEDIT_ARITHMETIC_BFLOAT16;
+
+TEST(CudaKernels, BestIsTheNewestThatTheGpuRuns) {
+    const auto best = [](std::int32_t arithmetic, int capability) {
+        return cuda::resolve(arithmetic, SCALEDIT_CUDA_KERNELS_BEST, capability);
+    };
+    for (const int capability : {80, 86, 87}) {
+        EXPECT_EQ(best(kInt8, capability), Kernel::kInt8Fp16Mma) << capability;
+    }
+    for (const int capability : {89, 120}) {
+        EXPECT_EQ(best(kInt8, capability), Kernel::kInt8Fp8Mma) << capability;
+    }
+    EXPECT_EQ(best(kInt8, 90), Kernel::kInt8Wgmma);
+    for (const int capability : {80, 86, 89, 90, 120}) {
+        EXPECT_EQ(best(kBfloat16, capability), Kernel::kBfloat16Mma) << capability;
+    }
+}
+
+TEST(CudaKernels, AFamilyRunsOnWhatIsNewEnough) {
+    for (const int capability : {80, 89, 90, 120}) {
+        EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM80, capability), Kernel::kInt8Fp16Mma);
+        EXPECT_EQ(cuda::resolve(kBfloat16, SCALEDIT_CUDA_KERNELS_SM80, capability), Kernel::kBfloat16Mma);
+    }
+    for (const int capability : {89, 90, 120}) {
+        EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM89, capability), Kernel::kInt8Fp8Mma);
+        EXPECT_EQ(cuda::resolve(kBfloat16, SCALEDIT_CUDA_KERNELS_SM89, capability), Kernel::kBfloat16Mma);
+    }
+    EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM90, 90), Kernel::kInt8Wgmma);
+}
+
+TEST(CudaKernels, RefusesWhatAGpuDoesNotRun) {
+    struct Case {
+        std::int32_t kernels;
+        int capability;
+        const char* message;
+    };
+    for (const std::int32_t arithmetic : {kInt8, kBfloat16}) {
+        for (const auto& [kernels, capability, message] :
+             {Case{SCALEDIT_CUDA_KERNELS_SM90, 89,
+                   "kernels is 3, which needs a GPU of compute capability 9.0, this one has 8.9"},
+              Case{SCALEDIT_CUDA_KERNELS_SM90, 120,
+                   "kernels is 3, which needs a GPU of compute capability 9.0, this one has 12.0"},
+              Case{SCALEDIT_CUDA_KERNELS_SM89, 86,
+                   "kernels is 2, which needs a GPU of compute capability 8.9 or later, this one has 8.6"},
+              Case{SCALEDIT_CUDA_KERNELS_SM80, 75,
+                   "kernels is 1, which needs a GPU of compute capability 8.0 or later, this one has 7.5"},
+              Case{SCALEDIT_CUDA_KERNELS_BEST, 75,
+                   "kernels is 0, which needs a GPU of compute capability 8.0 or later, this one has 7.5"}}) {
+            try {
+                cuda::resolve(arithmetic, kernels, capability);
+                ADD_FAILURE() << message;
+            } catch (const Error& error) {
+                EXPECT_EQ(error.status(), SCALEDIT_UNSUPPORTED);
+                EXPECT_STREQ(error.what(), message);
+            }
+        }
+    }
+}
+
+class CudaWorkspace : public testing::Test {
+protected:
+    CudaWorkspace() {
+        arguments.geometry = geometry.get();
+        arguments.heads = 3;
+        arguments.head_dim = 128;
+        arguments.scale = 0.125F;
+        arguments.arithmetic = kInt8;
+        for (scaledit_tensor* tensor : {&arguments.query, &arguments.key, &arguments.value, &arguments.output}) {
+            *tensor = {nullptr, 3 * 128, 128, SCALEDIT_BFLOAT16};
+        }
+    }
+
+    std::size_t bytes_of(std::int32_t arithmetic, std::int32_t kernels) {
+        arguments.arithmetic = arithmetic;
+        arguments.kernels = kernels;
+        std::size_t bytes = 1;
+        EXPECT_EQ(scaledit_cuda_attention_workspace(&arguments, &bytes), SCALEDIT_OK) << scaledit_last_error();
+        return bytes;
+    }
+
+    GeometryHandle geometry = make_geometry(geometry_options(37, 29, 77));
+    scaledit_cuda_attention_arguments arguments{};
+};
+
+TEST_F(CudaWorkspace, IsThatOfTheFamily) {
+    const std::size_t fp16 = bytes_of(kInt8, SCALEDIT_CUDA_KERNELS_SM80);
+    const std::size_t fp8 = bytes_of(kInt8, SCALEDIT_CUDA_KERNELS_SM89);
+    const std::size_t wgmma = bytes_of(kInt8, SCALEDIT_CUDA_KERNELS_SM90);
+    scaledit_geometry_info info{};
+    ASSERT_EQ(scaledit_geometry_describe(geometry.get(), &info), SCALEDIT_OK);
+    const auto values = static_cast<std::size_t>(info.tiles * 3 * 64 * 128);
+    EXPECT_EQ(fp16, fp8 + values) << "two bytes for each value";
+    EXPECT_GT(wgmma, fp8) << "and the sums of long rows";
+    EXPECT_GT(fp8, 3 * values);
+    for (const std::int32_t kernels : {SCALEDIT_CUDA_KERNELS_BEST, SCALEDIT_CUDA_KERNELS_SM80,
+                                       SCALEDIT_CUDA_KERNELS_SM89, SCALEDIT_CUDA_KERNELS_SM90}) {
+        EXPECT_EQ(bytes_of(kBfloat16, kernels), 0U);
+    }
+}
+
+TEST_F(CudaWorkspace, OfTheBestKernelsNeedsAGpuToKnowThem) {
+    if (scaledit_cuda_supported(0) == SCALEDIT_OK) {
+        EXPECT_GT(bytes_of(kInt8, SCALEDIT_CUDA_KERNELS_BEST), 0U);
+        return;
+    }
+    std::size_t bytes = 99;
+    EXPECT_EQ(scaledit_cuda_attention_workspace(&arguments, &bytes), SCALEDIT_UNSUPPORTED);
+    const std::string message = scaledit_last_error();
+    EXPECT_NE(message.find(SCALEDIT_CUDA ? "CUDA finds no GPU" : "has no CUDA"), std::string::npos) << message;
+    EXPECT_EQ(bytes, 99U);
+}
+
+TEST_F(CudaWorkspace, RefusesKernelsThatDoNotExist) {
+    for (const std::int32_t arithmetic : {kInt8, kBfloat16}) {
+        for (const std::int32_t kernels : {-1, 4}) {
+            arguments.arithmetic = arithmetic;
+            arguments.kernels = kernels;
+            const std::string message =
+                "kernels is " + std::to_string(kernels) + ", expected 0 (best), 1 (SM80), 2 (SM89) or 3 (SM90)";
+            std::size_t bytes = 99;
+            EXPECT_EQ(scaledit_cuda_attention_workspace(&arguments, &bytes), SCALEDIT_INVALID_ARGUMENT);
+            EXPECT_EQ(scaledit_last_error(), message);
+            EXPECT_EQ(bytes, 99U);
+            EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_INVALID_ARGUMENT);
+            EXPECT_EQ(scaledit_last_error(), message);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace scaledit
