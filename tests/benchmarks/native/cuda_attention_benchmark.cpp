@@ -1,4 +1,6 @@
 // Times attention on a GPU without Java: medians over CUDA events, 24 heads x 128, bfloat16, normal inputs.
+//
+//   cuda_attention_benchmark [sm80] [sm89] [sm90]   these families of kernels; without arguments all of them
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -7,8 +9,9 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 #include <random>
-#include <string>
+#include <string_view>
 #include <vector>
 
 #include "scaledit/scaledit.h"
@@ -26,6 +29,15 @@ void require(bool holds, const char* what) {
         std::exit(1);
     }
 }
+
+struct Family {
+    const char* name;
+    std::int32_t kernels;
+    bool bfloat16;  // has kernels of its own for it
+};
+constexpr Family kFamilies[] = {{"sm80", SCALEDIT_CUDA_KERNELS_SM80, true},
+                                {"sm89", SCALEDIT_CUDA_KERNELS_SM89, false},
+                                {"sm90", SCALEDIT_CUDA_KERNELS_SM90, true}};
 
 struct Work {
     const char* name;
@@ -56,7 +68,29 @@ void* device_normal(std::size_t count) {
     return memory;
 }
 
-void measure(const Work& work, std::int32_t arithmetic) {
+double median_milliseconds(const scaledit_cuda_attention_arguments& arguments) {
+    cudaEvent_t begin = nullptr;
+    cudaEvent_t end = nullptr;
+    require(cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess, "cudaEventCreate");
+    std::vector<float> times;
+    for (int run = -3; run < kRuns; ++run) {
+        cudaEventRecord(begin);
+        require(scaledit_cuda_attention(&arguments) == SCALEDIT_OK, "attention");
+        cudaEventRecord(end);
+        require(cudaEventSynchronize(end) == cudaSuccess, "the kernel");
+        float milliseconds = 0;
+        cudaEventElapsedTime(&milliseconds, begin, end);
+        if (run >= 0) {
+            times.push_back(milliseconds);
+        }
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    std::ranges::sort(times);
+    return static_cast<double>(times[times.size() / 2]);
+}
+
+void measure(const Work& work, const Family& family, std::int32_t arithmetic) {
     scaledit_geometry_options options{};
     require(scaledit_geometry_defaults(&options) == SCALEDIT_OK, "defaults");
     options.text_tokens = work.text;
@@ -90,6 +124,7 @@ void measure(const Work& work, std::int32_t arithmetic) {
     arguments.head_dim = kHeadDim;
     arguments.scale = 1 / std::sqrt(128.0F);
     arguments.arithmetic = arithmetic;
+    arguments.kernels = family.kernels;
     arguments.query = part(0);
     arguments.key = part(1);
     arguments.value = part(2);
@@ -112,30 +147,16 @@ void measure(const Work& work, std::int32_t arithmetic) {
         arguments.norm_epsilon = 1e-6F;
         arguments.rotation = static_cast<const float*>(rotation);
     }
-    cudaEvent_t begin = nullptr;
-    cudaEvent_t end = nullptr;
-    require(cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess, "cudaEventCreate");
-    std::vector<float> times;
-    for (int run = -3; run < kRuns; ++run) {
-        cudaEventRecord(begin);
-        require(scaledit_cuda_attention(&arguments) == SCALEDIT_OK, "attention");
-        cudaEventRecord(end);
-        require(cudaEventSynchronize(end) == cudaSuccess, "the kernel");
-        float milliseconds = 0;
-        cudaEventElapsedTime(&milliseconds, begin, end);
-        if (run >= 0) {
-            times.push_back(milliseconds);
-        }
+    const char* const name = arithmetic == SCALEDIT_ARITHMETIC_INT8 ? "INT8" : "bfloat16";
+    if (scaledit_cuda_attention(&arguments) == SCALEDIT_UNSUPPORTED) {
+        std::printf("%-4s %-8s %-23s %s\n", family.name, name, work.name, scaledit_last_error());
+    } else {
+        const double median = median_milliseconds(arguments);
+        const double operations = 4.0 * kHeadDim * kHeads * static_cast<double>(info.pairs);
+        std::printf("%-4s %-8s %-23s %8lld tokens %14lld pairs %9.3f ms  %7.1f T op/s\n", family.name, name, work.name,
+                    static_cast<long long>(info.tokens), static_cast<long long>(info.pairs), median,
+                    operations / median * 1e-9);
     }
-    std::ranges::sort(times);
-    const auto median = static_cast<double>(times[times.size() / 2]);
-    const double operations = 4.0 * kHeadDim * kHeads * static_cast<double>(info.pairs);
-    std::printf("%-9s %-30s %8lld tokens %14lld pairs %9.3f ms  %7.1f T op/s\n",
-                arithmetic == SCALEDIT_ARITHMETIC_INT8 ? "INT8/FP8" : "bfloat16", work.name,
-                static_cast<long long>(info.tokens), static_cast<long long>(info.pairs), median,
-                operations / median * 1e-9);
-    cudaEventDestroy(begin);
-    cudaEventDestroy(end);
     cudaFree(qkv);
     cudaFree(out);
     cudaFree(blob);
@@ -147,14 +168,31 @@ void measure(const Work& work, std::int32_t arithmetic) {
 
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
     require(scaledit_cuda_supported(0) == SCALEDIT_OK, "GPU");
+    std::vector<Family> families;
+    for (int i = 1; i < argc; ++i) {
+        const auto* found = std::ranges::find(kFamilies, std::string_view(argv[i]), &Family::name);
+        if (found == std::end(kFamilies)) {
+            std::fprintf(stderr, "cuda_attention_benchmark: no kernels are called %s, expected sm80, sm89 or sm90\n",
+                         argv[i]);
+            return 2;
+        }
+        families.push_back(*found);
+    }
+    if (families.empty()) {
+        families.assign(std::begin(kFamilies), std::end(kFamilies));
+    }
     for (const Work& work :
          {Work{"4096 x 4096", 256, 256, 512, 4, 1, 3}, Work{"4096 x 4096, own window", 256, 256, 512, 4, 0, 0},
           Work{"2048 x 2048", 128, 128, 512, 4, 1, 3}, Work{"8192 x 8192", 512, 512, 512, 4, 1, 3},
           Work{"3008 x 5008", 188, 313, 512, 4, 1, 3}, Work{"dense", 274, 256, 0, 0, 4096, 0}}) {
-        measure(work, SCALEDIT_ARITHMETIC_INT8);
-        measure(work, SCALEDIT_ARITHMETIC_BFLOAT16);
+        for (const Family& family : families) {
+            measure(work, family, SCALEDIT_ARITHMETIC_INT8);
+            if (family.bfloat16) {
+                measure(work, family, SCALEDIT_ARITHMETIC_BFLOAT16);
+            }
+        }
     }
     return 0;
 }
