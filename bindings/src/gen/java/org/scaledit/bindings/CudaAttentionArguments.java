@@ -32,7 +32,8 @@ public class CudaAttentionArguments extends Pointer {
     public native int heads(); public native CudaAttentionArguments heads(int setter);                // 1 .. 4096
     public native int head_dim(); public native CudaAttentionArguments head_dim(int setter);             // 64 or 128
     public native float scale(); public native CudaAttentionArguments scale(float setter);                  // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim)
-    public native int arithmetic(); public native CudaAttentionArguments arithmetic(int setter);           // INT8 (compute capability 9.0) or BFLOAT16
+    public native int arithmetic(); public native CudaAttentionArguments arithmetic(int setter);           // INT8 or BFLOAT16
+    public native int kernels(); public native CudaAttentionArguments kernels(int setter);              // a scaledit_cuda_kernels; SCALEDIT_UNSUPPORTED where the GPU does not run them
     public native @ByRef TensorView query(); public native CudaAttentionArguments query(TensorView setter);        // bfloat16, strides multiples of 8 elements, 16-byte aligned
     public native @ByRef TensorView key(); public native CudaAttentionArguments key(TensorView setter);
     public native @ByRef TensorView value(); public native CudaAttentionArguments value(TensorView setter);

@@ -127,7 +127,8 @@ public static final int SCALEDIT_FLOAT32 = 0, SCALEDIT_BFLOAT16 = 1;
 /** enum scaledit_arithmetic */
 public static final int
     SCALEDIT_ARITHMETIC_FLOAT32 = 0,  // exact to float32 rounding
-    SCALEDIT_ARITHMETIC_INT8 = 1,     // Q and K in INT8, K smoothed by its mean; softmax in float32; on a GPU V in FP8
+    // Q and K in INT8, K smoothed by its mean; softmax in float32; on a GPU weights and V in FP8 or FP16
+    SCALEDIT_ARITHMETIC_INT8 = 1,
     SCALEDIT_ARITHMETIC_BFLOAT16 = 2;  // products of bfloat16 summed in float32; on a GPU only
 
 /** enum scaledit_instruction_set */
@@ -171,11 +172,21 @@ public static native @Cast("scaledit_status") int scaledit_cuda_geometry_bytes(@
 // `stream` is a cudaStream_t of that GPU.
 public static native @Cast("scaledit_status") int scaledit_cuda_geometry_upload(@Const GeometryHandle geometry, Pointer device_memory,
                                                            @Cast("size_t") long bytes, Pointer stream);
+
+// Kernels by the instructions that they are made of. A GPU runs all that its compute capability allows.
+/** enum scaledit_cuda_kernels */
+public static final int
+    SCALEDIT_CUDA_KERNELS_BEST = 0,  // the best that the GPU runs
+    SCALEDIT_CUDA_KERNELS_SM80 = 1,  // mma.sync, compute capability 8.0 and later: INT8 with V in FP16; bfloat16
+    SCALEDIT_CUDA_KERNELS_SM89 = 2,  // mma.sync, 8.9 and later: INT8 with V in FP8; bfloat16 as before
+    SCALEDIT_CUDA_KERNELS_SM90 = 3;   // wgmma, 9.0: INT8 with V in FP8; bfloat16
 // Targeting CudaAttentionArguments.java
 
 
 
-// Bytes of workspace that scaledit_cuda_attention() needs; apart from the geometry no pointer is looked at.
+// Bytes of workspace that scaledit_cuda_attention() needs; apart from the geometry no pointer is looked at. Kernels
+// have sizes of their own: where INT8 asks for the BEST, those of the thread's current GPU are meant, and without a GPU
+// it is SCALEDIT_UNSUPPORTED.
 public static native @Cast("scaledit_status") int scaledit_cuda_attention_workspace(@Const CudaAttentionArguments arguments,
                                                                @Cast("size_t*") SizeTPointer bytes);
 
