@@ -426,6 +426,9 @@ __device__ inline void attend(const Int8MmaParameters& p, Shared<kHeadDim, kForm
 template <int kHeadDim, ValueFormat kFormat>
 constexpr int kMmaSharedBytes = sizeof(mma::Shared<kHeadDim, kFormat>);
 
+// Two blocks have room in the 100 KB of a multiprocessor of compute capability 8.6, 8.9 or 12.0, with 1 KB beside each.
+static_assert(2 * (kMmaSharedBytes<128, ValueFormat::kFp16> + 1024) <= 100 * 1024);
+
 template <int kHeadDim, ValueFormat kFormat>
 __global__ void __launch_bounds__(mma::kThreads, 2) attend_int8_mma(const __grid_constant__ Int8MmaParameters p) {
     if constexpr (kFormat == ValueFormat::kFp16 || ptx::kHasFp8) {
