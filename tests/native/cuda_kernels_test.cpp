@@ -29,9 +29,10 @@ TEST(CudaKernels, BestIsTheNewestThatTheGpuRuns) {
         EXPECT_EQ(best(kInt8, capability), Kernel::kInt8Fp8Mma) << capability;
     }
     EXPECT_EQ(best(kInt8, 90), Kernel::kInt8Wgmma);
-    for (const int capability : {80, 86, 89, 90, 120}) {
+    for (const int capability : {80, 86, 89, 120}) {
         EXPECT_EQ(best(kBfloat16, capability), Kernel::kBfloat16Mma) << capability;
     }
+    EXPECT_EQ(best(kBfloat16, 90), Kernel::kBfloat16Wgmma);
 }
 
 TEST(CudaKernels, AFamilyRunsOnWhatIsNewEnough) {

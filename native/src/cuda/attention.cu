@@ -5,6 +5,7 @@
 
 #include "cuda/attention.h"
 #include "cuda/attention_bfloat16.cuh"
+#include "cuda/attention_bfloat16_hopper.cuh"
 #include "cuda/attention_int8_hopper.cuh"
 #include "cuda/attention_int8_mma.cuh"
 #include "cuda/device_geometry.h"
@@ -89,8 +90,39 @@ std::int64_t checked_jobs(std::int64_t count, const char* what, std::int32_t hea
     return count * heads;
 }
 
+// Of the kernels that take groups of tiles times heads one after the other.
+unsigned persistent_blocks(const Call& call) {
+    // A block counts beyond the last.
+    const std::int64_t jobs = checked_jobs(call.at.group_count, "groups of tiles", call.arguments.heads, kMostBlocks);
+    const std::int64_t processors = std::min(attribute(cudaDevAttrMultiProcessorCount, call.device), kMostBlocks);
+    return static_cast<unsigned>(std::min(jobs, processors));
+}
+
 template <int kHeadDim>
-void attend_in_bfloat16(const Call& call) {
+void attend_in_bfloat16_wgmma(const Call& call) {
+    const auto& a = call.arguments;
+    const Bfloat16HopperParameters parameters{call.part<TokenRange>(call.at.queries),
+                                              call.part<TileGroup>(call.at.groups),
+                                              call.part<KeyRun>(call.at.runs),
+                                              call.at.group_count,
+                                              call.at.long_groups,
+                                              a.heads,
+                                              call.geometry.info().tokens,
+                                              device_tensor(a.query),
+                                              device_tensor(a.key),
+                                              device_tensor(a.value),
+                                              device_tensor(a.output),
+                                              a.log_sum_exp,
+                                              a.scale};
+    constexpr std::size_t bytes = kBfloat16HopperSharedBytes<kHeadDim>;
+    allow_shared_memory(attend_bfloat16_hopper<kHeadDim>, bytes);
+    attend_bfloat16_hopper<kHeadDim>
+        <<<persistent_blocks(call), bfloat16_hopper::kThreads, bytes, call.stream()>>>(parameters);
+    check(cudaGetLastError(), "the attention kernel");
+}
+
+template <int kHeadDim>
+void attend_in_bfloat16_mma(const Call& call) {
     const auto& a = call.arguments;
     const Bfloat16Parameters parameters{call.part<TokenRange>(call.at.queries),
                                         call.part<TokenRange>(call.at.keys),
@@ -153,8 +185,7 @@ template <int kHeadDim>
 void attend_in_int8_wgmma(const Call& call) {
     const auto& a = call.arguments;
     const scaledit_geometry_info& info = call.geometry.info();
-    // A block counts one beyond the last.
-    const std::int64_t jobs = checked_jobs(call.at.group_count, "groups of tiles", a.heads, kMostBlocks);
+    const unsigned blocks = persistent_blocks(call);
     const Workspace at = workspace(Kernel::kInt8Wgmma, info.tiles, a.heads, kHeadDim);
     pack_tiles<kHeadDim, ValueFormat::kFp8>(call, at);
 
@@ -172,9 +203,7 @@ void attend_in_int8_wgmma(const Call& call) {
                                     at};
     constexpr std::size_t bytes = kHopperSharedBytes<kHeadDim>;
     allow_shared_memory(attend_int8_hopper<kHeadDim>, bytes);
-    const std::int64_t processors = std::min(attribute(cudaDevAttrMultiProcessorCount, call.device), kMostBlocks);
-    attend_int8_hopper<kHeadDim>
-        <<<static_cast<unsigned>(std::min(jobs, processors)), hopper::kThreads, bytes, call.stream()>>>(parameters);
+    attend_int8_hopper<kHeadDim><<<blocks, hopper::kThreads, bytes, call.stream()>>>(parameters);
     check(cudaGetLastError(), "the attention kernel");
 }
 
@@ -215,7 +244,9 @@ template <int kHeadDim>
 void attend_with(Kernel kernel, const Call& call) {
     switch (kernel) {
         case Kernel::kBfloat16Mma:
-            return attend_in_bfloat16<kHeadDim>(call);
+            return attend_in_bfloat16_mma<kHeadDim>(call);
+        case Kernel::kBfloat16Wgmma:
+            return attend_in_bfloat16_wgmma<kHeadDim>(call);
         case Kernel::kInt8Fp16Mma:
             return attend_in_int8_mma<kHeadDim, ValueFormat::kFp16>(call, kernel);
         case Kernel::kInt8Fp8Mma:

@@ -6,10 +6,11 @@
 namespace scaledit::cuda {
 
 enum class Kernel {
-    kBfloat16Mma,  // attention_bfloat16.cuh
-    kInt8Fp16Mma,  // attention_int8_mma.cuh, values in FP16
-    kInt8Fp8Mma,   // attention_int8_mma.cuh, values in FP8
-    kInt8Wgmma     // attention_int8_hopper.cuh
+    kBfloat16Mma,    // attention_bfloat16.cuh
+    kBfloat16Wgmma,  // attention_bfloat16_hopper.cuh
+    kInt8Fp16Mma,    // attention_int8_mma.cuh, values in FP16
+    kInt8Fp8Mma,     // attention_int8_mma.cuh, values in FP8
+    kInt8Wgmma       // attention_int8_hopper.cuh
 };
 
 // `arithmetic` is a scaledit_arithmetic that GPUs have and `kernels` a scaledit_cuda_kernels, for which

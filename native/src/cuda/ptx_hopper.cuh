@@ -169,4 +169,117 @@ __device__ inline void copy_bulk(std::uint32_t destination, const void* source, 
         : "memory");
 }
 
+// Rows of 16-bit elements in shared memory as a matrix operand: panels of 64 channels that follow each other, each
+// [kRows, 128 bytes] in the swizzle of 128-byte rows. Begins at a multiple of 1,024 bytes, as eight rows of a panel.
+//
+// A descriptor has, in units of 16 bytes, the address (bits 0 to 13), a leading (16 to 29) and a stride offset (32 to
+// 45), and in bits 62 and 63 the swizzle: 1 for that of 128 bytes. What the offsets mean depends on the order:
+//
+//   Summed over channels, which are contiguous ("K-major"): the 16 channels of an instruction lie inside the 128 bytes
+//   of a row, so nothing is led to (the field is 1), and the stride is from eight rows to the next eight, 1,024 bytes.
+//   16 channels on are 32 bytes on; the swizzle counts from the address's own bits.
+//
+//   Summed over rows ("MN-major", the instruction's transpose bit): the instruction takes 16 rows and all channels. The
+//   leading offset is from 64 channels to the next 64, a panel; the stride is from eight rows that are summed over to
+//   the next eight, 1,024 bytes. 16 rows on are 2,048 bytes on.
+template <int kRows>
+class Panels {
+public:
+    __device__ explicit Panels(std::uint32_t address) : low_(address >> 4) {}
+
+    // From channel 16 * `step` on.
+    __device__ std::uint64_t over_channels(int step) const {
+        return descriptor(static_cast<std::uint32_t>(step / 4 * kPanel + step % 4 * 2), 1);
+    }
+    // From row 16 * `step` on.
+    __device__ std::uint64_t over_rows(int step) const {
+        return descriptor(static_cast<std::uint32_t>(step * 2 * kEightRows), kPanel);
+    }
+
+private:
+    static constexpr std::uint32_t kEightRows = 8 * 128 >> 4;
+    static constexpr std::uint32_t kPanel = kRows / 8 * kEightRows;
+    static constexpr std::uint32_t kHigh = kEightRows | 1U << 30;
+
+    // Shared memory ends below 2^18: no sum carries into the next field.
+    __device__ std::uint64_t descriptor(std::uint32_t offset, std::uint32_t leading) const {
+        return static_cast<std::uint64_t>(kHigh) << 32 | (low_ + (offset + (leading << 16)));
+    }
+    std::uint32_t low_;
+};
+
+// s [64, 128] (+)= q [64, 16] k [128, 16]^T in bfloat16, both in shared memory, summed over channels: s[c / 64][i] for
+// the lane and columns c as with multiply_int8. `accumulate` is 0 where s starts from nothing.
+__device__ inline void multiply_bfloat16(float (&s)[2][32], std::uint64_t q, std::uint64_t k, int accumulate) {
+    asm volatile(
+        "{ .reg .pred a; setp.ne.b32 a, %66, 0; "
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
+        "%23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, "
+        "%45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "%64, %65, a, 1, 1, 0, 0; }"
+        : "+f"(s[0][0]), "+f"(s[0][1]), "+f"(s[0][2]), "+f"(s[0][3]), "+f"(s[0][4]), "+f"(s[0][5]), "+f"(s[0][6]),
+          "+f"(s[0][7]), "+f"(s[0][8]), "+f"(s[0][9]), "+f"(s[0][10]), "+f"(s[0][11]), "+f"(s[0][12]), "+f"(s[0][13]),
+          "+f"(s[0][14]), "+f"(s[0][15]), "+f"(s[0][16]), "+f"(s[0][17]), "+f"(s[0][18]), "+f"(s[0][19]),
+          "+f"(s[0][20]), "+f"(s[0][21]), "+f"(s[0][22]), "+f"(s[0][23]), "+f"(s[0][24]), "+f"(s[0][25]),
+          "+f"(s[0][26]), "+f"(s[0][27]), "+f"(s[0][28]), "+f"(s[0][29]), "+f"(s[0][30]), "+f"(s[0][31]), "+f"(s[1][0]),
+          "+f"(s[1][1]), "+f"(s[1][2]), "+f"(s[1][3]), "+f"(s[1][4]), "+f"(s[1][5]), "+f"(s[1][6]), "+f"(s[1][7]),
+          "+f"(s[1][8]), "+f"(s[1][9]), "+f"(s[1][10]), "+f"(s[1][11]), "+f"(s[1][12]), "+f"(s[1][13]), "+f"(s[1][14]),
+          "+f"(s[1][15]), "+f"(s[1][16]), "+f"(s[1][17]), "+f"(s[1][18]), "+f"(s[1][19]), "+f"(s[1][20]),
+          "+f"(s[1][21]), "+f"(s[1][22]), "+f"(s[1][23]), "+f"(s[1][24]), "+f"(s[1][25]), "+f"(s[1][26]),
+          "+f"(s[1][27]), "+f"(s[1][28]), "+f"(s[1][29]), "+f"(s[1][30]), "+f"(s[1][31])
+        : "l"(q), "l"(k), "r"(accumulate));
+}
+
+// s [64, 64] (+)= q [64, 16] k [64, 16]^T, in the same way.
+__device__ inline void multiply_bfloat16(float (&s)[1][32], std::uint64_t q, std::uint64_t k, int accumulate) {
+    asm volatile(
+        "{ .reg .pred a; setp.ne.b32 a, %34, 0; "
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
+        "%23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "%32, %33, a, 1, 1, 0, 0; }"
+        : "+f"(s[0][0]), "+f"(s[0][1]), "+f"(s[0][2]), "+f"(s[0][3]), "+f"(s[0][4]), "+f"(s[0][5]), "+f"(s[0][6]),
+          "+f"(s[0][7]), "+f"(s[0][8]), "+f"(s[0][9]), "+f"(s[0][10]), "+f"(s[0][11]), "+f"(s[0][12]), "+f"(s[0][13]),
+          "+f"(s[0][14]), "+f"(s[0][15]), "+f"(s[0][16]), "+f"(s[0][17]), "+f"(s[0][18]), "+f"(s[0][19]),
+          "+f"(s[0][20]), "+f"(s[0][21]), "+f"(s[0][22]), "+f"(s[0][23]), "+f"(s[0][24]), "+f"(s[0][25]),
+          "+f"(s[0][26]), "+f"(s[0][27]), "+f"(s[0][28]), "+f"(s[0][29]), "+f"(s[0][30]), "+f"(s[0][31])
+        : "l"(q), "l"(k), "r"(accumulate));
+}
+
+// o [64, 128] += p [64, 16] v [16, 128] in bfloat16, v in shared memory, summed over rows.
+__device__ inline void multiply_bfloat16(float (&o)[64], const std::uint32_t (&p)[4], std::uint64_t v) {
+    asm volatile(
+        "{ .reg .pred a; setp.eq.b32 a, 0, 0; "
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
+        "%23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, "
+        "%45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+        "{%64, %65, %66, %67}, %68, a, 1, 1, 1; }"
+        : "+f"(o[0]), "+f"(o[1]), "+f"(o[2]), "+f"(o[3]), "+f"(o[4]), "+f"(o[5]), "+f"(o[6]), "+f"(o[7]), "+f"(o[8]),
+          "+f"(o[9]), "+f"(o[10]), "+f"(o[11]), "+f"(o[12]), "+f"(o[13]), "+f"(o[14]), "+f"(o[15]), "+f"(o[16]),
+          "+f"(o[17]), "+f"(o[18]), "+f"(o[19]), "+f"(o[20]), "+f"(o[21]), "+f"(o[22]), "+f"(o[23]), "+f"(o[24]),
+          "+f"(o[25]), "+f"(o[26]), "+f"(o[27]), "+f"(o[28]), "+f"(o[29]), "+f"(o[30]), "+f"(o[31]), "+f"(o[32]),
+          "+f"(o[33]), "+f"(o[34]), "+f"(o[35]), "+f"(o[36]), "+f"(o[37]), "+f"(o[38]), "+f"(o[39]), "+f"(o[40]),
+          "+f"(o[41]), "+f"(o[42]), "+f"(o[43]), "+f"(o[44]), "+f"(o[45]), "+f"(o[46]), "+f"(o[47]), "+f"(o[48]),
+          "+f"(o[49]), "+f"(o[50]), "+f"(o[51]), "+f"(o[52]), "+f"(o[53]), "+f"(o[54]), "+f"(o[55]), "+f"(o[56]),
+          "+f"(o[57]), "+f"(o[58]), "+f"(o[59]), "+f"(o[60]), "+f"(o[61]), "+f"(o[62]), "+f"(o[63])
+        : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));
+}
+
+// o [64, 64] += p [64, 16] v [16, 64] in bfloat16, v in shared memory, summed over rows.
+__device__ inline void multiply_bfloat16(float (&o)[32], const std::uint32_t (&p)[4], std::uint64_t v) {
+    asm volatile(
+        "{ .reg .pred a; setp.eq.b32 a, 0, 0; "
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
+        "%23, %24, %25, %26, %27, %28, %29, %30, %31}, "
+        "{%32, %33, %34, %35}, %36, a, 1, 1, 1; }"
+        : "+f"(o[0]), "+f"(o[1]), "+f"(o[2]), "+f"(o[3]), "+f"(o[4]), "+f"(o[5]), "+f"(o[6]), "+f"(o[7]), "+f"(o[8]),
+          "+f"(o[9]), "+f"(o[10]), "+f"(o[11]), "+f"(o[12]), "+f"(o[13]), "+f"(o[14]), "+f"(o[15]), "+f"(o[16]),
+          "+f"(o[17]), "+f"(o[18]), "+f"(o[19]), "+f"(o[20]), "+f"(o[21]), "+f"(o[22]), "+f"(o[23]), "+f"(o[24]),
+          "+f"(o[25]), "+f"(o[26]), "+f"(o[27]), "+f"(o[28]), "+f"(o[29]), "+f"(o[30]), "+f"(o[31])
+        : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v));
+}
+
 }  // namespace scaledit::cuda::ptx
