@@ -14,7 +14,7 @@ import numpy
 import torch
 
 ARITHMETIC = {"INT8": 1, "bfloat16": 2}
-KERNELS = {"best": 0}
+KERNELS = {"best": 0, "sm80": 1, "sm89": 2, "sm90": 3}
 BFLOAT16 = 1
 TEXT, IMAGE, GUIDANCE = range(3)
 TILE_TOKENS = 64
@@ -50,10 +50,10 @@ class TensorView(ctypes.Structure):
 
 class CudaAttentionArguments(ctypes.Structure):
     _fields_ = [("geometry", c_void_p), ("device_geometry", c_void_p), ("heads", c_int32), ("head_dim", c_int32),
-                ("scale", c_float), ("arithmetic", c_int32), ("query", TensorView), ("key", TensorView),
-                ("value", TensorView), ("output", TensorView), ("log_sum_exp", c_void_p), ("query_norm", c_void_p),
-                ("key_norm", c_void_p), ("text_query_norm", c_void_p), ("text_key_norm", c_void_p),
-                ("norm_epsilon", c_float), ("rotation", c_void_p), ("workspace", c_void_p),
+                ("scale", c_float), ("arithmetic", c_int32), ("kernels", c_int32), ("query", TensorView),
+                ("key", TensorView), ("value", TensorView), ("output", TensorView), ("log_sum_exp", c_void_p),
+                ("query_norm", c_void_p), ("key_norm", c_void_p), ("text_query_norm", c_void_p),
+                ("text_key_norm", c_void_p), ("norm_epsilon", c_float), ("rotation", c_void_p), ("workspace", c_void_p),
                 ("workspace_bytes", c_size_t), ("stream", c_void_p)]
 
 
@@ -169,6 +169,7 @@ class CudaAttention:
         """With a preparation INT8 takes queries and keys that are neither normed nor rotated; bfloat16 never does."""
         self.name = arithmetic if kernels == "best" else f"{arithmetic} {kernels}"
         self.arithmetic = arithmetic
+        self._kernels = KERNELS[kernels]
         self._preparation = preparation if arithmetic == "INT8" else None
         self.prepares = self._preparation is not None
         self._geometry = geometry
@@ -181,8 +182,8 @@ class CudaAttention:
         arguments = CudaAttentionArguments(
             geometry=geometry.handle, device_geometry=memory[0].data_ptr(), heads=query.shape[1],
             head_dim=query.shape[2], scale=query.shape[2] ** -0.5, arithmetic=ARITHMETIC[self.arithmetic],
-            query=TensorView.of(query), key=TensorView.of(inputs.key), value=TensorView.of(inputs.value),
-            output=TensorView.of(output), stream=current_stream())
+            kernels=self._kernels, query=TensorView.of(query), key=TensorView.of(inputs.key),
+            value=TensorView.of(inputs.value), output=TensorView.of(output), stream=current_stream())
         if self.prepares:
             for name, weight in self._preparation.weights.items():
                 setattr(arguments, name, weight.data_ptr())

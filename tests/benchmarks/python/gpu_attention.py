@@ -41,7 +41,8 @@ def parse():
     parser = argparse.ArgumentParser(prog="tools/bench gpu-attention", description=__doc__)
     parser.add_argument("--works", default="4096x4096,own-window,dense,2048x2048,8192x8192,3008x5008",
                         help="of these, or other WIDTHxHEIGHT in pixels; default: %(default)s")
-    parser.add_argument("--kernels", default="best", help="families of the core's kernels; default: %(default)s")
+    parser.add_argument("--kernels", default="best,sm80,sm89",
+                        help="families of the core's kernels, or best, the one that it chooses; default: %(default)s")
     parser.add_argument("--peers", default=",".join(PEERS),
                         help="; ".join(f"{name}: {what}" for name, what in PEERS.items()) + "; default: all of them")
     parser.add_argument("--runs", type=int, default=20, help="at least so many; default: %(default)s")
