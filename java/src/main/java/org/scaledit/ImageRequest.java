@@ -34,9 +34,11 @@ public final class ImageRequest implements Cloneable {
 
     /** What computes attention. */
     public enum AttentionKind {
-        /** The native core: float32 arithmetic at float32 precision, INT8 at bfloat16. */
+        /** The native core: {@link #NATIVE_EXACT} at float32 precision, {@link #NATIVE_INT8} at bfloat16. */
         NATIVE,
-        /** The native core in INT8 at any precision. */
+        /** The native core without quantisation: float32 arithmetic on the CPU, bfloat16 on a GPU. */
+        NATIVE_EXACT,
+        /** The native core with queries and keys in INT8; on a GPU values in FP8. */
         NATIVE_INT8,
         /** Torch's attention under a dense boolean mask: the slow twin that the native core is compared with. */
         DENSE

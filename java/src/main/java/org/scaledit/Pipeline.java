@@ -10,7 +10,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.Progress.Stage;
 import org.scaledit.ScaleDit.LoraFile;
-import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.image.Pixels;
@@ -73,7 +73,10 @@ final class Pipeline implements AutoCloseable {
             ScaleDit.LoraScope scope,
             ScaleDit.Precision precision,
             ScaleDit.Device device) {
-        Torch.load();
+        switch (device) {
+            case CPU -> Torch.load();
+            case CUDA -> CudaAttention.requireGpu();
+        }
         Placement placement = placement(precision, device);
         ModelDirectory directory = ModelDirectory.open(model);
         TextEncoders.check(directory);
@@ -98,15 +101,12 @@ final class Pipeline implements AutoCloseable {
     }
 
     private static Placement placement(ScaleDit.Precision precision, ScaleDit.Device device) {
-        if (device == ScaleDit.Device.CUDA) {
-            throw new CheckpointException("device cuda is not supported by this version, expected cpu");
-        }
         return new Placement(
                 switch (precision) {
                     case FLOAT32 -> torch.ScalarType.Float;
                     case BFLOAT16 -> torch.ScalarType.BFloat16;
                 },
-                false);
+                device == ScaleDit.Device.CUDA);
     }
 
     /** Makes a picture. The request's seed is set. */

@@ -41,6 +41,7 @@ public final class ScaleDit implements AutoCloseable {
     /** Where the model computes. */
     public enum Device {
         CPU,
+        /** An NVIDIA GPU, the first that CUDA finds. Nothing falls back to the CPU: what is missing is said in one sentence. */
         CUDA
     }
 
@@ -129,6 +130,12 @@ public final class ScaleDit implements AutoCloseable {
     }
 
     private Plan plan(ImageRequest request) {
+        if (options.device == Device.CUDA
+                && options.precision() == Precision.FLOAT32
+                && request.attention() != ImageRequest.AttentionKind.DENSE) {
+            throw new IllegalArgumentException("attention " + Settings.name(request.attention())
+                    + " on a GPU takes bfloat16 alone, expected precision bfloat16, or attention dense");
+        }
         AttentionWindow window = new AttentionWindow(
                 request.ratio(),
                 request.window(),
@@ -144,7 +151,8 @@ public final class ScaleDit implements AutoCloseable {
                 window,
                 switch (request.attention()) {
                     case NATIVE ->
-                        options.precision == Precision.FLOAT32 ? Plan.Backend.NATIVE_FLOAT32 : Plan.Backend.NATIVE_INT8;
+                        options.precision() == Precision.FLOAT32 ? Plan.Backend.NATIVE_EXACT : Plan.Backend.NATIVE_INT8;
+                    case NATIVE_EXACT -> Plan.Backend.NATIVE_EXACT;
                     case NATIVE_INT8 -> Plan.Backend.NATIVE_INT8;
                     case DENSE -> Plan.Backend.DENSE;
                 },
@@ -182,7 +190,7 @@ public final class ScaleDit implements AutoCloseable {
         private @Nullable Path vae;
         private final List<LoraFile> loras = new ArrayList<>();
         private LoraScope loraScope = LoraScope.GUIDANCE;
-        private Precision precision = Precision.FLOAT32;
+        private @Nullable Precision precision;
         private Device device = Device.CPU;
 
         private Builder(Path model) {
@@ -223,7 +231,7 @@ public final class ScaleDit implements AutoCloseable {
             return this;
         }
 
-        /** Default: float32. */
+        /** Default: float32 on the CPU, bfloat16 on a GPU. */
         public Builder precision(Precision precision) {
             this.precision = precision;
             return this;
@@ -243,7 +251,14 @@ public final class ScaleDit implements AutoCloseable {
             options.loraScope = loraScope;
             options.precision = precision;
             options.device = device;
-            return new ScaleDit(options, Pipeline.open(model, vae, loras, loraScope, precision, device));
+            return new ScaleDit(options, Pipeline.open(model, vae, loras, loraScope, precision(), device));
+        }
+
+        private Precision precision() {
+            if (precision != null) {
+                return precision;
+            }
+            return device == Device.CPU ? Precision.FLOAT32 : Precision.BFLOAT16;
         }
 
         void write(ObjectNode json) {
@@ -258,7 +273,7 @@ public final class ScaleDit implements AutoCloseable {
                         .put("scale", lora.scale());
             }
             json.put("loraScope", Settings.name(loraScope));
-            json.put("precision", Settings.name(precision));
+            json.put("precision", Settings.name(precision()));
             json.put("device", Settings.name(device));
         }
 

@@ -181,7 +181,7 @@ final class CpuAttention implements Callable<Integer> {
             }
             TokenLayout raster = TokenLayout.raster(text, size, size, WINDOW.ratio());
             for (Precision precision : precisions) {
-                try (Attention dense = DenseAttention.windowed(raster, WINDOW)) {
+                try (Attention dense = DenseAttention.windowed(raster, WINDOW, Placement.FLOAT32_CPU)) {
                     measurements.add(measure(MASKED + precision, precision.dtype, false, dense::attend));
                 }
                 for (int block : new int[] {8, 16}) {

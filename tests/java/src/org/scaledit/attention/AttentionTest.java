@@ -41,7 +41,7 @@ class AttentionTest {
     void denseIsSoftmaxUnderTheMaskInChunksOfAnySize(
             int text, int width, int height, AttentionWindow window, int headDim) {
         TokenLayout layout = TokenLayout.raster(text, width, height, window.ratio());
-        try (TokenMask mask = new TokenMask(layout, window)) {
+        try (TokenMask mask = new TokenMask(layout, window, Placement.FLOAT32_CPU)) {
             Tensors.run(() -> {
                 Inputs inputs = Inputs.random(layout.tokens(), 2, headDim, torch.ScalarType.Float);
                 Tensor expected = softmax(inputs, mask);
@@ -81,7 +81,7 @@ class AttentionTest {
             torch.ScalarType dtype,
             double limit) {
         try (Geometry geometry = Geometry.windowed(text, width, height, window);
-                TokenMask mask = new TokenMask(geometry.layout(), window);
+                TokenMask mask = new TokenMask(geometry.layout(), window, Placement.FLOAT32_CPU);
                 NativeAttention attention = new NativeAttention(geometry, arithmetic)) {
             Tensors.run(() -> {
                 for (int round = 0; round < 2; round++) { // the second one finds a used workspace
@@ -207,7 +207,7 @@ class AttentionTest {
     }
 
     /** [tokens, heads, head_dim] each; the key with a bias, as models have it. */
-    private record Inputs(Tensor query, Tensor key, Tensor value) {
+    record Inputs(Tensor query, Tensor key, Tensor value) {
         static Inputs random(long tokens, long heads, long headDim, torch.ScalarType dtype) {
             long[] shape = {tokens, heads, headDim};
             Tensor bias = torch.randn(new long[] {1, heads, headDim}).mul_(new Scalar(2));
@@ -219,7 +219,7 @@ class AttentionTest {
     }
 
     /** Softmax under the mask in float64 → [tokens, heads * head_dim] */
-    private static Tensor softmax(Inputs inputs, TokenMask mask) {
+    static Tensor softmax(Inputs inputs, TokenMask mask) {
         Tensor query = inputs.query.to(torch.ScalarType.Double).transpose(0, 1); // [heads, tokens, head_dim]
         Tensor key = inputs.key.to(torch.ScalarType.Double).transpose(0, 1);
         Tensor value = inputs.value.to(torch.ScalarType.Double).transpose(0, 1);

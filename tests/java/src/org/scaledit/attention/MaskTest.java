@@ -20,6 +20,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
 import org.scaledit.attention.Geometry.QueryTile;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 
@@ -38,7 +39,7 @@ class MaskTest {
         TokenLayout layout = shuffled(0, sizes);
         int image = layout.imageTokens();
         int guidance = layout.guidanceTokens();
-        try (TokenMask mask = new TokenMask(layout, window(sizes))) {
+        try (TokenMask mask = new TokenMask(layout, window(sizes), Placement.FLOAT32_CPU)) {
             Tensors.run(() -> {
                 Tensor rows = mask.rows(0, layout.tokens());
                 Tensor ofImage = rows.narrow(0, 0, image);
@@ -97,7 +98,7 @@ class MaskTest {
         JsonNode expected = Golden.json("masks/" + name);
         JsonNode sizes = expected.get("geometry");
         TokenLayout layout = shuffled(5, sizes);
-        try (TokenMask mask = new TokenMask(layout, window(sizes))) {
+        try (TokenMask mask = new TokenMask(layout, window(sizes), Placement.FLOAT32_CPU)) {
             for (int token = 0; token < layout.tokens(); token++) {
                 boolean[] row = row(mask, token);
                 Cell cell = cell(layout, token);
@@ -162,7 +163,7 @@ class MaskTest {
                     random.nextInt(10),
                     GuidanceAttention.values()[random.nextInt(2)]);
             try (Geometry geometry = Geometry.windowed(text, width, height, window);
-                    TokenMask mask = new TokenMask(geometry.layout(), window)) {
+                    TokenMask mask = new TokenMask(geometry.layout(), window, Placement.FLOAT32_CPU)) {
                 assertTilesMatch(geometry, mask, text + " text tokens, " + width + "×" + height + ", " + window);
             }
         }
@@ -185,7 +186,8 @@ class MaskTest {
 
     @Test
     void aLayoutOfAnotherRatioIsRefused() {
-        assertThatThrownBy(() -> new TokenMask(TokenLayout.raster(1, 8, 8, 2), AttentionWindow.DEFAULT))
+        assertThatThrownBy(() ->
+                        new TokenMask(TokenLayout.raster(1, 8, 8, 2), AttentionWindow.DEFAULT, Placement.FLOAT32_CPU))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("the layout has ratio 2, expected the window's, 4");
     }

@@ -149,8 +149,8 @@ class MainTest {
                 "--reach -2 | reach is -2, expected 0 to 512",
                 "--init nose | Invalid value for option '--init': expected one of [NOISE, GUIDANCE] (case-insensitive)"
                         + " but was 'nose'",
-                "--attention sparse | Invalid value for option '--attention': expected native, native-int8 or dense"
-                        + " but was 'sparse'",
+                "--attention sparse | Invalid value for option '--attention': expected native, native-exact, native-int8 or"
+                        + " dense but was 'sparse'",
                 "--strength 2 | strength is 2.0, expected more than 0 and at most 1",
                 "--lora x.safetensors:much | Invalid value for option '--lora' (FILE[:scale]): the scale 'much' of"
                         + " 'x.safetensors:much' is not a number",
@@ -168,6 +168,19 @@ class MainTest {
         assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
         assertThat(outcome.out()).isEmpty();
         assertThat(outcome.status()).isEqualTo(2);
+    }
+
+    @Test
+    void aGpuThatCannotBeUsedIsNoReasonToFallBack() {
+        Outcome outcome =
+                generate("--device", "cuda", "-o", folder.resolve("gpu.png").toString());
+        assertThat(outcome.err())
+                .startsWith("scaledit: device cuda needs builds for GPUs: add org.bytedeco:pytorch:2")
+                .contains(":linux-x86_64-gpu, org.bytedeco:cuda:13", "org.scaledit:scaledit-native:")
+                .endsWith("start Java with -Dorg.bytedeco.javacpp.platform.extension=-gpu\n")
+                .hasLineCount(1);
+        assertThat(outcome.status()).isEqualTo(1);
+        assertThat(folder.resolve("gpu.png")).doesNotExist();
     }
 
     @Test

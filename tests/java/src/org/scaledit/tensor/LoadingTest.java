@@ -23,6 +23,8 @@ import org.scaledit.bindings.NativeLibrary;
 
 /** What a user reads when native libraries are missing; each case in a process of its own with a bare class path. */
 class LoadingTest {
+    private static final String EXTENSION = "-Dorg.bytedeco.javacpp.platform.extension=-gpu";
+
     @TempDir
     Path folder;
 
@@ -61,6 +63,24 @@ class LoadingTest {
         assertThat(lines.subList(lines.size() / 2, lines.size()))
                 .as("the second attempt says the same")
                 .isEqualTo(lines.subList(0, lines.size() / 2));
+    }
+
+    @Test
+    void theExtensionForGpusIsAPartOfTheClassifier() throws Exception {
+        String gpu = Loader.getPlatform() + "-gpu";
+        List<String> lines = run("core", List.of(EXTENSION));
+        assertThat(lines.get(0))
+                .startsWith("the native core cannot be loaded: add the artifact org.scaledit:scaledit-native:")
+                .contains(":" + gpu + " to the class path");
+        assertThat(lines).contains("tried: the class path has no /org/scaledit/bindings/" + gpu + "/libscaledit.so");
+        Path classPath = folder.resolve("gpu-classes");
+        extract(classPath.resolve("org/scaledit/bindings/" + gpu));
+        assertThat(run("core", List.of(EXTENSION), classPath)).containsExactly("loaded", "loaded");
+        lines = run("torch", List.of(EXTENSION));
+        assertThat(lines.get(0))
+                .startsWith("libtorch cannot be loaded: add org.bytedeco:javacpp:")
+                .contains("org.bytedeco:openblas:", "org.bytedeco:pytorch:2", ":" + gpu + ", org.bytedeco:cuda:13")
+                .endsWith(":" + Loader.getPlatform() + " to the class path");
     }
 
     @Test
@@ -115,6 +135,7 @@ class LoadingTest {
             classPath.add(location(part));
         }
         classPath.add(location(org.bytedeco.openblas.global.openblas.class));
+        classPath.add(location(org.bytedeco.cuda.global.cudart.class));
         List<String> command = new ArrayList<>(List.of(
                 Path.of(System.getProperty("java.home"), "bin", "java").toString(),
                 "-Dorg.bytedeco.javacpp.cachedir=" + folder.resolve("cache"),

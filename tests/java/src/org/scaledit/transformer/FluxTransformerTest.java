@@ -327,10 +327,10 @@ class FluxTransformerTest {
         }
     }
 
-    private static Tensor velocity(FluxTransformer base, Golden golden, String name, Backend backend) {
+    static Tensor velocity(FluxTransformer base, Golden golden, String name, Backend backend) {
         JsonNode run = run(golden, name);
         LoraScope scope = run.get("scope").asText().equals("all") ? LoraScope.ALL : LoraScope.GUIDANCE;
-        try (Sequence sequence = sequence(golden, run, backend)) {
+        try (Sequence sequence = sequence(golden, run, backend, base.placement())) {
             if (run.get("lora").isNull()) {
                 return velocity(base, golden, sequence, (block, hidden) -> {});
             }
@@ -379,7 +379,7 @@ class FluxTransformerTest {
     }
 
     /** The velocity of a plain pass, in raster order: [W·H, 64] */
-    private static Tensor plainVelocity(
+    static Tensor plainVelocity(
             FluxTransformer transformer, Golden golden, Sequence sequence, BiConsumer<String, Tensor> afterBlock) {
         return Tensors.scoped(() -> {
             Tensor latents = sequence.layout().arrangeImage(golden.float32("x"));
@@ -397,22 +397,37 @@ class FluxTransformerTest {
     }
 
     private static Sequence plain(Golden golden, Backend backend) {
-        return Sequence.of(backend, size(golden, "T"), size(golden, "W"), size(golden, "H"), Optional.empty());
+        return plain(golden, backend, Placement.FLOAT32_CPU);
+    }
+
+    static Sequence plain(Golden golden, Backend backend, Placement placement) {
+        return Sequence.of(
+                backend, placement, size(golden, "T"), size(golden, "W"), size(golden, "H"), Optional.empty());
     }
 
     private static Sequence sequence(Golden golden, JsonNode run, Backend backend) {
+        return sequence(golden, run, backend, Placement.FLOAT32_CPU);
+    }
+
+    private static Sequence sequence(Golden golden, JsonNode run, Backend backend, Placement placement) {
         AttentionWindow window = new AttentionWindow(
                 size(golden, "rho"),
                 16,
                 run.get("reach").asInt(),
                 run.get("margin").asInt(),
                 GuidanceAttention.valueOf(run.get("guidance").asText()));
-        return Sequence.of(backend, size(golden, "T"), size(golden, "W"), size(golden, "H"), Optional.of(window));
+        return Sequence.of(
+                backend, placement, size(golden, "T"), size(golden, "W"), size(golden, "H"), Optional.of(window));
     }
 
     private static Sequence formats(Golden golden, Backend backend) {
         return Sequence.of(
-                backend, size(golden, "T"), size(golden, "W"), size(golden, "H"), Optional.of(AttentionWindow.DEFAULT));
+                backend,
+                Placement.FLOAT32_CPU,
+                size(golden, "T"),
+                size(golden, "W"),
+                size(golden, "H"),
+                Optional.of(AttentionWindow.DEFAULT));
     }
 
     private static int size(Golden golden, String name) {
@@ -443,7 +458,7 @@ class FluxTransformerTest {
                         .collect(Collectors.toMap(Map.Entry::getKey, Map.Entry::getValue)));
     }
 
-    private static Tensor rows(Golden golden, String list, Tensor raster) {
+    static Tensor rows(Golden golden, String list, Tensor raster) {
         return raster.index_select(0, golden.tensor(list));
     }
 

@@ -4,11 +4,12 @@ import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.Geometry;
 import org.scaledit.attention.NativeAttention;
-import org.scaledit.attention.NativeAttention.Arithmetic;
 import org.scaledit.attention.TokenLayout;
+import org.scaledit.tensor.Placement;
 
 /** A layout, the attention made for it, and what both need. */
 record Sequence(TokenLayout layout, Attention attention, Runnable release) implements AutoCloseable {
@@ -24,19 +25,32 @@ record Sequence(TokenLayout layout, Attention attention, Runnable release) imple
         }
     }
 
-    /** Without a window it is a plain FLUX sequence. */
-    static Sequence of(Backend backend, int text, int width, int height, Optional<AttentionWindow> window) {
+    /**
+     * Without a window it is a plain FLUX sequence.
+     *
+     * @param placement of its tokens
+     */
+    static Sequence of(
+            Backend backend, Placement placement, int text, int width, int height, Optional<AttentionWindow> window) {
         if (backend == Backend.DENSE_RASTER) {
             int ratio = window.map(AttentionWindow::ratio).orElse(0);
             TokenLayout layout = TokenLayout.raster(text, width, height, ratio);
-            Attention attention = window.<Attention>map(chosen -> DenseAttention.windowed(layout, chosen))
+            Attention attention = window.<Attention>map(chosen -> DenseAttention.windowed(layout, chosen, placement))
                     .orElseGet(DenseAttention::full);
             return new Sequence(layout, attention, () -> {});
         }
         Geometry geometry = window.map(chosen -> Geometry.windowed(text, width, height, chosen))
                 .orElseGet(() -> Geometry.full(text, width, height));
-        Arithmetic arithmetic = backend.exact() ? Arithmetic.FLOAT32 : Arithmetic.INT8;
-        return new Sequence(geometry.layout(), new NativeAttention(geometry, arithmetic), geometry::close);
+        return new Sequence(geometry.layout(), core(geometry, backend, placement), geometry::close);
+    }
+
+    private static Attention core(Geometry geometry, Backend backend, Placement placement) {
+        return placement.cuda()
+                ? new CudaAttention(
+                        geometry, backend.exact() ? CudaAttention.Arithmetic.BFLOAT16 : CudaAttention.Arithmetic.INT8)
+                : new NativeAttention(
+                        geometry,
+                        backend.exact() ? NativeAttention.Arithmetic.FLOAT32 : NativeAttention.Arithmetic.INT8);
     }
 
     /** The hidden states of a stream, in raster order, from those of the whole sequence. */

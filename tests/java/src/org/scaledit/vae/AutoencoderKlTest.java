@@ -259,7 +259,7 @@ class AutoencoderKlTest {
     }
 
     /** 8 bits [H, W, 3] to [3, H, W] in −1 … 1. */
-    private static Tensor signed(Tensor image) {
+    static Tensor signed(Tensor image) {
         return Tensors.toFloat32(image)
                 .div(new Scalar(127.5))
                 .sub(new Scalar(1.0))

@@ -7,6 +7,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.stream.Collectors;
 import org.bytedeco.javacpp.Loader;
 import org.jspecify.annotations.NullMarked;
@@ -16,13 +17,17 @@ import org.jspecify.annotations.Nullable;
  * Loads the native core, {@code libscaledit.so} and its JNI half {@code libjniScaleDitCore.so}, once for the process.
  *
  * <p>They are looked for on the class path (the jar {@code scaledit-native} with this platform's classifier, extracted
- * to JavaCPP's cache folder) and then on {@code java.library.path}. The property {@value #PATH_PROPERTY} names a folder
+ * to JavaCPP's cache folder) and then on {@code java.library.path}. Where JavaCPP's property {@value #EXTENSION_PROPERTY}
+ * is set to {@code -gpu}, the classifier ends in it: the same core with kernels for NVIDIA GPUs. The property {@value #PATH_PROPERTY} names a folder
  * to take them from instead; then nothing else is tried.
  */
 @NullMarked
 public final class NativeLibrary {
     /** Folder that holds both libraries. */
     public static final String PATH_PROPERTY = "org.scaledit.library.path";
+
+    private static final String EXTENSION_PROPERTY = "org.bytedeco.javacpp.platform.extension";
+    private static final String GPU_EXTENSION = "-gpu";
 
     /** The core, then the half that needs it. */
     private static final List<String> NAMES = List.of("scaledit", "jniScaleDitCore");
@@ -57,6 +62,14 @@ public final class NativeLibrary {
             failure = e;
             throw e;
         }
+    }
+
+    /** The artifact with kernels for GPUs, if the core is not taken from it. */
+    public static Optional<String> missingGpuArtifact() {
+        String classifier = Loader.getPlatform() + GPU_EXTENSION;
+        boolean there = System.getProperty(PATH_PROPERTY) != null
+                || NativeLibrary.class.getResource(resource(classifier, NAMES.get(0))) != null;
+        return there ? Optional.empty() : Optional.of(artifact(classifier));
     }
 
     private static void loadFrom(Path folder) {
@@ -109,9 +122,9 @@ public final class NativeLibrary {
                     + ", the property org.bytedeco.javacpp.cachedir names another"));
             tried.add(new UnsatisfiedLinkError("java.library.path is " + System.getProperty("java.library.path")));
             throw failed(
-                    "the native core cannot be loaded: add the artifact org.scaledit:scaledit-native:" + version() + ":"
-                            + platform() + " to the class path, or name the folder of " + fileNames() + " with -D"
-                            + PATH_PROPERTY + "=FOLDER",
+                    "the native core cannot be loaded: add the artifact " + artifact(platform())
+                            + " to the class path, or name the folder of " + fileNames() + " with -D" + PATH_PROPERTY
+                            + "=FOLDER",
                     tried);
         }
     }
@@ -126,9 +139,17 @@ public final class NativeLibrary {
     }
 
     private static String onClassPath(String name) {
-        String resource = "/org/scaledit/bindings/" + platform() + "/" + System.mapLibraryName(name);
+        String resource = resource(platform(), name);
         URL url = NativeLibrary.class.getResource(resource);
         return url == null ? "the class path has no " + resource : "the class path has " + url;
+    }
+
+    private static String resource(String classifier, String name) {
+        return "/org/scaledit/bindings/" + classifier + "/" + System.mapLibraryName(name);
+    }
+
+    private static String artifact(String classifier) {
+        return "org.scaledit:scaledit-native:" + version() + ":" + classifier;
     }
 
     private static String cacheFolder() {
@@ -144,7 +165,7 @@ public final class NativeLibrary {
     }
 
     private static String platform() {
-        return Loader.getPlatform();
+        return Loader.getPlatform() + System.getProperty(EXTENSION_PROPERTY, "");
     }
 
     /** The version of the jar that this class is in. */

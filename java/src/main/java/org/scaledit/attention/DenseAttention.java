@@ -4,6 +4,7 @@ import org.bytedeco.pytorch.DoubleOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -22,9 +23,13 @@ public final class DenseAttention implements Attention {
         this.chunkElements = chunkElements;
     }
 
-    /** The mask of the high-resolution pass, for tokens in the layout's order. */
-    public static DenseAttention windowed(TokenLayout layout, AttentionWindow window) {
-        return new DenseAttention(new TokenMask(layout, window), CHUNK_ELEMENTS);
+    /**
+     * The mask of the high-resolution pass, for tokens in the layout's order.
+     *
+     * @param placement of the tokens
+     */
+    public static DenseAttention windowed(TokenLayout layout, AttentionWindow window, Placement placement) {
+        return new DenseAttention(new TokenMask(layout, window, placement), CHUNK_ELEMENTS);
     }
 
     /** Everyone attends to everyone: plain FLUX. */
@@ -48,7 +53,7 @@ public final class DenseAttention implements Attention {
     /** Fills the rows {@code first … first + count − 1} of the output. */
     private void attend(long first, long count, Tensor query, Tensor key, Tensor value, Tensor output) {
         Tensors.run(() -> {
-            Tensor seen = mask.rows(first, count).to(query.device(), torch.ScalarType.Bool);
+            Tensor seen = mask.rows(first, count);
             Tensor rows = softmax(query.narrow(0, first, count), key, value, Tensors.optional(seen));
             output.narrow(0, first, count).copy_(rows);
         });

@@ -100,7 +100,7 @@ public final class Geometry implements AutoCloseable {
         return part;
     }
 
-    /** Hilbert order: how tokens must lie in memory for {@link NativeAttention}. */
+    /** Hilbert order: how tokens must lie in memory for {@link NativeAttention} and {@link CudaAttention}. */
     public TokenLayout layout() {
         return layout;
     }

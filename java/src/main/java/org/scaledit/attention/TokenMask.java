@@ -5,7 +5,6 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
 import org.scaledit.tensor.Placement;
@@ -18,8 +17,6 @@ import org.scaledit.tensor.Tensors;
 final class TokenMask implements AutoCloseable {
     /** Tokens along a cell's side. */
     private static final int CELL = 8;
-
-    private static final TensorOptions BYTES = new Placement(torch.ScalarType.Byte, false).options();
 
     private enum Stream {
         TEXT,
@@ -34,7 +31,8 @@ final class TokenMask implements AutoCloseable {
     private final Tensor cellOfToken; // [tokens], int64
     private final Tensor table; // [cells, cells], true where a token of the first sees the tokens of the second
 
-    TokenMask(TokenLayout layout, AttentionWindow window) {
+    /** @param placement whose device the table lies on */
+    TokenMask(TokenLayout layout, AttentionWindow window, Placement placement) {
         if (layout.ratio() != window.ratio()) {
             throw new IllegalArgumentException(
                     "the layout has ratio " + layout.ratio() + ", expected the window's, " + window.ratio());
@@ -42,8 +40,10 @@ final class TokenMask implements AutoCloseable {
         this.layout = layout;
         this.window = window;
         List<Cell> cells = new ArrayList<>();
-        this.cellOfToken = Tensors.outlive(() -> number(cells));
-        this.table = Tensors.outlive(() -> tabulate(cells));
+        this.cellOfToken = Tensors.outlive(
+                () -> new Tensor(placement.with(torch.ScalarType.Long).place(number(cells))));
+        this.table = Tensors.outlive(
+                () -> new Tensor(placement.with(torch.ScalarType.Bool).place(tabulate(cells))));
     }
 
     /** The cell of each token; fills {@code cells} with those that there are. */
@@ -69,6 +69,7 @@ final class TokenMask implements AutoCloseable {
         return new Cell(Stream.GUIDANCE, layout.guidanceRow(guidance) / CELL, layout.guidanceColumn(guidance) / CELL);
     }
 
+    /** [cells, cells], 1 where the first sees the second, uint8 on the CPU */
     private Tensor tabulate(List<Cell> cells) {
         int count = cells.size();
         byte[] seen = new byte[Math.multiplyExact(count, count)];
@@ -77,9 +78,10 @@ final class TokenMask implements AutoCloseable {
                 seen[q * count + k] = (byte) (sees(cells.get(q), cells.get(k)) ? 1 : 0);
             }
         }
-        Tensor bytes = torch.empty(new long[] {count, count}, BYTES, null);
+        Tensor bytes =
+                torch.empty(new long[] {count, count}, new Placement(torch.ScalarType.Byte, false).options(), null);
         bytes.data_ptr_byte().put(seen);
-        return bytes.to(torch.ScalarType.Bool);
+        return bytes;
     }
 
     private boolean sees(Cell query, Cell key) {

@@ -12,7 +12,8 @@ final class AttentionOption implements ITypeConverter<AttentionKind> {
         try {
             return AttentionKind.valueOf(value.toUpperCase(Locale.ROOT).replace('-', '_'));
         } catch (IllegalArgumentException e) {
-            throw new TypeConversionException("expected native, native-int8 or dense but was '" + value + "'");
+            throw new TypeConversionException(
+                    "expected native, native-exact, native-int8 or dense but was '" + value + "'");
         }
     }
 }

@@ -128,14 +128,17 @@ final class GenerateCommand implements Callable<Integer> {
             paramLabel = "KIND",
             converter = AttentionOption.class,
             description =
-                    "'native' (float32 at float32 precision, INT8 at bfloat16), 'native-int8', or 'dense' (torch, "
-                            + "slow). Default: native.")
+                    "'native' (exact at float32 precision, INT8 at bfloat16), 'native-exact', 'native-int8', or 'dense' "
+                            + "(torch, slow). Default: native.")
     private ImageRequest.@Nullable AttentionKind attention;
 
-    @Option(names = "--precision", paramLabel = "KIND", description = "float32 or bfloat16. Default: float32 on a CPU.")
+    @Option(
+            names = "--precision",
+            paramLabel = "KIND",
+            description = "float32 or bfloat16. Default: float32 on a CPU, bfloat16 on a GPU.")
     private ScaleDit.@Nullable Precision precision;
 
-    @Option(names = "--device", paramLabel = "KIND", description = "cpu or cuda. Default: cpu.")
+    @Option(names = "--device", paramLabel = "KIND", description = "cpu or cuda (an NVIDIA GPU). Default: cpu.")
     private ScaleDit.@Nullable Device device;
 
     @Option(

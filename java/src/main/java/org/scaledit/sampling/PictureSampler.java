@@ -3,6 +3,7 @@ package org.scaledit.sampling;
 import java.nio.file.Path;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.TokenLayout;
@@ -10,6 +11,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.image.ImageFile;
 import org.scaledit.image.PixelSource;
 import org.scaledit.image.Resize;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.text.Conditioning;
 import org.scaledit.transformer.Denoiser;
@@ -90,7 +92,7 @@ public final class PictureSampler {
                                     text.pooled(),
                                     plan.guideGuidance())) {
                 return Euler.integrate(
-                        noise.guidance(grid),
+                        placed(noise.guidance(grid)),
                         schedule,
                         0,
                         (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
@@ -107,7 +109,7 @@ public final class PictureSampler {
      */
     private Tensor highResolution(int level, TokenGrid grid, Tensor guidance) {
         Tensor latents = Tensors.scoped(() -> {
-            try (WindowedAttention attention = WindowedAttention.of(plan, textTokens(), grid);
+            try (WindowedAttention attention = WindowedAttention.of(plan, textTokens(), grid, placement());
                     Denoiser denoiser = models.adapted()
                             .denoiser(
                                     attention.layout(),
@@ -133,7 +135,7 @@ public final class PictureSampler {
             start = mixed(enlarged(level, grid, guidance), start, schedule.sigmas()[firstStep]);
         }
         Tensor end = Euler.integrate(
-                layout.arrangeImage(start),
+                layout.arrangeImage(placed(start)),
                 schedule,
                 firstStep,
                 (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
@@ -166,6 +168,16 @@ public final class PictureSampler {
     /** {@code (1 − σ) clean + σ noise} */
     private static Tensor mixed(Tensor clean, Tensor noise, float sigma) {
         return clean.mul(new Scalar(1 - sigma)).add(noise.mul(new Scalar(sigma)));
+    }
+
+    /** Latents where the transformer is, in float32 as they are: [tokens, 64] */
+    private Tensor placed(Tensor latents) {
+        return placement().with(torch.ScalarType.Float).place(latents);
+    }
+
+    /** Of both transformers, which share their weights. */
+    private Placement placement() {
+        return models.plain().placement();
     }
 
     private int ratio() {

@@ -31,7 +31,8 @@ public record Plan(
 
     /** What computes attention in the high-resolution pass. */
     public enum Backend {
-        NATIVE_FLOAT32,
+        /** The native core without quantisation: float32 arithmetic on the CPU, bfloat16 on a GPU. */
+        NATIVE_EXACT,
         NATIVE_INT8,
         DENSE
     }

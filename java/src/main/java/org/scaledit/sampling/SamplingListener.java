@@ -5,7 +5,7 @@ import org.bytedeco.pytorch.Tensor;
 
 /**
  * Told how far sampling is, and of what came about. An exception that it throws ends the sampling and reaches whoever
- * asked for it. Tensors are float32 on the CPU, tokens in raster order, valid during the call.
+ * asked for it. Tensors are float32 on any device, tokens in raster order, valid during the call.
  */
 public interface SamplingListener {
     /** Finished steps of the guidance image; 0 before the first. */

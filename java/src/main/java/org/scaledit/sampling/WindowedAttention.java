@@ -2,10 +2,12 @@ package org.scaledit.sampling;
 
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.attention.Attention;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.Geometry;
 import org.scaledit.attention.NativeAttention;
 import org.scaledit.attention.TokenLayout;
+import org.scaledit.tensor.Placement;
 
 /** The attention of a high-resolution pass together with the order of tokens that it works on. */
 final class WindowedAttention implements Attention {
@@ -19,22 +21,33 @@ final class WindowedAttention implements Attention {
         this.release = release;
     }
 
-    static WindowedAttention of(Plan plan, int textTokens, TokenGrid grid) {
+    /** @param placement of the tokens */
+    static WindowedAttention of(Plan plan, int textTokens, TokenGrid grid, Placement placement) {
         return switch (plan.backend()) {
-            case NATIVE_FLOAT32 -> ofCore(plan, textTokens, grid, NativeAttention.Arithmetic.FLOAT32);
-            case NATIVE_INT8 -> ofCore(plan, textTokens, grid, NativeAttention.Arithmetic.INT8);
+            case NATIVE_EXACT, NATIVE_INT8 -> ofCore(plan, textTokens, grid, placement);
             case DENSE -> {
                 int ratio = plan.window().ratio();
                 TokenLayout layout = TokenLayout.raster(textTokens, grid.width(), grid.height(), ratio);
-                yield new WindowedAttention(layout, DenseAttention.windowed(layout, plan.window()), () -> {});
+                yield new WindowedAttention(
+                        layout, DenseAttention.windowed(layout, plan.window(), placement), () -> {});
             }
         };
     }
 
-    private static WindowedAttention ofCore(
-            Plan plan, int textTokens, TokenGrid grid, NativeAttention.Arithmetic arithmetic) {
+    private static WindowedAttention ofCore(Plan plan, int textTokens, TokenGrid grid, Placement placement) {
+        boolean int8 = plan.backend() == Plan.Backend.NATIVE_INT8;
         Geometry geometry = Geometry.windowed(textTokens, grid.width(), grid.height(), plan.window());
-        return new WindowedAttention(geometry.layout(), new NativeAttention(geometry, arithmetic), geometry::close);
+        try {
+            Attention attention = placement.cuda()
+                    ? new CudaAttention(
+                            geometry, int8 ? CudaAttention.Arithmetic.INT8 : CudaAttention.Arithmetic.BFLOAT16)
+                    : new NativeAttention(
+                            geometry, int8 ? NativeAttention.Arithmetic.INT8 : NativeAttention.Arithmetic.FLOAT32);
+            return new WindowedAttention(geometry.layout(), attention, geometry::close);
+        } catch (RuntimeException | Error e) {
+            geometry.close();
+            throw e;
+        }
     }
 
     TokenLayout layout() {

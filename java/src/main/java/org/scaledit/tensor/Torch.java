@@ -6,14 +6,29 @@ import java.util.ArrayList;
 import java.util.List;
 import org.bytedeco.javacpp.Loader;
 import org.bytedeco.pytorch.global.torch;
+import org.bytedeco.pytorch.global.torch_cuda;
 
 /** Loads libtorch, so that what is missing is named before anything is computed. */
 public final class Torch {
-    /** A library of each artifact whose platform jar is needed. */
-    private record Part(String artifact, String library) {}
+    /** JavaCPP's: what the classifiers of the platform jars to use end in. */
+    static final String EXTENSION_PROPERTY = "org.bytedeco.javacpp.platform.extension";
 
-    private static final List<Part> PARTS = List.of(
-            new Part("javacpp", "jnijavacpp"), new Part("openblas", "jniopenblas"), new Part("pytorch", "jnitorch"));
+    static final String GPU_EXTENSION = "-gpu";
+
+    /** A library of each artifact whose platform jar is needed; the extension is a part of its classifier. */
+    private record Part(String artifact, String library, String extension) {
+        String classifier() {
+            return Loader.getPlatform() + extension;
+        }
+
+        String resource() {
+            return "/org/bytedeco/" + artifact + "/" + classifier() + "/" + System.mapLibraryName(library);
+        }
+
+        String coordinates() {
+            return "org.bytedeco:" + artifact + ":" + version(artifact) + ":" + classifier();
+        }
+    }
 
     private Torch() {}
 
@@ -25,41 +40,70 @@ public final class Torch {
      */
     public static void load() {
         try {
-            Loader.load(torch.class);
+            // What is for GPUs goes first: torch looks for it once, when it is first used.
+            Loader.load(isGpuBuild() ? torch_cuda.class : torch.class);
         } catch (LinkageError e) {
             throw failed(e);
         }
     }
 
+    /** The platform jars of the build for GPUs that the class path lacks. */
+    static List<String> missingForGpu() {
+        return parts(GPU_EXTENSION).stream()
+                .filter(part -> Torch.class.getResource(part.resource()) == null)
+                .map(Part::coordinates)
+                .toList();
+    }
+
+    /** Whether libtorch's build for GPUs is the one to load. */
+    static boolean isGpuBuild() {
+        return extension().equals(GPU_EXTENSION);
+    }
+
+    private static String extension() {
+        return System.getProperty(EXTENSION_PROPERTY, "");
+    }
+
+    /** PyTorch alone has a build of its own for GPUs. */
+    private static List<Part> parts(String extension) {
+        List<Part> parts = new ArrayList<>(List.of(
+                new Part("javacpp", "jnijavacpp", ""),
+                new Part("openblas", "jniopenblas", ""),
+                new Part("pytorch", "jnitorch", extension)));
+        if (extension.equals(GPU_EXTENSION)) {
+            parts.add(new Part("cuda", "jnicudart", ""));
+        }
+        return parts;
+    }
+
     private static IllegalStateException failed(LinkageError cause) {
         List<String> missing = new ArrayList<>();
         List<String> looked = new ArrayList<>();
-        for (Part part : PARTS) {
-            String resource = "/org/bytedeco/" + part.artifact() + "/" + platform(part) + "/"
-                    + System.mapLibraryName(part.library());
-            URL found = Torch.class.getResource(resource);
-            looked.add(found == null ? "the class path has no " + resource : "the class path has " + found);
+        for (Part part : parts(extension())) {
+            URL found = Torch.class.getResource(part.resource());
+            looked.add(found == null ? "the class path has no " + part.resource() : "the class path has " + found);
             if (found == null) {
-                missing.add("org.bytedeco:" + part.artifact() + ":" + version(part) + ":" + platform(part));
+                missing.add(part.coordinates());
             }
         }
         String message = missing.isEmpty()
-                ? "libtorch cannot be loaded though its libraries are on the class path: " + cause.getMessage()
+                ? "libtorch cannot be loaded though its libraries are on the class path: " + reason(cause)
                 : "libtorch cannot be loaded: add " + String.join(", ", missing) + " to the class path";
         IllegalStateException failure = new IllegalStateException(message, cause);
         looked.forEach(place -> failure.addSuppressed(new UnsatisfiedLinkError(place)));
         return failure;
     }
 
-    /** The classifier: PyTorch alone has one of its own for GPUs. */
-    private static String platform(Part part) {
-        String extension = System.getProperty("org.bytedeco.javacpp.platform.extension", "");
-        return Loader.getPlatform() + (part.artifact().equals("pytorch") ? extension : "");
+    /** The linker's own words, with what helps: NVIDIA's libraries are in no jar. */
+    private static String reason(LinkageError error) {
+        Throwable cause = error.getCause() == null ? error : error.getCause();
+        return cause.getMessage()
+                + (isGpuBuild() ? " (expected on the library path: CUDA 13, cuDNN 9 and NCCL 2)" : "");
     }
 
-    private static String version(Part part) {
+    private static String version(String artifact) {
         try {
-            String version = Loader.getVersion("org.bytedeco", part.artifact(), torch.class);
+            String version = Loader.getVersion("org.bytedeco", artifact, torch.class);
             return version == null ? "VERSION" : version;
         } catch (IOException e) {
             return "VERSION";

@@ -1,0 +1,107 @@
+package org.scaledit.attention;
+
+import static org.scaledit.bindings.ScaleDitCore.*;
+
+import org.bytedeco.javacpp.SizeTPointer;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.bindings.CudaAttentionArguments;
+import org.scaledit.bindings.NativeLibrary;
+import org.scaledit.tensor.Cuda;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * Attention by the native core on an NVIDIA GPU: only the tiles that the geometry lists are computed. Takes bfloat16
+ * tensors in the geometry's order, head sizes 64 and 128, and is queued on torch's current stream. Used by one thread at
+ * a time.
+ */
+public final class CudaAttention implements Attention {
+
+    /** How the core multiplies. */
+    public enum Arithmetic {
+        /** Products of bfloat16, summed in float32. */
+        BFLOAT16,
+        /** Query and key in INT8, softmax in float32, its weights and the values in FP8: cosine 0.9992 to the exact. */
+        INT8
+    }
+
+    private static final int DEVICE = 0;
+
+    private final Geometry geometry;
+    private final Arithmetic arithmetic;
+    private final Tensor deviceGeometry; // [bytes], uint8
+    private final Workspace workspace = new Workspace(true);
+
+    /**
+     * Copies the geometry to the GPU.
+     *
+     * @param geometry stays the caller's: it must outlive this object
+     */
+    public CudaAttention(Geometry geometry, Arithmetic arithmetic) {
+        this.geometry = geometry;
+        this.arithmetic = arithmetic;
+        this.deviceGeometry = Tensors.outlive(() -> upload(geometry));
+    }
+
+    /**
+     * Loads what computes on a GPU, the native core's part and torch's.
+     *
+     * @throws IllegalStateException in one sentence: which libraries are missing
+     * @throws UnsupportedOperationException likewise: that there is no GPU, no driver, or no kernel for the GPU
+     */
+    public static void requireGpu() {
+        Cuda.requireBuild(NativeLibrary.missingGpuArtifact());
+        NativeLibrary.load();
+        try {
+            Status.check(scaledit_cuda_supported(DEVICE));
+        } catch (UnsupportedOperationException e) {
+            throw new UnsupportedOperationException("device cuda cannot be used: " + e.getMessage(), e);
+        }
+        Cuda.load();
+    }
+
+    private static Tensor upload(Geometry geometry) {
+        SizeTPointer bytes = new SizeTPointer(1);
+        Status.check(scaledit_cuda_geometry_bytes(geometry.handle(), bytes));
+        Placement placement = new Placement(torch.ScalarType.Byte, true);
+        Tensor copy = torch.empty(new long[] {bytes.get()}, placement.options(), null);
+        Status.check(
+                scaledit_cuda_geometry_upload(geometry.handle(), copy.data_ptr(), copy.numel(), Cuda.currentStream()));
+        return copy;
+    }
+
+    @Override
+    public Tensor attend(Tensor query, Tensor key, Tensor value) {
+        return Tensors.scoped(() -> {
+            Operands operands = Operands.of(geometry, true, query, key, value);
+            // What is not set is zero: no norm and no rotation, as queries and keys have both already.
+            CudaAttentionArguments arguments = new CudaAttentionArguments()
+                            .geometry(geometry.handle())
+                            .device_geometry(deviceGeometry.data_ptr())
+                            .heads(operands.heads())
+                            .head_dim(operands.headDim())
+                            .scale(operands.scale())
+                            .arithmetic(
+                                    switch (arithmetic) {
+                                        case BFLOAT16 -> SCALEDIT_ARITHMETIC_BFLOAT16;
+                                        case INT8 -> SCALEDIT_ARITHMETIC_INT8;
+                                    })
+                            .stream(Cuda.currentStream());
+            operands.describe(arguments.query(), arguments.key(), arguments.value(), arguments.output());
+
+            SizeTPointer bytes = new SizeTPointer(1);
+            Status.check(scaledit_cuda_attention_workspace(arguments, bytes));
+            Tensor room = workspace.of(bytes.get());
+            arguments.workspace(room.data_ptr()).workspace_bytes(room.numel());
+            Status.check(scaledit_cuda_attention(arguments));
+            return operands.joined();
+        });
+    }
+
+    @Override
+    public void close() {
+        workspace.close();
+        deviceGeometry.close();
+    }
+}

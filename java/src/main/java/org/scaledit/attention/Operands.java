@@ -1,0 +1,88 @@
+package org.scaledit.attention;
+
+import static org.scaledit.bindings.ScaleDitCore.*;
+
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.bindings.TensorView;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * The tensors of one call, {@code [tokens, heads, head_dim]} each, checked for the native core.
+ *
+ * @param output like the query, not yet written
+ */
+record Operands(Tensor query, Tensor key, Tensor value, Tensor output) {
+
+    /**
+     * @param cuda whether the tensors must be a GPU's
+     * @throws IllegalArgumentException naming the tensor that does not fit
+     */
+    static Operands of(Geometry geometry, boolean cuda, Tensor query, Tensor key, Tensor value) {
+        long[] shape = {geometry.layout().tokens(), query.size(1), query.size(2)};
+        Tensor output = torch.empty(shape, query.options(), null);
+        check("query", query, output, cuda);
+        check("key", key, output, cuda);
+        check("value", value, output, cuda);
+        return new Operands(query, key, value, output);
+    }
+
+    private static void check(String name, Tensor tensor, Tensor output, boolean cuda) {
+        boolean fits = tensor.dim() == 3
+                && tensor.size(0) == output.size(0)
+                && tensor.size(1) == output.size(1)
+                && tensor.size(2) == output.size(2);
+        if (!fits) {
+            throw new IllegalArgumentException(name + " has shape " + Tensors.shape(tensor)
+                    + ", expected [tokens, heads, head_dim] = " + Tensors.shape(output));
+        }
+        if (tensor.is_cuda() != cuda || tensor.stride(2) != 1) {
+            throw new IllegalArgumentException(name + " lies on " + place(tensor.is_cuda()) + " with stride "
+                    + tensor.stride(2) + " along head_dim, expected " + place(cuda) + " and stride 1");
+        }
+        torch.ScalarType type = tensor.scalar_type().intern();
+        boolean taken = type == torch.ScalarType.BFloat16 || !cuda && type == torch.ScalarType.Float;
+        if (!taken) {
+            throw new IllegalArgumentException(
+                    name + " is " + type + ", expected " + (cuda ? "BFloat16 on a GPU" : "Float or BFloat16"));
+        }
+    }
+
+    private static String place(boolean cuda) {
+        return cuda ? "a GPU" : "the CPU";
+    }
+
+    int heads() {
+        return (int) query.size(1);
+    }
+
+    int headDim() {
+        return (int) query.size(2);
+    }
+
+    /** Of the scores before the softmax. */
+    float scale() {
+        return (float) (1 / Math.sqrt(headDim()));
+    }
+
+    /** Fills in where each tensor lies. */
+    void describe(TensorView query, TensorView key, TensorView value, TensorView output) {
+        describe(query, this.query);
+        describe(key, this.key);
+        describe(value, this.value);
+        describe(output, this.output);
+    }
+
+    private static void describe(TensorView view, Tensor tensor) {
+        boolean float32 = tensor.scalar_type().intern() == torch.ScalarType.Float;
+        view.data(tensor.data_ptr())
+                .token_stride(tensor.stride(0))
+                .head_stride(tensor.stride(1))
+                .dtype(float32 ? SCALEDIT_FLOAT32 : SCALEDIT_BFLOAT16);
+    }
+
+    /** The output as {@code [tokens, heads * head_dim]}. */
+    Tensor joined() {
+        return output.flatten(1, 2);
+    }
+}

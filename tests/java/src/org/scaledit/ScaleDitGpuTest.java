@@ -1,0 +1,129 @@
+package org.scaledit;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.nio.file.Path;
+import java.util.concurrent.CancellationException;
+import org.bytedeco.javacpp.PointerScope;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.ImageRequest.AttentionKind;
+import org.scaledit.ImageRequest.Init;
+import org.scaledit.ScaleDit.Device;
+import org.scaledit.ScaleDit.Precision;
+import org.scaledit.attention.CudaAttention;
+import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.testing.Gpu;
+
+/** Pictures made on a GPU, against those that the CPU makes of the same request in float32. */
+@Tag("gpu")
+class ScaleDitGpuTest {
+    @TempDir
+    static Path folder;
+
+    @BeforeAll
+    static void requireGpu() {
+        CudaAttention.requireGpu();
+    }
+
+    private static ScaleDit.Builder tiny() {
+        return ScaleDitTest.tinyWithLora().device(Device.CUDA);
+    }
+
+    private static ImageRequest request() {
+        return ImageRequest.of("a lighthouse at dusk")
+                .size(592, 464)
+                .steps(4)
+                .guideSteps(4)
+                .seed(42);
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "FLOAT32, DENSE, NOISE, 45",
+        "FLOAT32, DENSE, GUIDANCE, 45",
+        "BFLOAT16, DENSE, NOISE, 20",
+        "BFLOAT16, NATIVE_EXACT, NOISE, 20",
+        "BFLOAT16, NATIVE_EXACT, GUIDANCE, 20",
+        "BFLOAT16, NATIVE, NOISE, 18",
+        "BFLOAT16, NATIVE_INT8, GUIDANCE, 18"
+    })
+    void thePictureIsTheCpus(Precision precision, AttentionKind attention, Init init, double limit) {
+        ImageRequest request = request().init(init);
+        try (ScaleDit onCpu = ScaleDitTest.tinyWithLora().load();
+                ScaleDit onGpu = tiny().precision(precision).load()) {
+            double psnr = ScaleDitTest.psnr(onCpu.generate(request), onGpu.generate(request.attention(attention)));
+            System.out.printf("%s %s from %s on a GPU: PSNR %.1f dB%n", precision, attention, init, psnr);
+            assertThat(psnr).isGreaterThanOrEqualTo(limit).isLessThan(200);
+        }
+    }
+
+    @Test
+    void thePngMakesTheSamePictureAgain() {
+        Path file = folder.resolve("gpu.png");
+        GeneratedImage first;
+        try (ScaleDit model = tiny().load()) {
+            first = model.generate(request());
+            first.writePng(file);
+        }
+        try (ScaleDit model = ScaleDit.builderFrom(file).load()) {
+            assertThat(ScaleDitTest.psnr(first, model.generate(ImageRequest.from(file))))
+                    .isInfinite();
+        }
+    }
+
+    @Test
+    void aTraceAndASecondLevelComeFromTheGpu() {
+        Path trace = folder.resolve("trace.safetensors");
+        try (ScaleDit model = tiny().load()) {
+            GeneratedImage image = model.generate(
+                    ScaleDitTest.small("levels").ratio(2).levels(2).trace(trace));
+            assertThat(image.width()).isEqualTo(224);
+        }
+        try (PointerScope scope = new PointerScope();
+                Safetensors traced = Safetensors.open(trace)) {
+            assertThat(traced.names()).contains("guidance_latents", "latents_002", "level_2.latents_002", "image");
+            for (String name : traced.names()) {
+                assertThat(traced.tensor(name).isfinite().all().item_bool())
+                        .as(name)
+                        .isTrue();
+            }
+        }
+    }
+
+    @Test
+    void float32IsForDenseAttentionAlone() {
+        try (ScaleDit model = tiny().precision(Precision.FLOAT32).load()) {
+            assertThatThrownBy(() -> model.generate(request()))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage("attention native on a GPU takes bfloat16 alone, expected precision bfloat16, or"
+                            + " attention dense");
+        }
+    }
+
+    @Test
+    void picturesLeaveNothingOnTheGpu() {
+        ImageRequest small = ScaleDitTest.small("memory").size(320, 320);
+        long atFirst = Gpu.allocatedBytes();
+        try (ScaleDit model = tiny().load()) {
+            model.generate(small);
+            long before = Gpu.allocatedBytes();
+            for (int i = 0; i < 5; i++) {
+                model.generate(small.seed(i));
+                assertThatThrownBy(() -> model.generate(small, progress -> {
+                            if (progress.stage() == Progress.Stage.HIGH_RESOLUTION && progress.step() == 1) {
+                                throw new CancellationException("enough");
+                            }
+                        }))
+                        .isInstanceOf(CancellationException.class);
+            }
+            assertThat(Gpu.allocatedBytes()).isEqualTo(before);
+        }
+        assertThat(Gpu.allocatedBytes()).isEqualTo(atFirst);
+    }
+}

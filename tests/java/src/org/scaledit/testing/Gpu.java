@@ -1,0 +1,19 @@
+package org.scaledit.testing;
+
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/** What tests tagged {@code gpu} share. */
+public final class Gpu {
+    public static final Placement FLOAT32 = new Placement(torch.ScalarType.Float, true);
+    public static final Placement BFLOAT16 = new Placement(torch.ScalarType.BFloat16, true);
+
+    private Gpu() {}
+
+    /** Bytes of the GPU's memory that torch's tensors take up. */
+    public static long allocatedBytes() {
+        return Tensors.compute(
+                () -> torch.getDeviceStats((byte) 0).allocated_bytes().current());
+    }
+}

@@ -1,0 +1,86 @@
+package org.scaledit.transformer;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.util.stream.Stream;
+import org.bytedeco.pytorch.Tensor;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.Arguments;
+import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.MethodSource;
+import org.scaledit.attention.CudaAttention;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Golden;
+import org.scaledit.testing.Gpu;
+import org.scaledit.transformer.Sequence.Backend;
+
+/** The reference's forward passes on a GPU. */
+@Tag("gpu")
+class FluxTransformerGpuTest {
+    private static final double FLOAT32_LIMIT = 2e-4;
+    private static final double BFLOAT16_LIMIT = 3e-2;
+    private static final double INT8_LIMIT = 6e-2;
+
+    private static FluxTransformer float32;
+    private static FluxTransformer bfloat16;
+
+    @BeforeAll
+    static void load() {
+        CudaAttention.requireGpu();
+        ModelDirectory directory = ModelDirectory.open(Golden.tinyFlux());
+        float32 = FluxTransformer.load(directory, Gpu.FLOAT32);
+        bfloat16 = FluxTransformer.load(directory, Gpu.BFLOAT16);
+    }
+
+    @AfterAll
+    static void close() {
+        float32.close();
+        bfloat16.close();
+    }
+
+    static Stream<Arguments> runs() {
+        return FluxTransformerTest.runs();
+    }
+
+    /** The native core takes bfloat16 alone on a GPU: dense attention in float32, all of them in bfloat16. */
+    @ParameterizedTest
+    @MethodSource("runs")
+    void aHighResolutionPassHasTheVelocityOfTheReference(String name, String run, Backend backend) {
+        try (Golden golden = Golden.open(name)) {
+            Tensors.run(() -> {
+                assertVelocity(golden, run, bfloat16, backend, backend.exact() ? BFLOAT16_LIMIT : INT8_LIMIT);
+                if (backend == Backend.DENSE_RASTER) {
+                    assertVelocity(golden, run, float32, backend, FLOAT32_LIMIT);
+                }
+            });
+        }
+    }
+
+    private static void assertVelocity(
+            Golden golden, String run, FluxTransformer transformer, Backend backend, double limit) {
+        Tensor velocity =
+                FluxTransformerTest.velocity(transformer, golden, run, backend).cpu();
+        double off = Golden.relativeL2(FluxTransformerTest.rows(golden, "rows", velocity), golden.float32(run));
+        System.out.printf(
+                "%s %s %s: %.1e%n", run, backend, transformer.placement().dtype(), off);
+        assertThat(off).isLessThan(limit);
+    }
+
+    @ParameterizedTest
+    @EnumSource
+    void aPlainPassHasTheVelocityOfTheReference(Backend backend) {
+        try (Golden golden = Golden.open("transformer/plain_14x9");
+                Sequence sequence = FluxTransformerTest.plain(golden, backend, Gpu.BFLOAT16)) {
+            Tensors.run(() -> {
+                Tensor velocity = FluxTransformerTest.plainVelocity(bfloat16, golden, sequence, (block, hidden) -> {});
+                assertThat(velocity.is_cuda()).isTrue();
+                assertThat(Golden.relativeL2(velocity, golden.float32("velocity")))
+                        .isLessThan(backend.exact() ? BFLOAT16_LIMIT : INT8_LIMIT);
+            });
+        }
+    }
+}
