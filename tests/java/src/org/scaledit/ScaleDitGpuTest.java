@@ -45,13 +45,13 @@ class ScaleDitGpuTest {
 
     @ParameterizedTest
     @CsvSource({
-        "FLOAT32, DENSE, NOISE, 45",
-        "FLOAT32, DENSE, GUIDANCE, 45",
-        "BFLOAT16, DENSE, NOISE, 20",
-        "BFLOAT16, NATIVE_EXACT, NOISE, 20",
-        "BFLOAT16, NATIVE_EXACT, GUIDANCE, 20",
-        "BFLOAT16, NATIVE, NOISE, 18",
-        "BFLOAT16, NATIVE_INT8, GUIDANCE, 18"
+        "FLOAT32, DENSE, NOISE, 60",
+        "FLOAT32, DENSE, GUIDANCE, 60",
+        "BFLOAT16, DENSE, NOISE, 42",
+        "BFLOAT16, NATIVE_EXACT, NOISE, 42",
+        "BFLOAT16, NATIVE_EXACT, GUIDANCE, 42",
+        "BFLOAT16, NATIVE, NOISE, 38",
+        "BFLOAT16, NATIVE_INT8, GUIDANCE, 38"
     })
     void thePictureIsTheCpus(Precision precision, AttentionKind attention, Init init, double limit) {
         ImageRequest request = request().init(init);
@@ -109,6 +109,9 @@ class ScaleDitGpuTest {
     @Test
     void picturesLeaveNothingOnTheGpu() {
         ImageRequest small = ScaleDitTest.small("memory").size(320, 320);
+        try (ScaleDit model = tiny().load()) {
+            model.generate(small); // cuBLAS keeps memory of its own from now on
+        }
         long atFirst = Gpu.allocatedBytes();
         try (ScaleDit model = tiny().load()) {
             model.generate(small);

@@ -11,9 +11,11 @@ public final class Gpu {
 
     private Gpu() {}
 
-    /** Bytes of the GPU's memory that torch's tensors take up. */
+    /** Bytes of the GPU's memory that torch's tensors take up, among them one of this method's own. */
     public static long allocatedBytes() {
-        return Tensors.compute(
-                () -> torch.getDeviceStats((byte) 0).allocated_bytes().current());
+        return Tensors.compute(() -> {
+            torch.empty(new long[] {1}, FLOAT32.options(), null); // the first tensor sets the allocator up
+            return torch.getDeviceStats((byte) 0).allocated_bytes().current();
+        });
     }
 }

@@ -2,13 +2,11 @@ package org.scaledit.transformer;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
-import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.params.ParameterizedTest;
-import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.scaledit.attention.CudaAttention;
@@ -22,8 +20,8 @@ import org.scaledit.transformer.Sequence.Backend;
 @Tag("gpu")
 class FluxTransformerGpuTest {
     private static final double FLOAT32_LIMIT = 2e-4;
-    private static final double BFLOAT16_LIMIT = 3e-2;
-    private static final double INT8_LIMIT = 6e-2;
+    private static final double BFLOAT16_LIMIT = 2e-2;
+    private static final double INT8_LIMIT = 8e-2; // attention alone is off by 4 %
 
     private static FluxTransformer float32;
     private static FluxTransformer bfloat16;
@@ -42,13 +40,9 @@ class FluxTransformerGpuTest {
         bfloat16.close();
     }
 
-    static Stream<Arguments> runs() {
-        return FluxTransformerTest.runs();
-    }
-
     /** The native core takes bfloat16 alone on a GPU: dense attention in float32, all of them in bfloat16. */
     @ParameterizedTest
-    @MethodSource("runs")
+    @MethodSource("org.scaledit.transformer.FluxTransformerTest#runs")
     void aHighResolutionPassHasTheVelocityOfTheReference(String name, String run, Backend backend) {
         try (Golden golden = Golden.open(name)) {
             Tensors.run(() -> {

@@ -56,7 +56,10 @@ public final class CudaAttention implements Attention {
         try {
             Status.check(scaledit_cuda_supported(DEVICE));
         } catch (UnsupportedOperationException e) {
-            throw new UnsupportedOperationException("device cuda cannot be used: " + e.getMessage(), e);
+            throw new UnsupportedOperationException(
+                    "device cuda cannot be used: " + e.getMessage()
+                            + " (needed: an NVIDIA GPU of compute capability 8.0 or later and its driver for CUDA 13)",
+                    e);
         }
         Cuda.load();
     }

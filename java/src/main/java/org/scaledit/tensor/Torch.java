@@ -98,7 +98,7 @@ public final class Torch {
     private static String reason(LinkageError error) {
         Throwable cause = error.getCause() == null ? error : error.getCause();
         return cause.getMessage()
-                + (isGpuBuild() ? " (expected on the library path: CUDA 13, cuDNN 9 and NCCL 2)" : "");
+                + (isGpuBuild() ? " (expected on the library path: NVIDIA's driver, CUDA 13, cuDNN 9 and NCCL 2)" : "");
     }
 
     private static String version(String artifact) {
