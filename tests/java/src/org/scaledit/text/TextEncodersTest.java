@@ -8,16 +8,18 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.global.torch;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
+import org.scaledit.testing.Gpu;
 
 class TextEncodersTest {
     private static final ModelDirectory TINY = ModelDirectory.open(Golden.tinyFlux());
@@ -48,16 +50,30 @@ class TextEncodersTest {
 
     @Test
     void staysCloseInBfloat16() {
-        try (TextEncoders encoders = TextEncoders.load(TINY, Placement.BFLOAT16_CPU);
+        assertNear(Placement.BFLOAT16_CPU, 0.05);
+    }
+
+    @Test
+    @Tag("gpu")
+    void aGpuStaysCloseToTheCpu() {
+        CudaAttention.requireGpu();
+        assertNear(Gpu.FLOAT32, 2e-4);
+        assertNear(Gpu.BFLOAT16, 0.05);
+    }
+
+    /** To the reference. */
+    private static void assertNear(Placement placement, double limit) {
+        try (TextEncoders encoders = TextEncoders.load(TINY, placement);
                 Golden golden = Golden.open("text_encoders/text")) {
             String prompt = golden.json().get("prompts").get(0).textValue();
             Tensors.run(() -> {
                 Conditioning encoded = encoders.encode(prompt, 512);
-                assertThat(encoded.states().scalar_type().intern()).isEqualTo(torch.ScalarType.BFloat16);
+                assertThat(encoded.states().is_cuda()).isEqualTo(placement.cuda());
+                assertThat(encoded.states().scalar_type().intern()).isEqualTo(placement.dtype());
                 assertThat(Golden.relativeL2(encoded.states(), golden.float32("t5_0")))
-                        .isLessThan(0.05);
+                        .isLessThan(limit);
                 assertThat(Golden.relativeL2(encoded.pooled(), golden.float32("pooled_0")))
-                        .isLessThan(0.05);
+                        .isLessThan(limit);
             });
         }
     }

@@ -13,16 +13,19 @@ import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.image.PixelSource;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.Resize;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
+import org.scaledit.testing.Gpu;
 
 class AutoencoderKlTest {
     private static final float DECODE_LIMIT = 5e-5f;
@@ -195,17 +198,30 @@ class AutoencoderKlTest {
 
     @Test
     void bfloat16StaysNearFloat32() {
-        try (AutoencoderKl half = AutoencoderKl.load(Golden.tinyFlux().resolve("vae"), Placement.BFLOAT16_CPU);
+        assertNear(Placement.BFLOAT16_CPU, 1e-4, 0.03);
+    }
+
+    @Test
+    @Tag("gpu")
+    void aGpuStaysNearTheCpu() {
+        CudaAttention.requireGpu();
+        assertNear(Gpu.FLOAT32, 0, 2e-4);
+        assertNear(Gpu.BFLOAT16, 1e-4, 0.03);
+    }
+
+    /** How far from the reference. */
+    private static void assertNear(Placement placement, double least, double most) {
+        try (AutoencoderKl other = AutoencoderKl.load(Golden.tinyFlux().resolve("vae"), placement);
                 Golden golden = Golden.open("vae/vae")) {
-            Tensor image = half.decode(golden.float32("tiled_decode_latent").squeeze(0), TileListener.NONE);
+            Tensor image = other.decode(golden.float32("tiled_decode_latent").squeeze(0), TileListener.NONE);
             assertThat(Golden.relativeL2(
                             image, golden.float32("tiled_decode_image").squeeze(0)))
-                    .isBetween(1e-4, 0.03);
+                    .isBetween(least, most);
 
-            Tensor latent = half.encode(signed(golden.tensor("tiled_encode_image")), TileListener.NONE);
+            Tensor latent = other.encode(signed(golden.tensor("tiled_encode_image")), TileListener.NONE);
             assertThat(Golden.relativeL2(
                             latent, golden.float32("tiled_encode_mean").squeeze(0)))
-                    .isBetween(1e-4, 0.03);
+                    .isBetween(least, most);
         }
     }
 
@@ -259,7 +275,7 @@ class AutoencoderKlTest {
     }
 
     /** 8 bits [H, W, 3] to [3, H, W] in −1 … 1. */
-    static Tensor signed(Tensor image) {
+    private static Tensor signed(Tensor image) {
         return Tensors.toFloat32(image)
                 .div(new Scalar(127.5))
                 .sub(new Scalar(1.0))
