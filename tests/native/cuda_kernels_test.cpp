@@ -108,7 +108,8 @@ TEST_F(CudaWorkspace, IsThatOfTheFamily) {
     scaledit_geometry_info info{};
     ASSERT_EQ(scaledit_geometry_describe(geometry.get(), &info), SCALEDIT_OK);
     const auto values = static_cast<std::size_t>(info.tiles * 3 * 64 * 128);
-    EXPECT_EQ(fp16, fp8 + values) << "two bytes for each value";
+    const auto ones = static_cast<std::size_t>(info.tiles * 3 * 64 * cuda::kOnesRows);
+    EXPECT_EQ(fp16 + ones, fp8 + values) << "two bytes for each value, and no ones";
     EXPECT_GT(wgmma, fp8) << "and the sums of long rows";
     EXPECT_GT(fp8, 3 * values);
     for (const std::int32_t kernels : {SCALEDIT_CUDA_KERNELS_BEST, SCALEDIT_CUDA_KERNELS_SM80,

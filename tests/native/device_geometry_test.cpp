@@ -9,6 +9,7 @@
 #include <limits>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include "cuda/tile_pairs.h"
@@ -73,8 +74,8 @@ TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
 // Every tile is in one group, every key of a tile in one stage of its group, stages of two before those of one.
 TEST(DeviceGeometry, GroupsHoldTheSameKeysAsTheTileLists) {
     for (const auto& [width, height, text] :
-         {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}, {9, 9, 0}}) {
-        for (const std::int32_t reach : {0, 1, 3, 4096}) {
+         {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}, {9, 9, 0}, {200, 200, 3}}) {
+        for (const std::int32_t reach : {0, 1, 3, 9, 4096}) {
             scaledit_geometry_options options = geometry_options(width, height, text);
             options.reach = reach;
             const Geometry geometry(options);
@@ -83,34 +84,57 @@ TEST(DeviceGeometry, GroupsHoldTheSameKeysAsTheTileLists) {
             EXPECT_LE(lists.long_groups, static_cast<std::int32_t>(lists.groups.size()));
             for (std::size_t g = 0; g < lists.groups.size(); ++g) {
                 const cuda::TileGroup& group = lists.groups[g];
-                std::int32_t stages = 0;
-                for (std::uint32_t cell = 0; cell < cuda::kGroupTiles; ++cell) {
-                    const std::int32_t tile = group.tile[cell];
+                std::vector<std::pair<std::int32_t, std::int32_t>> stages;
+                std::vector<cuda::Successors> successors;
+                std::vector<std::uint32_t> cells;
+                for (std::int32_t r = group.runs_first; r < group.runs_end; ++r) {
+                    const cuda::KeyRun& run = lists.runs[static_cast<std::size_t>(r)];
+                    for (std::int32_t i = 0; i < run.stages; ++i) {
+                        stages.emplace_back(run.first + 2 * i, run.second < 0 ? -1 : run.second + 2 * i);
+                        successors.push_back(i + 1 < run.stages ? run.within : run.last);
+                        cells.push_back(run.cells);
+                    }
+                }
+                ASSERT_EQ(static_cast<std::int32_t>(stages.size()), group.stages);
+                ASSERT_LE(group.stages - group.together, cuda::kMostApart);
+                // The turns follow each other, and after the last comes query tile 0.
+                std::uint32_t turn = 0;
+                for (std::int32_t stage = 0; stage < group.stages; ++stage) {
+                    for (std::uint32_t i = 0; i < cuda::kGroupTiles; ++i) {
+                        if (group.tile[i] >= 0 &&
+                            (stage < group.together || (group.apart[i] >> (stage - group.together) & 1U) != 0)) {
+                            EXPECT_EQ(turn, i);
+                            turn = successors[static_cast<std::size_t>(stage)] >> 2 * i & 3U;
+                        }
+                    }
+                }
+                EXPECT_EQ(turn, 0U);
+                for (std::size_t i = 0; i < cuda::kGroupTiles; ++i) {
+                    const std::int32_t tile = group.tile[i];
                     std::vector<std::int32_t> listed;
                     std::int32_t halves = 0;
                     std::int32_t whole = 0;
-                    stages = 0;
-                    for (std::int32_t r = group.runs_first; r < group.runs_end; ++r) {
-                        const cuda::KeyRun& run = lists.runs[static_cast<std::size_t>(r)];
-                        EXPECT_GT(run.cells, 0U);
-                        for (std::int32_t i = 0; i < run.stages; ++i, ++stages) {
-                            if ((run.cells >> cell & 1U) == 0) {
-                                continue;
-                            }
-                            listed.push_back(run.first + 2 * i);
-                            if (run.second < 0) {
-                                ++halves;
-                            } else {
-                                listed.push_back(run.second + 2 * i);
-                                ++whole;
-                                EXPECT_EQ(halves, 0);
-                            }
+                    for (std::int32_t stage = 0; stage < group.stages; ++stage) {
+                        const bool attends = tile >= 0 && (stage < group.together ||
+                                                           (group.apart[i] >> (stage - group.together) & 1U) != 0);
+                        EXPECT_EQ(attends, (cells[static_cast<std::size_t>(stage)] >> i & 1U) != 0);
+                        if (!attends) {
+                            continue;
+                        }
+                        const auto& [first, second] = stages[static_cast<std::size_t>(stage)];
+                        listed.push_back(first);
+                        if (second < 0) {
+                            ++halves;
+                        } else {
+                            listed.push_back(second);
+                            ++whole;
+                            EXPECT_EQ(halves, 0);
                         }
                     }
-                    EXPECT_EQ(whole, group.whole[cell]);
-                    EXPECT_EQ(halves, group.halves[cell]);
+                    EXPECT_EQ(whole, group.whole[i]);
+                    EXPECT_EQ(halves, group.halves[i]);
                     if (tile < 0) {
-                        EXPECT_TRUE(listed.empty());
+                        EXPECT_EQ(group.apart[i], 0U);
                         continue;
                     }
                     ++seen[static_cast<std::size_t>(tile)];
@@ -119,7 +143,6 @@ TEST(DeviceGeometry, GroupsHoldTheSameKeysAsTheTileLists) {
                     std::sort(listed.begin(), listed.end());
                     EXPECT_EQ(listed, keys_of(geometry, tile));
                 }
-                EXPECT_EQ(stages, group.stages);
             }
             EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
         }

@@ -168,16 +168,17 @@ void pack_tiles(const Call& call, const Workspace& at) {
                                         a.norm_epsilon,
                                         reinterpret_cast<const float2*>(a.rotation),
                                         a.scale,
+                                        a.log_sum_exp != nullptr,
                                         memory,
                                         at};
-    check(cudaMemsetAsync(memory + at.value_limits, 0, at.bytes - at.value_limits, call.stream()), "cudaMemsetAsync");
     const auto heads = static_cast<unsigned>(a.heads);
     measure<kHeadDim><<<dim3(heads, kSampleBlocks), kMeasureThreads, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that measures keys and values");
     conclude<kHeadDim, kFormat><<<heads, kHeadDim, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that scales keys and values");
-    prepare<kHeadDim, kFormat><<<dim3(static_cast<unsigned>(tiles), (heads + kPrepareHeads - 1) / kPrepareHeads, 2),
-                                 kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
+    prepare<kHeadDim, kFormat>
+        <<<dim3(static_cast<unsigned>(tiles), (heads + kPrepareHeads - 1) / kPrepareHeads, kParts),
+           kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that packs queries, keys and values");
 }
 
@@ -231,6 +232,7 @@ void attend_in_int8_mma(const Call& call, Kernel kernel) {
                                        reinterpret_cast<const float*>(memory + at.query_mean),
                                        reinterpret_cast<const KeyRecord*>(memory + at.key_record),
                                        reinterpret_cast<const float*>(memory + at.value_limits),
+                                       reinterpret_cast<const float*>(memory + at.value_mean),
                                        device_tensor(a.output),
                                        a.log_sum_exp};
     constexpr std::size_t bytes = kMmaSharedBytes<kHeadDim, kFormat>;

@@ -51,40 +51,46 @@ constexpr float kWeightExponent = 6;
 constexpr float kShiftSlack = 2.75F;
 
 // FP8 products are summed with few bits: after so many turns the sum is added to a float32 one.
-constexpr int kFlushTurns = 12;
+constexpr int kFlushTurns = 24;
 
 // Bits of 1.5 * 2^23: a sum of INT8 products added to them reads as the float 1.5 * 2^23 + sum. The conversion
 // instruction would wait on the pipe that the exponentials need.
 constexpr std::uint32_t kMagicBits = 0x4b400000U;
 constexpr float kMagic = 12582912.0F;
 // A score that becomes minus infinity on the same way, and is less than any other as an integer.
-constexpr std::uint32_t kNoScore = 0xff800000U - kMagicBits;
 
 struct Job {
-    std::int32_t head;                // negative: there are no more
-    std::int32_t stages;              // in all, of which a tile passes some over
-    std::int32_t whole[kConsumers];   // stages of two key tiles that each attends to
-    std::int32_t halves[kConsumers];  // then, stages of one
-    std::int32_t first[kConsumers];   // token
-    std::int32_t tokens[kConsumers];
+    // As in TileGroup.
+    std::uint64_t apart[kConsumers];
     std::int32_t tile[kConsumers];
+    std::int32_t whole[kConsumers];
+    std::int32_t halves[kConsumers];
+    std::int32_t together;
+    std::int32_t stages;
+    std::int32_t head;  // negative: there are no more jobs
+    TokenRange range[kConsumers];
 };
 
 template <int kHeadDim>
 struct Shared {
     static constexpr int kTileBytes = kTileTokens * kHeadDim;
     alignas(1024) std::byte key[kStages][2 * kTileBytes];
-    alignas(1024) std::byte value[kStages][2 * kTileBytes];
+    static constexpr std::size_t kValueBytes = kValueTileBytes<ValueFormat::kFp8, kHeadDim>;
+    alignas(1024) std::byte value[kStages][2 * kValueBytes];
     alignas(1024) std::byte query[kJobs][kConsumers][kTileBytes];  // then the output on its way
     alignas(128) KeyRecord record[kStages][2];
     alignas(128) float query_scale[kJobs][kConsumers][kTileTokens];
     alignas(128) float value_limit[kJobs][kHeadDim];
+    alignas(128) float value_mean[kJobs][kHeadDim];
     Job job[kJobs];
-    std::uint32_t cells[kStages];
+    Successors successors[kStages];
     alignas(8) std::uint64_t full[kStages];
     std::uint64_t empty[kStages];
     std::uint64_t job_full[kJobs];
     std::uint64_t job_empty[kJobs];
+    // For the warps that share a part of the multiprocessor, one of each warpgroup: whose turn it is to exponentiate.
+    // Were they left alone, all would wait for products at the same time, and then for the exponentials.
+    std::uint64_t turn[kGroupThreads / 32][kConsumers];
 };
 
 template <int kNumber>
@@ -106,6 +112,7 @@ struct Place {
 template <int kHeadDim>
 __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared) {
     constexpr std::uint32_t kTileBytes = Shared<kHeadDim>::kTileBytes;
+    constexpr std::uint32_t kValueBytes = Shared<kHeadDim>::kValueBytes;
     const int lane = static_cast<int>(threadIdx.x) % 32;
     const std::int32_t jobs = p.group_count * p.heads;
     const std::int32_t long_jobs = p.long_groups * p.heads;
@@ -140,25 +147,27 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
         Job& job = shared.job[slot.index];
         const std::int32_t own = lane < kConsumers ? group.tile[lane] : -1;
         if (lane < kConsumers) {
-            const TokenRange range = own >= 0 ? p.tiles[own] : TokenRange{0, 0};
             job.tile[lane] = own;
-            job.first[lane] = range.first;
-            job.tokens[lane] = range.tokens;
+            job.range[lane] = own >= 0 ? p.tiles[own] : TokenRange{0, 0};
+            job.apart[lane] = group.apart[lane];
             job.whole[lane] = group.whole[lane];
             job.halves[lane] = group.halves[lane];
         }
         const std::int32_t tiles = __popc(__ballot_sync(0xffffffffU, own >= 0));
         if (lane == 0) {
             job.head = head;
+            job.together = group.together;
             job.stages = group.stages;
         }
         __syncwarp();
         constexpr std::uint32_t kScaleBytes = kTileTokens * sizeof(float);
         constexpr std::uint32_t kLimitBytes = kHeadDim * sizeof(float);
         if (lane == 0) {
-            ptx::barrier_arrive_expect(job_full, tiles * (kTileBytes + kScaleBytes) + kLimitBytes);
+            ptx::barrier_arrive_expect(job_full, tiles * (kTileBytes + kScaleBytes) + 2 * kLimitBytes);
             ptx::copy_bulk(ptx::shared_address(shared.value_limit[slot.index]),
                            p.workspace + p.at.value_limits + head * kLimitBytes, kLimitBytes, job_full);
+            ptx::copy_bulk(ptx::shared_address(shared.value_mean[slot.index]),
+                           p.workspace + p.at.value_mean + head * kLimitBytes, kLimitBytes, job_full);
         }
         __syncwarp();
         if (own >= 0) {
@@ -182,7 +191,8 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
                 std::int32_t one = __shfl_sync(0xffffffffU, mine.first, i);
                 std::int32_t other = __shfl_sync(0xffffffffU, mine.second, i);
                 const std::int32_t stages = __shfl_sync(0xffffffffU, mine.stages, i);
-                const std::uint32_t cells = __shfl_sync(0xffffffffU, mine.cells, i);
+                const Successors within = __shfl_sync(0xffffffffU, mine.within, i);
+                const Successors last = __shfl_sync(0xffffffffU, mine.last, i);
                 // A lane copies one tile.
                 const std::uint32_t copies = other < 0 ? 1 : 2;
                 std::int32_t tile = lane == 0 ? one : other;
@@ -190,8 +200,8 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
                     ptx::barrier_wait(ptx::shared_address(&shared.empty[stage.index]), stage.parity ^ 1);
                     const std::uint32_t full = ptx::shared_address(&shared.full[stage.index]);
                     if (lane == 0) {
-                        shared.cells[stage.index] = cells;
-                        ptx::barrier_arrive_expect(full, copies * (2 * kTileBytes + sizeof(KeyRecord)));
+                        shared.successors[stage.index] = t + 1 < stages ? within : last;
+                        ptx::barrier_arrive_expect(full, copies * (kTileBytes + kValueBytes + sizeof(KeyRecord)));
                     }
                     __syncwarp();
                     if (lane < copies) {
@@ -200,8 +210,8 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
                                        p.workspace + p.at.key + at * kTileBytes, kTileBytes, full);
                         ptx::copy_bulk(ptx::shared_address(&shared.record[stage.index][lane]),
                                        p.workspace + p.at.key_record + at * sizeof(KeyRecord), sizeof(KeyRecord), full);
-                        ptx::copy_bulk(ptx::shared_address(shared.value[stage.index] + lane * kTileBytes),
-                                       p.workspace + p.at.value + at * kTileBytes, kTileBytes, full);
+                        ptx::copy_bulk(ptx::shared_address(shared.value[stage.index] + lane * kValueBytes),
+                                       p.workspace + p.at.value + at * kValueBytes, kValueBytes, full);
                     }
                     __syncwarp();
                 }
@@ -216,184 +226,78 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
 template <int kHeadDim>
 __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared, int group) {
     constexpr int kSteps = kHeadDim / 32;
-    constexpr int kScores = kTileTokens;  // of a lane, for two key tiles
+    constexpr int kScores = kTileTokens;  // of a thread, for two key tiles
     constexpr int kSums = kHeadDim / 2;
-    constexpr std::uint32_t kTileBytes = Shared<kHeadDim>::kTileBytes;
+    constexpr int kOnes = kOnesRows / 2;
     const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
     const int lane = thread % 32;
-    const int warp_row = thread / 32 * 16;
-    const std::uint32_t mine = 1U << group;
-    Place<kStages> stage;
+    // Through a shuffle: so the compiler sees that it is the same for a warp.
+    const auto uniform = [](auto value) { return __shfl_sync(0xffffffffU, value, 0); };
+    const int warp = uniform(thread / 32);
+    std::uint32_t passed = 0;  // stages since the kernel began
+    std::uint32_t turns_taken = 0;
+    const auto turn_of = [&](std::uint32_t tile) { return ptx::shared_address(&shared.turn[warp][tile]); };
     Place<kJobs> slot;
-
-    const auto release = [&](int index) {
-        __syncwarp();
-        if (lane == 0) {
-            ptx::barrier_arrive(ptx::shared_address(&shared.empty[index]));
-        }
-    };
 
     for (;;) {
         ptx::barrier_wait(ptx::shared_address(&shared.job_full[slot.index]), slot.parity);
         const Job& job = shared.job[slot.index];
-        if (job.head < 0) {
+        if (uniform(job.head) < 0) {
             return;
         }
-        int ahead = job.stages;  // of this job, own or not
-        int whole = job.whole[group];
-        int halves = job.halves[group];
+        const std::uint32_t end = passed + static_cast<std::uint32_t>(uniform(job.stages));
+        const std::uint32_t end_together = passed + static_cast<std::uint32_t>(uniform(job.together));
+        std::uint64_t apart = uniform(job.apart[group]);
+        int whole = uniform(job.whole[group]);
+        int halves = uniform(job.halves[group]);
 
+        const auto full = [&] { return ptx::shared_address(&shared.full[passed % kStages]); };
+        const auto parity = [&] { return passed / kStages % 2; };
+        const auto release = [&](std::uint32_t index) {
+            __syncwarp();
+            if (lane == 0) {
+                ptx::barrier_arrive(ptx::shared_address(&shared.empty[index]));
+            }
+        };
+        const auto pass = [&] {
+            ptx::barrier_wait(full(), parity());
+            return passed++ % kStages;
+        };
+        const auto passes_some = [&] { return passed >= end_together && (apart & 1) == 0; };
         // The next stage that the tile lists.
         const auto take = [&] {
-            for (;;) {
-                ptx::barrier_wait(ptx::shared_address(&shared.full[stage.index]), stage.parity);
-                const int index = stage.index;
-                stage.advance();
-                --ahead;
-                if ((shared.cells[index] & mine) != 0) {
-                    return index;
+            if (passed >= end_together) {
+                for (; (apart & 1) == 0; apart >>= 1) {
+                    release(pass());
                 }
-                release(index);
+                apart >>= 1;
             }
+            return pass();
         };
 
         if (whole + halves > 0) {
-            float query_scale[2];
-#pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                query_scale[half] = shared.query_scale[slot.index][group][warp_row + lane / 4 + 8 * half];
-            }
-            std::uint32_t s[kScores];
+            std::uint32_t s[kScores];  // scores, exponents, weights
             std::uint32_t weights[4][4];
-            float out[kSums];
-            float shift[2] = {-INFINITY, -INFINITY};
+            float out[kSums + kOnes];  // last the sum of weights, for each half of the rows twice
+            float base[2] = {0, 0};    // kWeightExponent less the shift
             float sum[2] = {0, 0};
-            float total_shift[2];
+#pragma unroll
+            for (int i = kSums; i < kSums + kOnes; ++i) {
+                out[i] = 0;
+            }
             bool flushed = false;
             int turns = 0;
+            int held = -1;  // the stage whose P V is under way
 
             const ptx::Matrix<kHeadDim> query(ptx::shared_address(shared.query[slot.index][group]));
-            const auto issue_scores = [&](auto count, int index) {
-                constexpr int kTiles = decltype(count)::value;
-                const ptx::Matrix<kHeadDim> key(ptx::shared_address(shared.key[index]));
-                ptx::order_matrices();
-#pragma unroll
-                for (int k = 0; k < kSteps; ++k) {
-                    ptx::multiply_int8<kTiles * kTileTokens>(s, query.step(k), key.step(k), k);
-                }
-                ptx::commit_matrices();
-            };
-            const auto issue_values = [&](auto count, int index) {
-                constexpr int kTiles = decltype(count)::value;
-                ptx::order_matrices();
-#pragma unroll
-                for (int k = 0; k < 2 * kTiles; ++k) {
-                    const ptx::Matrix<kTileTokens> value(ptx::shared_address(shared.value[index]) + k / 2 * kTileBytes);
-                    ptx::multiply_fp8(out, weights[k], value.step(k % 2), k == 0 ? turns != 0 : 1);
-                }
-                ptx::commit_matrices();
-            };
-            // Scores become weights. Where the shift moves, the sums so far shrink.
-            const auto soften = [&](auto count, int index) {
-                constexpr int kTiles = decltype(count)::value;
-                float scale[kTiles];
-#pragma unroll
-                for (int t = 0; t < kTiles; ++t) {
-                    const KeyRecord& record = shared.record[index][t];
-                    scale[t] = record.scale[lane % 4];
-                    if (record.tokens < kTileTokens) {
-#pragma unroll
-                        for (int i = 0; i < kScores / 2; ++i) {
-                            if (i / 4 * 8 + lane % 4 * 2 + i % 2 >= record.tokens) {
-                                s[t * kScores / 2 + i] = kNoScore;
-                            }
-                        }
-                    }
-                }
-                float largest[2];
-                bool moves = false;
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    float most = 0;
-#pragma unroll
-                    for (int t = 0; t < kTiles; ++t) {
-                        const std::uint32_t* of = s + t * kScores / 2 + 2 * half;
-                        auto of_tile = static_cast<std::int32_t>(of[0]);
-#pragma unroll
-                        for (int n = 0; n < kTileTokens / 8; ++n) {
-                            of_tile = __vimax3_s32(of_tile, static_cast<std::int32_t>(of[4 * n]),
-                                                   static_cast<std::int32_t>(of[4 * n + 1]));
-                        }
-                        const float most_of_tile = __int2float_rn(of_tile) * scale[t];
-                        most = t == 0 ? most_of_tile : fmaxf(most, most_of_tile);
-                    }
-                    most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 1));
-                    most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 2));
-                    largest[half] = most * query_scale[half];
-                    moves = moves || largest[half] > shift[half] + kShiftSlack;
-                }
-                if (__any_sync(0xffffffffU, moves)) {
-                    float shrink[2];
-#pragma unroll
-                    for (int half = 0; half < 2; ++half) {
-                        const float moved = fmaxf(shift[half], largest[half]);
-                        shrink[half] = ptx::exp2(shift[half] - moved);
-                        shift[half] = moved;
-                        sum[half] *= shrink[half];
-                    }
-#pragma unroll
-                    for (int i = 0; i < kSums; ++i) {
-                        out[i] *= shrink[i / 2 % 2];
-                    }
-                }
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    float part[2] = {0, 0};
-#pragma unroll
-                    for (int t = 0; t < kTiles; ++t) {
-                        const float factor = query_scale[half] * scale[t];
-                        const float offset = fmaf(-kMagic, factor, kWeightExponent - shift[half]);
-#pragma unroll
-                        for (int n = 0; n < kTileTokens / 8; ++n) {
-#pragma unroll
-                            for (int i = 0; i < 2; ++i) {
-                                std::uint32_t& score = s[t * kScores / 2 + 4 * n + 2 * half + i];
-                                const float weight =
-                                    ptx::exp2(fmaf(__uint_as_float(score + kMagicBits), factor, offset));
-                                part[i] += weight;
-                                score = __float_as_uint(weight);
-                            }
-                        }
-                    }
-                    sum[half] += part[0] + part[1];
-                }
-            };
-            const auto pack_weights = [&](auto count) {
-                constexpr int kTiles = decltype(count)::value;
-                const auto four = [&](int k, int n, int half) {
-                    const std::uint32_t* from = s + (k * 4 + n) * 4 + 2 * half;
-                    return ptx::pack_fp8(__uint_as_float(from[0]), __uint_as_float(from[1]), __uint_as_float(from[4]),
-                                         __uint_as_float(from[5]));
-                };
-#pragma unroll
-                for (int k = 0; k < 2 * kTiles; ++k) {
-                    weights[k][0] = four(k, 0, 0);
-                    weights[k][1] = four(k, 0, 1);
-                    weights[k][2] = four(k, 2, 0);
-                    weights[k][3] = four(k, 2, 1);
-                }
-            };
-            // The sums of earlier turns, in the workspace: each thread has its own.
+            // The sums of earlier turns and then their base, in the workspace: each thread has its own.
             const auto total = [&](int i) {
                 return reinterpret_cast<float4*>(p.workspace + p.at.totals) +
-                       ((blockIdx.x * kConsumers + group) * (kSums / 4) + i) * kGroupThreads + thread;
+                       ((blockIdx.x * kConsumers + group) * (kSums / 4 + 1) + i) * kGroupThreads + thread;
             };
             const auto add_total = [&] {
-                float worth[2];  // of what was kept, now
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    worth[half] = ptx::exp2(total_shift[half] - shift[half]);
-                }
+                const float4 of_total = *total(kSums / 4);
+                const float worth[2] = {ptx::exp2(base[0] - of_total.x), ptx::exp2(base[1] - of_total.y)};
 #pragma unroll
                 for (int i = 0; i < kSums / 4; ++i) {
                     const float4 before = *total(i);
@@ -403,10 +307,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                     out[4 * i + 3] = fmaf(before.w, worth[1], out[4 * i + 3]);
                 }
             };
-            const auto count_turn = [&] {
-                if (++turns < kFlushTurns) {
-                    return;
-                }
+            const auto flush = [&] {
                 if (flushed) {
                     add_total();
                 }
@@ -414,30 +315,154 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                 for (int i = 0; i < kSums / 4; ++i) {
                     *total(i) = {out[4 * i], out[4 * i + 1], out[4 * i + 2], out[4 * i + 3]};
                 }
-                total_shift[0] = shift[0];
-                total_shift[1] = shift[1];
+                *total(kSums / 4) = {base[0], base[1], 0, 0};
                 flushed = true;
                 turns = 0;
             };
-            int held = -1;  // the stage whose P V is under way
+            // Waits for P V of the stage that is held.
             const auto finish = [&] {
                 ptx::wait_matrices<0>();
                 ptx::pin(out);
+                // The weights' sum begins anew each turn: what is summed with few bits loses.
+                sum[0] += out[kSums];
+                sum[1] += out[kSums + 2];
+#pragma unroll
+                for (int i = kSums; i < kSums + kOnes; ++i) {
+                    out[i] = 0;
+                }
+                if (turns == kFlushTurns) {
+                    flush();
+                }
+            };
+            const auto let_go = [&] {
                 if (held >= 0) {
-                    release(held);
-                    count_turn();
+                    release(static_cast<std::uint32_t>(held));
+                    held = -1;
                 }
             };
             const auto turn = [&](auto count) {
-                finish();  // so nothing is held while waiting: the ring cannot lock
-                const int now = take();
-                issue_scores(count, now);
+                constexpr int kTiles = decltype(count)::value;
+                // With the next stage at hand, P V of the last one goes on meanwhile; but nothing is held while stages
+                // for others pass: so the ring cannot lock.
+                if (passes_some()) {
+                    ptx::wait_matrices<0>();
+                    let_go();
+                }
+                const std::uint32_t now = take();
+                finish();
+                const ptx::Matrix<kHeadDim> key(ptx::shared_address(shared.key[now]));
+                ptx::order_matrices();
+#pragma unroll
+                for (int k = 0; k < kSteps; ++k) {
+                    ptx::multiply_int8<kTiles * kTileTokens>(s, query.step(k), key.step(k), k);
+                }
+                ptx::commit_matrices();
+                let_go();
                 ptx::wait_matrices<0>();
                 ptx::pin(s);
-                soften(count, now);
-                pack_weights(count);
-                issue_values(count, now);
-                held = now;
+                float factor[kTiles][2];
+#pragma unroll
+                for (int t = 0; t < kTiles; ++t) {
+                    const float key_scale = shared.record[now][t].scale[lane % 4];
+#pragma unroll
+                    for (int half = 0; half < 2; ++half) {
+                        factor[t][half] =
+                            shared.query_scale[slot.index][group][thread / 32 * 16 + lane / 4 + 8 * half] * key_scale;
+                    }
+                }
+                // Scores become exponents.
+                float largest[2];
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                    for (int t = 0; t < kTiles; ++t) {
+                        std::uint32_t* of = s + t * kScores / 2 + 2 * half;
+                        auto most = static_cast<std::int32_t>(of[0]);
+                        const float offset = fmaf(-kMagic, factor[t][half], base[half]);
+#pragma unroll
+                        for (int n = 0; n < kTileTokens / 8; ++n) {
+                            most = __vimax3_s32(most, static_cast<std::int32_t>(of[4 * n]),
+                                                static_cast<std::int32_t>(of[4 * n + 1]));
+#pragma unroll
+                            for (int i = 0; i < 2; ++i) {
+                                of[4 * n + i] = __float_as_uint(
+                                    fmaf(__uint_as_float(of[4 * n + i] + kMagicBits), factor[t][half], offset));
+                            }
+                        }
+                        const float exponent = fmaf(__int2float_rn(most), factor[t][half], base[half]);
+                        largest[half] = t == 0 ? exponent : fmaxf(largest[half], exponent);
+                    }
+                }
+                const bool moves =
+                    (turns == 0 && !flushed) || fmaxf(largest[0], largest[1]) > kWeightExponent + kShiftSlack;
+                if (__builtin_expect(__any_sync(0xffffffffU, moves), 0)) {
+                    // The sums so far shrink.
+#pragma unroll
+                    for (int half = 0; half < 2; ++half) {
+                        float most = largest[half];
+                        most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 1));
+                        most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 2));
+                        const float move =
+                            (turns != 0 || flushed) ? fminf(0, kWeightExponent - most) : kWeightExponent - most;
+                        const float shrink = (turns != 0 || flushed) ? ptx::exp2(move) : 0;
+                        base[half] += move;
+                        sum[half] *= shrink;
+#pragma unroll
+                        for (int i = 0; i < kSums / 4; ++i) {
+                            out[4 * i + 2 * half] *= shrink;
+                            out[4 * i + 2 * half + 1] *= shrink;
+                        }
+#pragma unroll
+                        for (int i = 0; i < kTiles * kScores / 8; ++i) {
+                            s[4 * i + 2 * half] = __float_as_uint(__uint_as_float(s[4 * i + 2 * half]) + move);
+                            s[4 * i + 2 * half + 1] = __float_as_uint(__uint_as_float(s[4 * i + 2 * half + 1]) + move);
+                        }
+                    }
+                }
+                // Exponents become weights.
+                const std::uint32_t successor = shared.successors[now] >> 2 * group & 3U;
+                ptx::barrier_wait(turn_of(static_cast<std::uint32_t>(group)), turns_taken++ % 2);
+                const ptx::Matrix<kTileTokens> value(ptx::shared_address(shared.value[now]));
+#pragma unroll
+                for (int t = 0; t < kTiles; ++t) {
+#pragma unroll
+                    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+                        for (int n = 0; n < kTileTokens / 8; ++n) {
+#pragma unroll
+                            for (int i = 0; i < 2; ++i) {
+                                std::uint32_t& exponent = s[t * kScores / 2 + 4 * n + 2 * half + i];
+                                exponent = __float_as_uint(ptx::exp2(__uint_as_float(exponent)));
+                            }
+                        }
+                    }
+#pragma unroll
+                    for (int k = 2 * t; k < 2 * t + 2; ++k) {
+                        const auto four = [&](int n, int half) {
+                            const std::uint32_t* from = s + (k * 4 + n) * 4 + 2 * half;
+                            return ptx::pack_fp8(__uint_as_float(from[0]), __uint_as_float(from[1]),
+                                                 __uint_as_float(from[4]), __uint_as_float(from[5]));
+                        };
+                        weights[k][0] = four(0, 0);
+                        weights[k][1] = four(0, 1);
+                        weights[k][2] = four(2, 0);
+                        weights[k][3] = four(2, 1);
+                    }
+                    ptx::order_matrices();
+#pragma unroll
+                    for (int k = 2 * t; k < 2 * t + 2; ++k) {
+                        ptx::multiply_fp8(out, weights[k], value.step(k % 2, t * Shared<kHeadDim>::kValueBytes),
+                                          k == 0 ? turns != 0 : 1);
+                    }
+                    ptx::commit_matrices();
+                    if (t == 0) {
+                        if (lane == 0) {
+                            ptx::barrier_arrive(turn_of(successor));
+                        }
+                    }
+                }
+                held = static_cast<int>(now);
+                ++turns;
             };
             while (--whole >= 0) {
                 turn(Count<2>());
@@ -446,6 +471,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                 turn(Count<1>());
             }
             finish();
+            let_go();
             if (turns == 0) {
 #pragma unroll
                 for (float& x : out) {
@@ -459,49 +485,70 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
             // To 16-byte stores through the queries' memory, of which each warp has a part: half of the channels at a
             // time.
             ptx::sync_warpgroup(group);
+            // Opaque, so that no address of what follows is kept in registers through the turns.
+            int here = thread;
+            asm volatile("" : "+r"(here));
+            const int column = here % 4;
+            const int row = here / 4 % 8;
+            const int first_row = here / 32 * 16;
             constexpr int kChunks = kHeadDim / 16;
-            std::byte* staged = shared.query[slot.index][group] + warp_row * kHeadDim;
+            std::byte* staged = shared.query[slot.index][group] + first_row * kHeadDim;
+            const TokenRange range = job.range[group];
             float share[2];
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
-                float all = sum[half];
-                all += __shfl_xor_sync(0xffffffffU, all, 1);
-                all += __shfl_xor_sync(0xffffffffU, all, 2);
+                const float all = sum[half];
                 share[half] = 1 / (all * kFp8Limit);
-                const int row = warp_row + lane / 4 + 8 * half;
-                if (p.log_sum_exp != nullptr && lane % 4 == 0 && row < job.tokens[group]) {
+                const int token = first_row + row + 8 * half;
+                if (p.log_sum_exp != nullptr && column == 0 && token < range.tokens) {
                     const std::size_t at = static_cast<std::size_t>(job.head) * p.tile_count + job.tile[group];
                     const float with_mean =
-                        reinterpret_cast<const float*>(p.workspace + p.at.query_mean)[at * kTileTokens + row];
-                    p.log_sum_exp[job.head * p.tokens + job.first[group] + row] =
-                        fmaf(shift[half] - kWeightExponent, 1 / ptx::kLog2E, logf(all)) + with_mean;
+                        reinterpret_cast<const float*>(p.workspace + p.at.query_mean)[at * kTileTokens + token];
+                    p.log_sum_exp[job.head * p.tokens + range.first + token] =
+                        fmaf(-base[half], 1 / ptx::kLog2E, logf(all)) + with_mean;
                 }
             }
+            // All at once, before the stores: the compiler cannot know that they lie elsewhere.
+#pragma unroll
+            for (int n = 0; n < kHeadDim / 8; ++n) {
+                const float2 limit =
+                    *reinterpret_cast<const float2*>(&shared.value_limit[slot.index][8 * n + column * 2]);
+                const float2 mean =
+                    *reinterpret_cast<const float2*>(&shared.value_mean[slot.index][8 * n + column * 2]);
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    float* two = out + 4 * n + 2 * half;
+                    two[0] = fmaf(two[0] * share[half], limit.x, mean.x);
+                    two[1] = fmaf(two[1] * share[half], limit.y, mean.y);
+                }
+            }
+            constexpr int kRowsAtOnce = 32 / kChunks;
+            const int store_row = here % 32 / kChunks;
+            const int store_chunk = here % kChunks;
+            const int rows = range.tokens - first_row;  // of this warp, if positive
+            __nv_bfloat16* to = p.output.row(range.first + first_row + store_row, job.head) + store_chunk * 8;
 #pragma unroll
             for (int pass = 0; pass < 2; ++pass) {
 #pragma unroll
                 for (int n = 0; n < kChunks; ++n) {
                     const int of = pass * kChunks + n;
-                    const float2 limit =
-                        *reinterpret_cast<const float2*>(&shared.value_limit[slot.index][8 * of + lane % 4 * 2]);
 #pragma unroll
                     for (int half = 0; half < 2; ++half) {
-                        const int row = lane / 4 + 8 * half;
-                        *reinterpret_cast<std::uint32_t*>(staged + (row * kChunks + (n ^ (row % kChunks))) * 16 +
-                                                          lane % 4 * 4) =
-                            ptx::pack_bfloat(out[4 * of + 2 * half] * share[half] * limit.x,
-                                             out[4 * of + 2 * half + 1] * share[half] * limit.y);
+                        const int at = row + 8 * half;
+                        *reinterpret_cast<std::uint32_t*>(staged + (at * kChunks + (n ^ (at % kChunks))) * 16 +
+                                                          column * 4) =
+                            ptx::pack_bfloat(out[4 * of + 2 * half], out[4 * of + 2 * half + 1]);
                     }
                 }
                 __syncwarp();
 #pragma unroll
-                for (int i = 0; i < 16 * kChunks / 32; ++i) {
-                    const int row = (i * 32 + lane) / kChunks;
-                    const int chunk = (i * 32 + lane) % kChunks;
-                    if (warp_row + row < job.tokens[group]) {
-                        *reinterpret_cast<uint4*>(p.output.row(job.first[group] + warp_row + row, job.head) +
-                                                  (pass * kChunks + chunk) * 8) =
-                            *reinterpret_cast<const uint4*>(staged + (row * kChunks + (chunk ^ (row % kChunks))) * 16);
+                for (int i = 0; i < 16 / kRowsAtOnce; ++i) {
+                    const int at = i * kRowsAtOnce + store_row;
+                    const uint4 eight =
+                        *reinterpret_cast<const uint4*>(staged + (at * kChunks + (store_chunk ^ (at % kChunks))) * 16);
+                    if (at < rows) {
+                        *reinterpret_cast<uint4*>(to + i * kRowsAtOnce * p.output.token_stride + pass * kChunks * 8) =
+                            eight;
                     }
                 }
                 __syncwarp();
@@ -513,9 +560,8 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
             ptx::barrier_arrive(ptx::shared_address(&shared.job_empty[slot.index]));
         }
         slot.advance();
-        for (; ahead > 0; --ahead, stage.advance()) {
-            ptx::barrier_wait(ptx::shared_address(&shared.full[stage.index]), stage.parity);
-            release(stage.index);
+        while (passed < end) {
+            release(pass());
         }
     }
 }
@@ -537,6 +583,12 @@ __global__ void __launch_bounds__(hopper::kThreads, 1) attend_int8_hopper(const 
         for (int i = 0; i < hopper::kJobs; ++i) {
             ptx::barrier_init(ptx::shared_address(&shared.job_full[i]), 1);
             ptx::barrier_init(ptx::shared_address(&shared.job_empty[i]), kConsumerWarps);
+        }
+        for (auto& turns : shared.turn) {
+            for (std::uint64_t& turn : turns) {
+                ptx::barrier_init(ptx::shared_address(&turn), 1);
+            }
+            ptx::barrier_arrive(ptx::shared_address(&turns[0]));
         }
         ptx::barrier_init_fence();
     }

@@ -35,6 +35,7 @@ struct Int8MmaParameters {
     const float* query_mean;
     const KeyRecord* key_record;
     const float* value_limits;
+    const float* value_mean;
     DeviceTensor output;
     float* log_sum_exp;  // or null
 };
@@ -67,7 +68,9 @@ struct Step {
 template <int kHeadDim, ValueFormat kFormat>
 struct Shared {
     static constexpr int kKeyBytes = kTileTokens * kHeadDim;
-    static constexpr int kStageBytes = kKeyBytes * (1 + value_bytes(kFormat));  // keys, then values
+    static constexpr int kValueBytes = kKeyBytes * (kFormat == ValueFormat::kFp16 ? 2 : 1);  // without the ones
+    static constexpr std::size_t kValueApart = kValueTileBytes<kFormat, kHeadDim>;
+    static constexpr int kStageBytes = kKeyBytes + kValueBytes;
     // Before the first turn the second stage holds the queries, after the last turn both the output on its way.
     alignas(128) std::byte stage[kStages][kStageBytes];
     KeyRecord record[kStages];
@@ -80,12 +83,13 @@ struct Shared {
     static_assert(kPairTiles * kKeyBytes * static_cast<int>(sizeof(__nv_bfloat16)) <= kStages * kStageBytes);
 };
 
-template <int kBytes>
+// A tile of so many bytes, of those that lie so far apart.
+template <int kBytes, std::size_t kApart = kBytes>
 __device__ inline void copy(std::uint32_t destination, const void* from, std::size_t index) {
     constexpr int kAtOnce = 16 * kThreads;
     static_assert(kBytes % 16 == 0 && (kBytes < kAtOnce || kBytes % kAtOnce == 0));
     const int own = 16 * ptx::thread();
-    const std::byte* source = static_cast<const std::byte*>(from) + (index * kBytes + own);
+    const std::byte* source = static_cast<const std::byte*>(from) + (index * kApart + own);
     destination += own;
     if (kBytes >= kAtOnce || own < kBytes) {
 #pragma unroll
@@ -116,7 +120,7 @@ template <int kHeadDim, ValueFormat kFormat>
 __device__ inline void attend(const Int8MmaParameters& p, Shared<kHeadDim, kFormat>& shared) {
     using Memory = Shared<kHeadDim, kFormat>;
     constexpr int kKeyBytes = Memory::kKeyBytes;
-    constexpr int kValueBytes = Memory::kStageBytes - kKeyBytes;
+    constexpr int kValueBytes = Memory::kValueBytes;
     constexpr int kScaleBytes = kTileTokens * sizeof(float);
     constexpr int kSteps = kHeadDim / 32;
     constexpr int kFp16RowBytes = 2 * kHeadDim;  // of a token's values
@@ -148,7 +152,7 @@ __device__ inline void attend(const Int8MmaParameters& p, Shared<kHeadDim, kForm
             const PairRun run = p.runs[step.next_run];
             const std::size_t at = tile_at(run.first + step.next_done);
             copy<kKeyBytes>(stage_address(stage), p.key, at);
-            copy<kValueBytes>(stage_address(stage) + kKeyBytes, p.value, at);
+            copy<kValueBytes, Memory::kValueApart>(stage_address(stage) + kKeyBytes, p.value, at);
             copy<sizeof(KeyRecord)>(ptx::shared_address(&shared.record[stage]), p.key_record, at);
             step.cells = run.cells;
             if (run.first + ++step.next_done == run.end) {
@@ -382,6 +386,7 @@ __device__ inline void attend(const Int8MmaParameters& p, Shared<kHeadDim, kForm
     const int lane = place.lane;
     const int warp = place.warp;
     const float* limits = p.value_limits + head * kHeadDim;
+    const float* means = p.value_mean + head * kHeadDim;
 #pragma unroll
     for (int t = 0; t < kPairTiles; ++t) {
         if (pair.tile[t] < 0) {
@@ -399,8 +404,10 @@ __device__ inline void attend(const Int8MmaParameters& p, Shared<kHeadDim, kForm
 #pragma unroll
             for (int n = 0; n < kChannels; ++n) {
                 const float2 limit = *reinterpret_cast<const float2*>(limits + 8 * n + lane % 4 * 2);
+                const float2 mean = *reinterpret_cast<const float2*>(means + 8 * n + lane % 4 * 2);
                 *reinterpret_cast<std::uint32_t*>(staged + (row * kChannels + (n ^ (row & 7))) * 16 + lane % 4 * 4) =
-                    ptx::pack_bfloat(out[t][n][2 * half] * share * limit.x, out[t][n][2 * half + 1] * share * limit.y);
+                    ptx::pack_bfloat(fmaf(out[t][n][2 * half] * share, limit.x, mean.x),
+                                     fmaf(out[t][n][2 * half + 1] * share, limit.y, mean.y));
             }
             if (p.log_sum_exp != nullptr && lane % 4 == 0 && 16 * warp + row < own.tokens) {
                 const float with_mean = p.query_mean[tile_at(pair.tile[t]) * kTileTokens + 16 * warp + row];

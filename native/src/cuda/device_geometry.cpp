@@ -29,22 +29,27 @@ bool belong_together(const scaledit_tile& one, const scaledit_tile& other) {
            (one.stream != SCALEDIT_IMAGE || std::abs(one.row - other.row) + std::abs(one.column - other.column) == 1);
 }
 
-// Merges the key ranges of a group's tiles into runs.
-class Merge {
-public:
-    explicit Merge(std::vector<KeyRun>& runs) : runs_(runs) {}
+std::int32_t end_of(const scaledit_tile_range& range) { return range.first + range.count; }
 
-    // `ranges[i]` are those of the group's tile i; the group's counts of stages are set.
-    void operator()(std::array<std::span<const scaledit_tile_range>, kGroupTiles> ranges, TileGroup& group) {
-        group.runs_first = static_cast<std::int32_t>(runs_.size());
-        for (auto& tiles : some_) {
-            tiles.clear();
+// In a stage for the query tiles of the set `now`, before one for those of the set `next`.
+Successors successors(std::uint32_t now, std::uint32_t next) {
+    Successors all = 0;
+    auto successor = static_cast<std::uint32_t>(std::countr_zero(next));
+    for (std::uint32_t tile = kGroupTiles; tile-- > 0;) {
+        if ((now >> tile & 1U) != 0) {
+            all |= successor << 2 * tile;
+            successor = tile;
         }
-        pending_.reset();
-        std::uint32_t all = 0;
-        for (std::size_t i = 0; i < ranges.size(); ++i) {
-            all |= ranges[i].empty() ? 0U : 1U << i;
-        }
+    }
+    return all;
+}
+
+// Lists the stages of one group: the key tiles of its query tiles, merged.
+class Stages {
+public:
+    // `ranges[i]` are the query tile i's.
+    explicit Stages(std::span<std::span<const scaledit_tile_range>> ranges)
+        : tiles_(ranges.size()), all_((1U << ranges.size()) - 1) {
         for (std::int32_t at = 0;;) {
             std::int32_t next = std::numeric_limits<std::int32_t>::max();
             std::uint32_t cells = 0;
@@ -61,8 +66,8 @@ public:
             if (next == std::numeric_limits<std::int32_t>::max()) {
                 break;
             }
-            if (cells == all) {
-                add_for_all(at, next, all);
+            if (cells == all_) {
+                add_for_all(at, next);
             } else if (cells != 0) {
                 for (std::int32_t tile = at; tile < next; ++tile) {
                     some_[cells].push_back(tile);
@@ -70,75 +75,94 @@ public:
             }
             at = next;
         }
-        add_for_some(true);
+        add_for_some(2);
         if (pending_) {
-            runs_.push_back({*pending_, -1, 1, all});
+            apart_.push_back({*pending_, -1, all_});
         }
-        add_for_some(false);
-        group.runs_end = static_cast<std::int32_t>(runs_.size());
-        count_stages(group);
+        add_for_some(1);
+    }
+
+    [[nodiscard]] std::size_t apart() const { return apart_.size(); }
+
+    // Appends the runs to the others', and says the rest to the group.
+    void write(std::vector<KeyRun>& runs, TileGroup& group) const {
+        group.runs_first = static_cast<std::int32_t>(runs.size());
+        const auto apart_cells = [&](std::size_t i) { return i < apart_.size() ? apart_[i].cells : 1U; };
+        for (std::size_t i = 0; i < together_.size(); ++i) {
+            KeyRun run = together_[i];
+            run.within = successors(all_, all_);
+            run.last = successors(all_, i + 1 < together_.size() ? all_ : apart_cells(0));
+            runs.push_back(run);
+            group.together += run.stages;
+        }
+        std::fill_n(group.whole, tiles_, group.together);
+        for (std::size_t i = 0; i < apart_.size(); ++i) {
+            const auto& [first, second, cells] = apart_[i];
+            runs.push_back({first, second, 1, cells, 0, successors(cells, apart_cells(i + 1))});
+            for (std::size_t tile = 0; tile < tiles_; ++tile) {
+                if ((cells >> tile & 1U) != 0) {
+                    group.apart[tile] |= std::uint64_t{1} << i;
+                    ++(second < 0 ? group.halves : group.whole)[tile];
+                }
+            }
+        }
+        group.stages = group.together + static_cast<std::int32_t>(apart_.size());
+        group.runs_end = static_cast<std::int32_t>(runs.size());
     }
 
 private:
-    static std::int32_t end_of(const scaledit_tile_range& range) { return range.first + range.count; }
+    struct Apart {
+        std::int32_t first;
+        std::int32_t second;
+        std::uint32_t cells;  // bit i: for the query tile i
+    };
 
     // In stages of two; one that is left over waits for the next.
-    void add_for_all(std::int32_t first, std::int32_t end, std::uint32_t all) {
+    void add_for_all(std::int32_t first, std::int32_t end) {
         if (pending_) {
-            runs_.push_back({*pending_, first++, 1, all});
+            together_.push_back({*pending_, first++, 1, all_, 0, 0});
             pending_.reset();
         }
         if (end - first >= 2) {
-            runs_.push_back({first, first + 1, (end - first) / 2, all});
+            together_.push_back({first, first + 1, (end - first) / 2, all_, 0, 0});
         }
         if ((end - first) % 2 != 0) {
             pending_ = end - 1;
         }
     }
 
-    // Stages of two, or what then is left, for each tile in turn. Tiles that share more go first.
-    void add_for_some(bool whole) {
-        const std::size_t tiles = whole ? 2 : 1;
+    // Stages of so many key tiles, for each query tile in turn. What more of them share goes first.
+    void add_for_some(std::size_t key_tiles) {
         for (bool found = true; found;) {
             found = false;
-            for (std::uint32_t cell = 0; cell < kGroupTiles; ++cell) {
-                std::vector<std::int32_t>* best = nullptr;
-                std::uint32_t cells = 0;
-                for (std::uint32_t candidate = 0; candidate < some_.size(); ++candidate) {
-                    if ((candidate >> cell & 1U) != 0 && some_[candidate].size() >= tiles &&
-                        (best == nullptr || std::popcount(candidate) > std::popcount(cells))) {
-                        best = &some_[candidate];
-                        cells = candidate;
+            for (std::uint32_t tile = 0; tile < tiles_; ++tile) {
+                std::uint32_t best = 0;
+                for (std::uint32_t cells = 0; cells < some_.size(); ++cells) {
+                    if ((cells >> tile & 1U) != 0 && some_[cells].size() >= key_tiles &&
+                        std::popcount(cells) > std::popcount(best)) {
+                        best = cells;
                     }
                 }
-                if (best != nullptr) {
+                if (best != 0) {
                     found = true;
-                    const std::int32_t last = best->back();
-                    best->pop_back();
-                    runs_.push_back({whole ? best->back() : last, whole ? last : -1, 1, cells});
-                    if (whole) {
-                        best->pop_back();
-                    }
+                    const auto take = [&tiles = some_[best]] {
+                        const std::int32_t last = tiles.back();
+                        tiles.pop_back();
+                        return last;
+                    };
+                    const std::int32_t first = take();
+                    apart_.push_back({first, key_tiles == 2 ? take() : -1, best});
                 }
             }
         }
     }
 
-    void count_stages(TileGroup& group) const {
-        for (std::int32_t r = group.runs_first; r < group.runs_end; ++r) {
-            const KeyRun& run = runs_[static_cast<std::size_t>(r)];
-            group.stages += run.stages;
-            for (std::size_t i = 0; i < kGroupTiles; ++i) {
-                if ((run.cells >> i & 1U) != 0) {
-                    (run.second < 0 ? group.halves : group.whole)[i] += run.stages;
-                }
-            }
-        }
-    }
-
-    std::vector<KeyRun>& runs_;
+    std::size_t tiles_;
+    std::uint32_t all_;
+    std::vector<KeyRun> together_;
+    std::vector<Apart> apart_;
     std::optional<std::int32_t> pending_;
-    std::array<std::vector<std::int32_t>, 1U << kGroupTiles> some_;  // by the tiles that list them
+    std::array<std::vector<std::int32_t>, 1U << kGroupTiles> some_;  // by the query tiles that list them
 };
 
 }  // namespace
@@ -146,20 +170,29 @@ private:
 GroupLists group_tiles(const Geometry& geometry) {
     GroupLists lists{};
     const auto tiles = geometry.tiles();
-    Merge merge(lists.runs);
-    for (std::size_t tile = 0; tile < tiles.size();) {
-        TileGroup group{};
-        std::ranges::fill(group.tile, -1);
-        std::array<std::span<const scaledit_tile_range>, kGroupTiles> ranges;
-        std::size_t count = 0;
-        do {
-            group.tile[count] = static_cast<std::int32_t>(tile);
-            ranges[count] = geometry.ranges(static_cast<std::int64_t>(tile));
+    for (std::size_t first = 0; first < tiles.size();) {
+        std::size_t count = 1;
+        while (count < kGroupTiles && first + count < tiles.size() &&
+               belong_together(tiles[first + count - 1], tiles[first + count])) {
             ++count;
-            ++tile;
-        } while (count < kGroupTiles && tile < tiles.size() && belong_together(tiles[tile - 1], tiles[tile]));
-        merge(ranges, group);
+        }
+        TileGroup group{};
+        for (;; --count) {  // a tile alone has few stages apart
+            std::array<std::span<const scaledit_tile_range>, kGroupTiles> ranges;
+            for (std::size_t i = 0; i < count; ++i) {
+                ranges[i] = geometry.ranges(static_cast<std::int64_t>(first + i));
+            }
+            const Stages stages{std::span(ranges).first(count)};
+            if (stages.apart() <= kMostApart) {
+                stages.write(lists.runs, group);
+                break;
+            }
+        }
+        for (std::size_t i = 0; i < kGroupTiles; ++i) {
+            group.tile[i] = i < count ? static_cast<std::int32_t>(first + i) : -1;
+        }
         lists.groups.push_back(group);
+        first += count;
     }
     const auto image = [&](const TileGroup& group) {
         return tiles[static_cast<std::size_t>(group.tile[0])].stream == SCALEDIT_IMAGE;

@@ -18,26 +18,35 @@ struct TokenRange {
 
 constexpr int kGroupTiles = 3;
 
-// Neighbouring query tiles that a block works on together, each with keys of its own but most of them shared. Key tiles
-// come in stages of two, or of one where there is no other of the same kind.
+// Neighbouring query tiles that a block works on together, each with key tiles of its own but most of them shared. Key
+// tiles come in stages of two, or of one where there is no other of the same kind.
+//
+// First come stages for all query tiles, then up to kMostApart for some: those of two before those of one, and one by
+// one for each query tile in turn, so that none waits long while the others' pass.
+constexpr int kMostApart = 64;
 struct TileGroup {
+    std::uint64_t apart[kGroupTiles];  // bit i: the query tile attends to stage together + i
     std::int32_t tile[kGroupTiles];    // -1 where there are fewer
     std::int32_t whole[kGroupTiles];   // stages of two that each attends to
-    std::int32_t halves[kGroupTiles];  // stages of one, which for every tile come after those
+    std::int32_t halves[kGroupTiles];  // stages of one, which for every query tile come after those
+    std::int32_t together;             // stages for all, of two
     std::int32_t stages;               // in all
     std::int32_t runs_first;
     std::int32_t runs_end;
 };
 
-// Consecutive stages that the same tiles of a group attend to: stage t has key tiles first + 2 t and second + 2 t.
-//
-// First come stages of two for all tiles, then those of two for some, then those of one for all and for some. What is
-// not for all comes one by one for each tile in turn, so none waits long while the others' pass.
+// Who comes after each query tile of a group, two bits each: the query tiles that attend to a stage take turns, and so
+// do the stages.
+using Successors = std::uint32_t;
+
+// Consecutive stages of a group: stage t has key tiles first + 2 t and second + 2 t.
 struct KeyRun {
     std::int32_t first;
     std::int32_t second;  // -1: stages of one
     std::int32_t stages;
-    std::uint32_t cells;  // bit i: tile[i] of the group
+    std::uint32_t cells;  // bit i: tile[i] of the group attends to them
+    Successors within;    // in all stages of the run but the last
+    Successors last;      // there; after the group's last turn comes the next group's first, of query tile 0
 };
 
 // Where each array begins in the block, in bytes, each on a 16-byte boundary.

@@ -5,11 +5,13 @@
 //
 //   queries  INT8, a scale for each token. [token][head_dim bytes], 16-byte chunks swizzled (swizzled_chunk).
 //   keys     INT8 without the mean key, in the same order; a scale for each group of 16 tokens, 8 n + 2 i and
-//            8 n + 2 i + 1 for i = 0 .. 3: a lane's columns of Q K^T.
-//   values   in one of two formats, with a scale for each channel of a head:
+//            8 n + 2 i + 1 for i = 0 .. 3: a lane's columns of Q K^T. In place of a token that it lacks a tile has its
+//            first once more: so no maximum is other than that of real tokens.
+//   values   in one of two formats, with a scale for each channel of a head, 0 for the tokens that the tile lacks:
 //            e4m3: [channel][64 bytes], swizzled; in each 32 tokens byte 4 i + b (b < 4) is token 2 i + b % 2 +
 //            8 (b / 2), byte 16 + 4 i + b that token + 16: so the weights that a lane holds after Q K^T are its part of
-//            the next product.
+//            the next product. After the channels come kOnesRows rows of ones for real tokens, 0 for those lacking:
+//            their product with weights is the weights' sum, and nothing need be masked.
 //            FP16: [token][2 head_dim bytes], swizzled. A scale is a power of two, so that bfloat16 fits without
 //            rounding down to 2^-31 of its channel's largest.
 #pragma once
@@ -24,6 +26,7 @@ namespace scaledit::cuda {
 
 constexpr int kTileTokens = 64;
 constexpr int kKeyGroups = 4;
+constexpr int kOnesRows = 8;      // as many as a matrix instruction takes at least
 constexpr float kFp8Limit = 448;  // the largest e4m3
 // What a channel's largest power of two becomes in FP16. With weights up to 2^14, 65,536 of them add up to less than
 // 2^46 in float32.
@@ -36,7 +39,12 @@ enum class ValueFormat { kFp8, kFp16 };
 constexpr ValueFormat value_format(Kernel kernel) {
     return kernel == Kernel::kInt8Fp16Mma ? ValueFormat::kFp16 : ValueFormat::kFp8;
 }
-constexpr int value_bytes(ValueFormat format) { return format == ValueFormat::kFp16 ? 2 : 1; }
+constexpr std::size_t value_tile_bytes(ValueFormat format, std::int32_t head_dim) {
+    const auto channels = static_cast<std::size_t>(head_dim);
+    return kTileTokens * (format == ValueFormat::kFp16 ? 2 * channels : channels + kOnesRows);
+}
+template <ValueFormat format, int head_dim>
+constexpr std::size_t kValueTileBytes = value_tile_bytes(format, head_dim);
 template <ValueFormat format>
 constexpr float kValueLimit = format == ValueFormat::kFp16 ? kFp16Limit : kFp8Limit;
 
@@ -48,19 +56,25 @@ struct KeyRecord {
 
 // Offsets into the workspace, each on a 128-byte boundary.
 struct Workspace {
-    std::size_t query;          // int8[heads][tiles][64 * head_dim]
-    std::size_t key;            // int8[heads][tiles][64 * head_dim]
-    std::size_t value;          // e4m3 or FP16[heads][tiles][64 * head_dim]
-    std::size_t query_scale;    // float[heads][tiles][64]: with the softmax's scale, for powers of two
-    std::size_t query_mean;     // float[heads][tiles][64]: scale * query . mean key
-    std::size_t key_record;     // KeyRecord[heads][tiles]
-    std::size_t key_sums;       // float[kSampleBlocks][heads][head_dim]
-    std::size_t key_mean;       // float[heads][head_dim]
-    std::size_t value_forward;  // float[heads][head_dim]: what values are multiplied by
-    std::size_t totals;         // float[kMostBlocks][kGroupTiles][64 * head_dim]: sums of long rows, for wgmma
-    // Zeros before the pre-pass, from here to the end.
-    std::size_t value_limits;  // float[heads][head_dim]: the largest of a channel, then what its limit stands for
-    std::size_t next;          // int32: groups that are given out, for wgmma
+    std::size_t query;        // int8[heads][tiles][64 * head_dim]
+    std::size_t key;          // int8[heads][tiles][64 * head_dim]
+    std::size_t value;        // [heads][tiles][value_tile_bytes]
+    std::size_t query_scale;  // float[heads][tiles][64]: with the softmax's scale, for powers of two
+    std::size_t query_mean;   // float[heads][tiles][64]: scale * query . mean key
+    std::size_t key_record;   // KeyRecord[heads][tiles]
+    // float[kSampleBlocks][heads][head_dim]: what measure() finds.
+    std::size_t key_sums;
+    std::size_t value_sums;
+    std::size_t value_lows;
+    std::size_t value_highs;
+    // float[heads][head_dim]
+    std::size_t key_mean;
+    std::size_t value_mean;     // what is taken from values before they are multiplied: 0 in FP16
+    std::size_t value_forward;  // what they are multiplied by
+    std::size_t value_limits;   // what kValueLimit stands for
+    std::size_t totals;         // float4[kMostBlocks][kGroupTiles][head_dim / 8 + 1][128]: sums of long rows and their
+                                // base, for wgmma
+    std::size_t next;           // int32: groups that are given out, for wgmma; 0 after the pre-pass
     std::size_t bytes;
 };
 
@@ -80,17 +94,18 @@ constexpr Workspace workspace(Kernel kernel, std::int64_t tiles, std::int32_t he
     const std::size_t head_tiles = head_count * static_cast<std::size_t>(tiles);
     at.query = place(head_tiles * kTileTokens * channels);
     at.key = place(head_tiles * kTileTokens * channels);
-    at.value = place(head_tiles * kTileTokens * channels * static_cast<std::size_t>(value_bytes(value_format(kernel))));
+    at.value = place(head_tiles * value_tile_bytes(value_format(kernel), head_dim));
     at.query_scale = place(head_tiles * kTileTokens * sizeof(float));
     at.query_mean = place(head_tiles * kTileTokens * sizeof(float));
     at.key_record = place(head_tiles * sizeof(KeyRecord));
-    at.key_sums = place(kSampleBlocks * head_count * channels * sizeof(float));
-    at.key_mean = place(head_count * channels * sizeof(float));
-    at.value_forward = place(head_count * channels * sizeof(float));
-    at.totals = place(kernel == Kernel::kInt8Wgmma
-                          ? std::size_t{kMostBlocks} * kGroupTiles * kTileTokens * channels * sizeof(float)
-                          : 0);
-    at.value_limits = place(head_count * channels * sizeof(float));
+    for (std::size_t* part : {&at.key_sums, &at.value_sums, &at.value_lows, &at.value_highs}) {
+        *part = place(kSampleBlocks * head_count * channels * sizeof(float));
+    }
+    for (std::size_t* part : {&at.key_mean, &at.value_mean, &at.value_forward, &at.value_limits}) {
+        *part = place(head_count * channels * sizeof(float));
+    }
+    at.totals = place(
+        kernel == Kernel::kInt8Wgmma ? std::size_t{kMostBlocks} * kGroupTiles * (channels / 8 + 1) * 128 * 16 : 0);
     at.next = place(sizeof(std::int32_t));
     at.bytes = end;
     return at;

@@ -12,9 +12,9 @@ class Matrix {
 public:
     __device__ explicit Matrix(std::uint32_t address) : low_(address >> 4 | 1U << 16) {}
 
-    // Its descriptor from the 32 bytes of each row on that step `step` sums over.
-    __device__ std::uint64_t step(int step) const {
-        return static_cast<std::uint64_t>(kHigh) << 32 | (low_ + static_cast<std::uint32_t>(2 * step));
+    // Its descriptor from the 32 bytes of each row on that step `step` sums over; of the matrix so many bytes further.
+    __device__ std::uint64_t step(int step, std::uint32_t offset = 0) const {
+        return static_cast<std::uint64_t>(kHigh) << 32 | (low_ + (offset >> 4) + static_cast<std::uint32_t>(2 * step));
     }
 
 private:
@@ -86,16 +86,17 @@ __device__ inline void multiply_int8(std::uint32_t (&s)[64], std::uint64_t q, st
     }
 }
 
-// o [64, 128] (+)= p [64, 32] v [128, 32]^T, e4m3 operands. `accumulate` is 0 where o starts from nothing.
-__device__ inline void multiply_fp8(float (&o)[64], const std::uint32_t (&p)[4], std::uint64_t v, int accumulate) {
+// o [64, 136] (+)= p [64, 32] v [136, 32]^T, e4m3 operands. `accumulate` is 0 where o starts from nothing.
+__device__ inline void multiply_fp8(float (&o)[68], const std::uint32_t (&p)[4], std::uint64_t v, int accumulate) {
     asm volatile(
-        "{ .reg .pred a; setp.ne.b32 a, %69, 0; "
-        "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
-        "%23, "
-        "%24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, "
-        "%46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
-        "{%64, %65, %66, %67}, %68, a, 1, 1; }"
+        "{ .reg .pred a; setp.ne.b32 a, %73, 0; "
+        "wgmma.mma_async.sync.aligned.m64n136k32.f32.e4m3.e4m3 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
+        "%64, %65, %66, %67}, "
+        "{%68, %69, %70, %71}, %72, a, 1, 1; }"
         : "+f"(o[0]), "+f"(o[1]), "+f"(o[2]), "+f"(o[3]), "+f"(o[4]), "+f"(o[5]), "+f"(o[6]), "+f"(o[7]), "+f"(o[8]),
           "+f"(o[9]), "+f"(o[10]), "+f"(o[11]), "+f"(o[12]), "+f"(o[13]), "+f"(o[14]), "+f"(o[15]), "+f"(o[16]),
           "+f"(o[17]), "+f"(o[18]), "+f"(o[19]), "+f"(o[20]), "+f"(o[21]), "+f"(o[22]), "+f"(o[23]), "+f"(o[24]),
@@ -103,23 +104,25 @@ __device__ inline void multiply_fp8(float (&o)[64], const std::uint32_t (&p)[4],
           "+f"(o[33]), "+f"(o[34]), "+f"(o[35]), "+f"(o[36]), "+f"(o[37]), "+f"(o[38]), "+f"(o[39]), "+f"(o[40]),
           "+f"(o[41]), "+f"(o[42]), "+f"(o[43]), "+f"(o[44]), "+f"(o[45]), "+f"(o[46]), "+f"(o[47]), "+f"(o[48]),
           "+f"(o[49]), "+f"(o[50]), "+f"(o[51]), "+f"(o[52]), "+f"(o[53]), "+f"(o[54]), "+f"(o[55]), "+f"(o[56]),
-          "+f"(o[57]), "+f"(o[58]), "+f"(o[59]), "+f"(o[60]), "+f"(o[61]), "+f"(o[62]), "+f"(o[63])
+          "+f"(o[57]), "+f"(o[58]), "+f"(o[59]), "+f"(o[60]), "+f"(o[61]), "+f"(o[62]), "+f"(o[63]), "+f"(o[64]),
+          "+f"(o[65]), "+f"(o[66]), "+f"(o[67])
         : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(accumulate));
 }
 
-// o [64, 64] (+)= p [64, 32] v [64, 32]^T, e4m3 operands. `accumulate` is 0 where o starts from nothing.
-__device__ inline void multiply_fp8(float (&o)[32], const std::uint32_t (&p)[4], std::uint64_t v, int accumulate) {
+// o [64, 72] (+)= p [64, 32] v [72, 32]^T, e4m3 operands. `accumulate` is 0 where o starts from nothing.
+__device__ inline void multiply_fp8(float (&o)[36], const std::uint32_t (&p)[4], std::uint64_t v, int accumulate) {
     asm volatile(
-        "{ .reg .pred a; setp.ne.b32 a, %37, 0; "
-        "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 "
-        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, "
-        "%23, "
-        "%24, %25, %26, %27, %28, %29, %30, %31}, "
-        "{%32, %33, %34, %35}, %36, a, 1, 1; }"
+        "{ .reg .pred a; setp.ne.b32 a, %41, 0; "
+        "wgmma.mma_async.sync.aligned.m64n72k32.f32.e4m3.e4m3 "
+        "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35}, "
+        "{%36, %37, %38, %39}, %40, a, 1, 1; }"
         : "+f"(o[0]), "+f"(o[1]), "+f"(o[2]), "+f"(o[3]), "+f"(o[4]), "+f"(o[5]), "+f"(o[6]), "+f"(o[7]), "+f"(o[8]),
           "+f"(o[9]), "+f"(o[10]), "+f"(o[11]), "+f"(o[12]), "+f"(o[13]), "+f"(o[14]), "+f"(o[15]), "+f"(o[16]),
           "+f"(o[17]), "+f"(o[18]), "+f"(o[19]), "+f"(o[20]), "+f"(o[21]), "+f"(o[22]), "+f"(o[23]), "+f"(o[24]),
-          "+f"(o[25]), "+f"(o[26]), "+f"(o[27]), "+f"(o[28]), "+f"(o[29]), "+f"(o[30]), "+f"(o[31])
+          "+f"(o[25]), "+f"(o[26]), "+f"(o[27]), "+f"(o[28]), "+f"(o[29]), "+f"(o[30]), "+f"(o[31]), "+f"(o[32]),
+          "+f"(o[33]), "+f"(o[34]), "+f"(o[35])
         : "r"(p[0]), "r"(p[1]), "r"(p[2]), "r"(p[3]), "l"(v), "r"(accumulate));
 }
 
@@ -159,6 +162,16 @@ __device__ inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity)
         "ready: }" ::"r"(barrier),
         "r"(parity)
         : "memory");
+}
+// Whether the phase is over.
+__device__ inline bool barrier_test(std::uint32_t barrier, std::uint32_t parity) {
+    std::uint32_t done;
+    asm volatile(
+        "{ .reg .pred done; mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2; selp.u32 %0, 1, 0, done; }"
+        : "=r"(done)
+        : "r"(barrier), "r"(parity)
+        : "memory");
+    return done != 0;
 }
 // 16-byte aligned on both sides, a multiple of 16 bytes.
 __device__ inline void copy_bulk(std::uint32_t destination, const void* source, std::uint32_t bytes,
