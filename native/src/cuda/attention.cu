@@ -169,6 +169,7 @@ void pack_tiles(const Call& call, const Workspace& at) {
                                         reinterpret_cast<const float2*>(a.rotation),
                                         a.scale,
                                         a.log_sum_exp != nullptr,
+                                        block_heads(info.tiles, a.heads),
                                         memory,
                                         at};
     const auto heads = static_cast<unsigned>(a.heads);
@@ -177,7 +178,7 @@ void pack_tiles(const Call& call, const Workspace& at) {
     conclude<kHeadDim, kFormat><<<heads, kHeadDim, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that scales keys and values");
     prepare<kHeadDim, kFormat>
-        <<<dim3(static_cast<unsigned>(tiles), (heads + kPrepareHeads - 1) / kPrepareHeads, kParts),
+        <<<dim3(static_cast<unsigned>(tiles * head_blocks(a.heads, preparation.block_heads)), kParts),
            kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that packs queries, keys and values");
 }

@@ -9,6 +9,7 @@
 
 #include <cuda_bf16.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "cuda/device_geometry.h"
@@ -33,7 +34,8 @@ struct PrepareParameters {
     float norm_epsilon;
     const float2* rotation;  // [tokens, head_dim / 2] cosine and sine, or null: they are rotated already
     float scale;
-    bool with_mean;  // whether the products of queries with the mean key are wanted
+    bool with_mean;            // whether the products of queries with the mean key are wanted
+    std::int32_t block_heads;  // of a tile that a block of prepare() makes
     std::byte* workspace;
     Workspace at;
 
@@ -76,36 +78,40 @@ __device__ inline float row_sum(float x) {
     }
     return x;
 }
-// The maximum of magnitudes, by their bits: a NaN is above all.
+// The maximum over the lanes that share a row; a NaN is above all.
 template <int kLanes>
-__device__ inline std::uint32_t row_max(std::uint32_t bits) {
+__device__ inline float row_max(float x) {
 #pragma unroll
     for (int lane = kLanes / 2; lane > 0; lane /= 2) {
-        bits = max(bits, __shfl_xor_sync(0xffffffffU, bits, lane));
+        x = ptx::max_nan(x, __shfl_xor_sync(0xffffffffU, x, lane));
     }
-    return bits;
+    return x;
 }
 
-__device__ inline std::uint32_t largest_magnitude(const LaneChannels& channels) {
-    std::uint32_t largest = 0;
+__device__ inline float largest_magnitude(const LaneChannels& channels) {
+    float largest = fabsf(channels.x[0]);
 #pragma unroll
-    for (const float x : channels.x) {
-        largest = max(largest, __float_as_uint(x) & 0x7fffffffU);
+    for (int i = 1; i < kLaneChannels; ++i) {
+        largest = ptx::max_nan(largest, fabsf(channels.x[i]));
     }
     return largest;
 }
 
+// What a row is to be multiplied by for a root mean square of 1.
 template <int kLanes>
-__device__ inline void norm(LaneChannels& channels, const LaneChannels& weight, float epsilon) {
+__device__ inline float norm_factor(const LaneChannels& channels, float epsilon) {
     float squares = 0;
 #pragma unroll
     for (const float x : channels.x) {
         squares = fmaf(x, x, squares);
     }
-    const float factor = rsqrtf(row_sum<kLanes>(squares) / (kLanes * kLaneChannels) + epsilon);
+    return rsqrtf(row_sum<kLanes>(squares) / (kLanes * kLaneChannels) + epsilon);
+}
+
+__device__ inline void multiply(LaneChannels& channels, const LaneChannels& weight) {
 #pragma unroll
     for (int i = 0; i < kLaneChannels; ++i) {
-        channels.x[i] *= factor * weight.x[i];
+        channels.x[i] *= weight.x[i];
     }
 }
 
@@ -142,20 +148,20 @@ struct QuantizationScale {
     float back;
     float forward;
 };
-__device__ inline QuantizationScale int8_scale(std::uint32_t magnitude) {
-    const float largest = __uint_as_float(magnitude);
-    // Not fmaxf, which drops a NaN.
-    const float back = largest < kSmallestScale * kInt8Limit ? kSmallestScale : largest / kInt8Limit;
-    return {back, 1 / back};
+__device__ inline QuantizationScale int8_scale(float largest) {
+    const float back = ptx::max_nan(largest * (1 / kInt8Limit), kSmallestScale);
+    return {back, ptx::reciprocal(back)};
 }
 
+// Rounds four numbers of up to 127 to bytes. Added to 1.5 * 2^23 a number becomes an integer in the last bits: the
+// conversion instruction would be slower.
 __device__ inline std::uint32_t quantize_4(const float* x, float forward) {
-    std::uint32_t packed = 0;
+    std::uint32_t bits[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-        packed |= (static_cast<std::uint32_t>(__float2int_rn(x[i] * forward)) & 0xffU) << (8 * i);
+        bits[i] = __float_as_uint(fmaf(x[i], forward, 12582912.0F));
     }
-    return packed;
+    return __byte_perm(__byte_perm(bits[0], bits[1], 0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
 }
 
 // This lane's channels of a [heads, head_dim] array.
@@ -183,7 +189,7 @@ __device__ inline std::int64_t sample_stride(std::int64_t tokens) {
 
 // Grid [heads, kSampleBlocks].
 template <int kHeadDim>
-__global__ void __launch_bounds__(kMeasureThreads) measure(const PrepareParameters p) {
+__global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParameters p) {
     constexpr int kLanes = kHeadDim / kLaneChannels;
     constexpr int kRows = kMeasureThreads / kLanes;
     __shared__ float shared[kRows][kHeadDim];
@@ -219,7 +225,12 @@ __global__ void __launch_bounds__(kMeasureThreads) measure(const PrepareParamete
         LaneChannels key = unpack(load_channels(p.key.row(real ? token : 0, head), lane));
         if (p.key_norm != nullptr) {
             const auto* weight = token < p.text_tokens ? p.text_key_norm : p.key_norm;
-            norm<kLanes>(key, unpack(load_channels(weight, lane)), p.norm_epsilon);
+            const float factor = norm_factor<kLanes>(key, p.norm_epsilon);
+            multiply(key, unpack(load_channels(weight, lane)));
+#pragma unroll
+            for (float& x : key.x) {
+                x *= factor;
+            }
         }
         if (p.rotation != nullptr) {
             rotate(key, load_rotation(p.rotation + (real ? token : 0) * (kHeadDim / 2), lane));
@@ -232,37 +243,48 @@ __global__ void __launch_bounds__(kMeasureThreads) measure(const PrepareParamete
     join(key_sum, p.at.key_sums, add);
 
     LaneChannels sum{};
-    LaneChannels low;
-    LaneChannels high;
+    __nv_bfloat162 low[kLaneChannels / 2];
+    __nv_bfloat162 high[kLaneChannels / 2];
 #pragma unroll
-    for (int i = 0; i < kLaneChannels; ++i) {
-        low.x[i] = INFINITY;
-        high.x[i] = -INFINITY;
+    for (int i = 0; i < kLaneChannels / 2; ++i) {
+        low[i] = __float2bfloat162_rn(INFINITY);
+        high[i] = __float2bfloat162_rn(-INFINITY);
     }
-    constexpr int kAhead = 4;
+    constexpr int kAhead = 3;
     for (std::int64_t first = static_cast<std::int64_t>(blockIdx.y) * kRows; first < p.tokens;
          first += kAhead * kSampleBlocks * kRows) {
         uint4 bits[kAhead];
 #pragma unroll
         for (int i = 0; i < kAhead; ++i) {
             const std::int64_t token = first + row + i * kSampleBlocks * kRows;
-            bits[i] = load_channels(p.value.row(token < p.tokens ? token : 0, head), lane);
+            bits[i] = ptx::load_once(p.value.row(token < p.tokens ? token : 0, head) + lane * kLaneChannels);
         }
 #pragma unroll
         for (int i = 0; i < kAhead; ++i) {
             const bool real = first + row + i * kSampleBlocks * kRows < p.tokens;
             const LaneChannels value = unpack(bits[i]);
+            const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&bits[i]);
 #pragma unroll
-            for (int c = 0; c < kLaneChannels; ++c) {
-                sum.x[c] += real && fabsf(value.x[c]) < INFINITY ? value.x[c] : 0;  // a NaN stays its rows' own
-                low.x[c] = fminf(low.x[c], value.x[c]);
-                high.x[c] = fmaxf(high.x[c], value.x[c]);
+            for (int c = 0; c < kLaneChannels / 2; ++c) {
+                sum.x[2 * c] += real ? value.x[2 * c] : 0;
+                sum.x[2 * c + 1] += real ? value.x[2 * c + 1] : 0;
+                low[c] = __hmin2(low[c], pairs[c]);
+                high[c] = __hmax2(high[c], pairs[c]);
             }
         }
     }
+    const auto in_float = [](const __nv_bfloat162(&pairs)[kLaneChannels / 2]) {
+        LaneChannels channels;
+#pragma unroll
+        for (int i = 0; i < kLaneChannels / 2; ++i) {
+            channels.x[2 * i] = __low2float(pairs[i]);
+            channels.x[2 * i + 1] = __high2float(pairs[i]);
+        }
+        return channels;
+    };
     join(sum, p.at.value_sums, add);
-    join(low, p.at.value_lows, [](float a, float b) { return fminf(a, b); });
-    join(high, p.at.value_highs, [](float a, float b) { return fmaxf(a, b); });
+    join(in_float(low), p.at.value_lows, [](float a, float b) { return fminf(a, b); });
+    join(in_float(high), p.at.value_highs, [](float a, float b) { return fmaxf(a, b); });
 }
 
 // Grid [heads], a thread for each channel: the mean key, the mean value, and what values are multiplied by.
@@ -273,7 +295,7 @@ __global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) 
     float value_sum = 0;
     float low = INFINITY;
     float high = -INFINITY;
-#pragma unroll 8
+#pragma unroll
     for (int block = 0; block < kSampleBlocks; ++block) {
         const int at = block * p.heads * kHeadDim + channel;
         key_sum += p.in_workspace<float>(p.at.key_sums)[at];
@@ -286,8 +308,15 @@ __global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) 
     float mean = 0;
     float limit = fmaxf(high, -low);
     if constexpr (kFormat == ValueFormat::kFp8) {
-        mean = value_sum / static_cast<float>(p.tokens);
-        limit = fmaxf(high - mean, mean - low);
+        // One that is small beside the values is left in them: they are bfloat16, and moved by less than their steps
+        // are wide they would all be rounded to one side. A sum that a NaN or an infinity joined says nothing: these
+        // stay their rows' own.
+        constexpr float kSmallMean = 1.0F / 32;
+        const float all = value_sum / static_cast<float>(p.tokens);
+        if (fabsf(all) > kSmallMean * limit && fabsf(all) < INFINITY) {
+            mean = all;
+            limit = fmaxf(high - mean, mean - low);
+        }
     } else {
         limit = __uint_as_float(__float_as_uint(limit) & 0x7f800000U);  // the power of two below
     }
@@ -301,8 +330,15 @@ __global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) 
 
 template <int kHeadDim>
 constexpr int kPrepareThreads = 4 * kHeadDim;
-constexpr int kPrepareHeads = 6;  // of a tile that a block makes: the rotation is read once for all of them
-// What a block makes of its tile, its place in the grid's third direction.
+__host__ __device__ constexpr std::int32_t head_blocks(std::int32_t heads, std::int32_t block_heads) {
+    return (heads + block_heads - 1) / block_heads;
+}
+// Many heads to a block, as long as there are blocks enough for a GPU.
+inline std::int32_t block_heads(std::int64_t tiles, std::int32_t heads) {
+    constexpr std::int64_t kEnough = 1024;
+    return static_cast<std::int32_t>(std::clamp<std::int64_t>(tiles * heads / kEnough, 1, heads));
+}
+// What a block makes of its tile, its place in the grid's second direction.
 enum class Part { kQueries, kKeys, kValues };
 constexpr int kParts = 3;
 
@@ -318,11 +354,11 @@ public:
 
     __device__ TileRows(const PrepareParameters& parameters)
         : p(parameters),
-          tile(static_cast<int>(blockIdx.x)),
+          tile(static_cast<int>(blockIdx.x) / head_blocks(p.heads, p.block_heads)),
           own(p.tiles[tile]),
           lane(static_cast<int>(threadIdx.x) % kLanes),
-          first_head(static_cast<int>(blockIdx.y) * kPrepareHeads),
-          end_head(min(first_head + kPrepareHeads, p.heads)) {}
+          first_head(static_cast<int>(blockIdx.x) % head_blocks(p.heads, p.block_heads) * p.block_heads),
+          end_head(min(first_head + p.block_heads, p.heads)) {}
 
     __device__ int row(int turn) const { return turn * kRows + static_cast<int>(threadIdx.x) / kLanes; }
     // A row that the tile lacks is its first once more.
@@ -345,66 +381,72 @@ public:
     const int end_head;
 };
 
-// This lane's channels of a tile's rows, head after head.
+// This lane's channels of a tile's rows, head after head; the next head's are on their way meanwhile.
 template <int kHeadDim>
 class Source {
 public:
     using Rows = TileRows<kHeadDim>;
-    __device__ Source(const Rows& rows, const DeviceTensor& tensor) : head_stride_(tensor.head_stride) {
+    __device__ Source(const Rows& rows, const DeviceTensor& tensor)
+        : head_stride_(tensor.head_stride), heads_(rows.end_head - rows.first_head) {
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
             from_[turn] = tensor.row(rows.own.first + rows.real_row(turn), rows.first_head) + rows.lane * kLaneChannels;
         }
+        load();
     }
     // The next head's.
-    __device__ void load(uint4 (&bits)[Rows::kTurns]) {
+    __device__ void take(uint4 (&bits)[Rows::kTurns]) {
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            bits[turn] = *reinterpret_cast<const uint4*>(from_[turn]);
-            from_[turn] += head_stride_;
+            bits[turn] = ahead_[turn];
+        }
+        if (heads_ > 0) {
+            load();
         }
     }
 
 private:
+    __device__ void load() {
+        --heads_;
+#pragma unroll
+        for (int turn = 0; turn < Rows::kTurns; ++turn) {
+            ahead_[turn] = ptx::load_once(from_[turn]);
+            from_[turn] += head_stride_;
+        }
+    }
+
     const __nv_bfloat16* from_[Rows::kTurns];
     std::int64_t head_stride_;
+    int heads_;
+    uint4 ahead_[Rows::kTurns];
 };
 
-// Norm and rotation of queries or keys.
+// Norm and rotation of queries or keys. The norm's factor is left to the caller, who has other factors as well. Weights
+// and rotation are loaded for every head: they stay in the cache, and registers are dearer.
 template <int kHeadDim>
 class Finish {
 public:
     using Rows = TileRows<kHeadDim>;
     __device__ Finish(const Rows& rows, const __nv_bfloat16* norm_weight, const __nv_bfloat16* text_norm_weight)
-        : normed_(norm_weight != nullptr), rotated_(rows.p.rotation != nullptr), epsilon_(rows.p.norm_epsilon) {
-        if (normed_) {
-            weight_ = load_channels(rows.own.first < rows.p.text_tokens ? text_norm_weight : norm_weight, rows.lane);
-        }
-        if (rotated_) {
-#pragma unroll
-            for (int turn = 0; turn < Rows::kTurns; ++turn) {
-                rotation_[turn] = load_rotation(
-                    rows.p.rotation + (std::int64_t{rows.own.first} + rows.real_row(turn)) * (kHeadDim / 2), rows.lane);
-            }
-        }
-    }
-    __device__ LaneChannels operator()(const uint4& bits, int turn) const {
+        : rows_(rows), weight_(rows.own.first < rows.p.text_tokens ? text_norm_weight : norm_weight) {}
+
+    __device__ LaneChannels operator()(const uint4& bits, int turn, float& factor) const {
         LaneChannels channels = unpack(bits);
-        if (normed_) {
-            norm<Rows::kLanes>(channels, unpack(weight_), epsilon_);
+        factor = 1;
+        if (weight_ != nullptr) {
+            factor = norm_factor<Rows::kLanes>(channels, rows_.p.norm_epsilon);
+            multiply(channels, unpack(load_channels(weight_, rows_.lane)));
         }
-        if (rotated_) {
-            rotate(channels, rotation_[turn]);
+        if (rows_.p.rotation != nullptr) {
+            const std::int64_t token = std::int64_t{rows_.own.first} + rows_.real_row(turn);
+            rotate(channels, load_rotation(rows_.p.rotation + token * (kHeadDim / 2), rows_.lane));
         }
         return channels;
     }
 
 private:
-    bool normed_;
-    bool rotated_;
-    float epsilon_;
-    uint4 weight_{};
-    LaneRotation rotation_[Rows::kTurns];
+    const Rows& rows_;
+    const __nv_bfloat16* weight_;  // or null
 };
 
 template <int kHeadDim>
@@ -416,15 +458,17 @@ __device__ inline void prepare_queries(const TileRows<kHeadDim>& rows) {
     std::byte* packed = rows.packed(p.at.query);
     for (int head = rows.first_head; head < rows.end_head; ++head, packed += p.tile_count * Rows::kTileBytes) {
         uint4 bits[Rows::kTurns];
-        source.load(bits);
+        source.take(bits);
         const std::size_t at = rows.at(head);
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
             const int row = rows.row(turn);
-            const LaneChannels query = finish(bits[turn], turn);
+            float factor;
+            const LaneChannels query = finish(bits[turn], turn, factor);
             const QuantizationScale scale = int8_scale(row_max<Rows::kLanes>(largest_magnitude(query)));
             if (rows.lane == 0) {
-                p.in_workspace<float>(p.at.query_scale)[at * kTileTokens + row] = scale.back * p.scale * ptx::kLog2E;
+                p.in_workspace<float>(p.at.query_scale)[at * kTileTokens + row] =
+                    scale.back * factor * p.scale * ptx::kLog2E;
             }
             if (p.with_mean) {
                 const LaneChannels mean = load_lane<kHeadDim>(p.in_workspace<float>(p.at.key_mean), head, rows.lane);
@@ -435,7 +479,7 @@ __device__ inline void prepare_queries(const TileRows<kHeadDim>& rows) {
                 }
                 product = row_sum<Rows::kLanes>(product);
                 if (rows.lane == 0) {
-                    p.in_workspace<float>(p.at.query_mean)[at * kTileTokens + row] = product * p.scale;
+                    p.in_workspace<float>(p.at.query_mean)[at * kTileTokens + row] = product * factor * p.scale;
                 }
             }
             *reinterpret_cast<uint2*>(packed + turn * Rows::kRows * kHeadDim) = {
@@ -448,7 +492,7 @@ template <int kHeadDim>
 __device__ inline void prepare_keys(const TileRows<kHeadDim>& rows) {
     using Rows = TileRows<kHeadDim>;
     // By head, so that one barrier a head is enough: one is written, one read, one cleared.
-    __shared__ std::uint32_t magnitudes[3][kKeyGroups];
+    __shared__ std::uint32_t magnitudes[3][kKeyGroups];  // bits of floats, which compare as they do
     const PrepareParameters& p = rows.p;
     const Finish<kHeadDim> finish(rows, p.key_norm, p.text_key_norm);
     if (threadIdx.x < 3 * kKeyGroups) {
@@ -460,22 +504,23 @@ __device__ inline void prepare_keys(const TileRows<kHeadDim>& rows) {
     for (int head = rows.first_head; head < rows.end_head; ++head, packed += p.tile_count * Rows::kTileBytes) {
         auto& magnitude = magnitudes[head % 3];
         uint4 bits[Rows::kTurns];
-        source.load(bits);
+        source.take(bits);
         LaneChannels keys[Rows::kTurns];
         const LaneChannels mean = load_lane<kHeadDim>(p.in_workspace<float>(p.at.key_mean), head, rows.lane);
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            keys[turn] = finish(bits[turn], turn);
+            float factor;
+            keys[turn] = finish(bits[turn], turn, factor);
 #pragma unroll
             for (int i = 0; i < kLaneChannels; ++i) {
-                keys[turn].x[i] -= mean.x[i];
+                keys[turn].x[i] = fmaf(keys[turn].x[i], factor, -mean.x[i]);
             }
         }
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            const std::uint32_t largest = row_max<Rows::kLanes>(largest_magnitude(keys[turn]));
+            const float largest = row_max<Rows::kLanes>(largest_magnitude(keys[turn]));
             if (rows.lane == 0) {
-                atomicMax(&magnitude[rows.row(turn) / 2 % kKeyGroups], largest);
+                atomicMax(&magnitude[rows.row(turn) / 2 % kKeyGroups], __float_as_uint(largest));
             }
         }
         if (threadIdx.x < kKeyGroups) {
@@ -484,18 +529,15 @@ __device__ inline void prepare_keys(const TileRows<kHeadDim>& rows) {
         __syncthreads();
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            const float forward = int8_scale(magnitude[rows.row(turn) / 2 % kKeyGroups]).forward;
+            const float forward = int8_scale(__uint_as_float(magnitude[rows.row(turn) / 2 % kKeyGroups])).forward;
             *reinterpret_cast<uint2*>(packed + turn * Rows::kRows * kHeadDim) = {quantize_4(keys[turn].x, forward),
                                                                                  quantize_4(keys[turn].x + 4, forward)};
         }
-        if (threadIdx.x == 0) {
-            KeyRecord record{};
-#pragma unroll
-            for (int group = 0; group < kKeyGroups; ++group) {
-                record.scale[group] = int8_scale(magnitude[group]).back;
-            }
+        KeyRecord& record = p.in_workspace<KeyRecord>(p.at.key_record)[rows.at(head)];
+        if (threadIdx.x < kKeyGroups) {
+            record.scale[threadIdx.x] = int8_scale(__uint_as_float(magnitude[threadIdx.x])).back;
+        } else if (threadIdx.x == kKeyGroups) {
             record.tokens = rows.own.tokens;
-            p.in_workspace<KeyRecord>(p.at.key_record)[rows.at(head)] = record;
         }
     }
 }
@@ -522,6 +564,11 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows) {
             }
         }
     };
+    std::uint32_t real = 0;  // the bytes of tokens that the tile has
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+        real |= token(b) < rows.own.tokens ? 0xffU << 8 * b : 0;
+    }
     constexpr std::size_t kTileBytes = kValueTileBytes<ValueFormat::kFp8, kHeadDim>;
     uint2 bits[4];
     load(rows.first_head, bits);
@@ -539,20 +586,17 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows) {
             for (int b = 0; b < 4; ++b) {
                 const std::uint32_t pair = c < 2 ? bits[b].x : bits[b].y;
                 const float value = __uint_as_float(c % 2 == 0 ? pair << 16 : pair & 0xffff0000U);
-                four[b] = token(b) < rows.own.tokens ? (value - center[c]) * factor[c] : 0;
+                four[b] = (value - center[c]) * factor[c];
             }
-            words[head % 2][(lane * 4 + c) * kStride + word] = ptx::pack_fp8(four[0], four[1], four[2], four[3]);
+            words[head % 2][(lane * 4 + c) * kStride + word] = ptx::pack_fp8(four[0], four[1], four[2], four[3]) & real;
         }
         load(head + 1, bits);
         if (lane < kOnesRows) {
-            std::uint32_t ones = 0;
-#pragma unroll
-            for (int b = 0; b < 4; ++b) {
-                ones |= token(b) < rows.own.tokens ? 0x38U << 8 * b : 0;  // 1 in e4m3
-            }
+            constexpr std::uint32_t kOnes = 0x38383838;  // 1 four times
             const int row = kHeadDim + lane;
             *reinterpret_cast<std::uint32_t*>(tile + row * kTileTokens +
-                                              swizzled_chunk(kTileTokens, row, word / 4) * 16 + word % 4 * 4) = ones;
+                                              swizzled_chunk(kTileTokens, row, word / 4) * 16 + word % 4 * 4) =
+                kOnes & real;
         }
         __syncthreads();
         static_assert(kHeadDim * 4 == Rows::kThreads);
@@ -572,7 +616,7 @@ __device__ inline void prepare_values_in_fp16(const TileRows<kHeadDim>& rows) {
     Source<kHeadDim> source(rows, p.value);
     for (int head = rows.first_head; head < rows.end_head; ++head) {
         uint4 bits[Rows::kTurns];
-        source.load(bits);
+        source.take(bits);
         const LaneChannels forward = load_lane<kHeadDim>(p.in_workspace<float>(p.at.value_forward), head, rows.lane);
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
@@ -590,11 +634,11 @@ __device__ inline void prepare_values_in_fp16(const TileRows<kHeadDim>& rows) {
     }
 }
 
-// Grid [tiles, heads / kPrepareHeads, kParts].
+// Grid [tiles * head_blocks, kParts].
 template <int kHeadDim, ValueFormat kFormat>
 __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const PrepareParameters p) {
     const TileRows<kHeadDim> rows(p);
-    switch (static_cast<Part>(blockIdx.z)) {
+    switch (static_cast<Part>(blockIdx.y)) {
         case Part::kQueries:
             return prepare_queries(rows);
         case Part::kKeys:

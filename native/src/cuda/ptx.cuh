@@ -123,6 +123,29 @@ __device__ inline float exp2(float x) {
     return y;
 }
 
+// The larger; a NaN if one is.
+__device__ inline float max_nan(float a, float b) {
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+    return larger;
+}
+
+// To a relative error of 2^-23.
+__device__ inline float reciprocal(float x) {
+    float result;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+}
+
+// 16 bytes that are not read again soon: they leave the first cache to others.
+__device__ inline uint4 load_once(const void* from) {
+    uint4 bits;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+                 : "l"(from));
+    return bits;
+}
+
 // Two bfloat16 in one register, the first in the lower half.
 __device__ inline std::uint32_t pack_bfloat(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);

@@ -163,16 +163,6 @@ __device__ inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity)
         "r"(parity)
         : "memory");
 }
-// Whether the phase is over.
-__device__ inline bool barrier_test(std::uint32_t barrier, std::uint32_t parity) {
-    std::uint32_t done;
-    asm volatile(
-        "{ .reg .pred done; mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2; selp.u32 %0, 1, 0, done; }"
-        : "=r"(done)
-        : "r"(barrier), "r"(parity)
-        : "memory");
-    return done != 0;
-}
 // 16-byte aligned on both sides, a multiple of 16 bytes.
 __device__ inline void copy_bulk(std::uint32_t destination, const void* source, std::uint32_t bytes,
                                  std::uint32_t barrier) {
