@@ -2,8 +2,9 @@
 //
 // A persistent block has a producer warp and three consumer warpgroups. The producer takes a group of query tiles after
 // the other and copies the key tiles that any of them attends to into a ring, two to a stage; each warpgroup owns one
-// query tile, 64 rows, and passes over stages that its tile does not list. The softmax
-// of one warpgroup runs under the products of the others.
+// query tile, 64 rows, and passes over stages that its tile does not list. The warpgroups take turns at the
+// exponentials, in the order of the tiles' stages, so the softmax of one runs under the products of the others.
+// tests/native/int8_hopper_schedule_test.cpp steps through who waits for whom.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -37,7 +38,8 @@ struct Int8Parameters {
 namespace hopper {
 
 constexpr int kStages = 4;
-constexpr int kJobs = 2;  // groups whose queries are in shared memory
+static_assert(kStages >= 2);  // a warpgroup waits for the next stage before it gives back the last one
+constexpr int kJobs = 2;      // groups whose queries are in shared memory
 constexpr int kConsumers = kGroupTiles;
 constexpr int kGroupThreads = 128;
 constexpr int kThreads = (1 + kConsumers) * kGroupThreads;
@@ -57,7 +59,6 @@ constexpr int kFlushTurns = 24;
 // instruction would wait on the pipe that the exponentials need.
 constexpr std::uint32_t kMagicBits = 0x4b400000U;
 constexpr float kMagic = 12582912.0F;
-// A score that becomes minus infinity on the same way, and is less than any other as an integer.
 
 struct Job {
     // As in TileGroup.
