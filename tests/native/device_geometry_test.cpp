@@ -167,7 +167,7 @@ TEST(DeviceGeometry, PairsHoldTheSameKeysAsTheTileLists) {
                 std::int32_t end = 0;
                 std::int64_t keys = 0;
                 for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
-                    const cuda::PairRun& run = lists.runs[static_cast<std::size_t>(r)];
+                    const cuda::TileRun& run = lists.runs[static_cast<std::size_t>(r)];
                     EXPECT_LE(end, run.first);
                     EXPECT_LT(run.first, run.end);
                     EXPECT_TRUE(1 <= run.cells && run.cells < 1U << cuda::kPairTiles);
@@ -209,7 +209,7 @@ TEST(DeviceGeometry, HoldsThePairs) {
     ASSERT_EQ(at.pair_count, static_cast<std::int32_t>(lists.pairs.size()));
     EXPECT_EQ(at.long_pairs, lists.long_pairs);
     EXPECT_EQ(std::memcmp(block.data() + at.pairs, lists.pairs.data(), lists.pairs.size() * sizeof(cuda::TilePair)), 0);
-    EXPECT_EQ(std::memcmp(block.data() + at.pair_runs, lists.runs.data(), lists.runs.size() * sizeof(cuda::PairRun)),
+    EXPECT_EQ(std::memcmp(block.data() + at.pair_runs, lists.runs.data(), lists.runs.size() * sizeof(cuda::TileRun)),
               0);
 }
 

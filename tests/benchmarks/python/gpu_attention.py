@@ -73,7 +73,7 @@ def main():
 
     kernels, peers = chosen("kernels", core.KERNELS), chosen("peers", PEERS)
     try:
-        todo = [works.Work.named(name) for name in options.works.split(",")]
+        chosen_works = [works.Work.named(name) for name in options.works.split(",")]
     except ValueError as error:
         parser.error(f"argument --works: {error}")
     if options.runs < 1:
@@ -90,15 +90,15 @@ def main():
                "cuda": torch.version.cuda, "torch": torch.__version__, "core": native.version()}
     print(", ".join(f"{name} {value}" for name, value in machine.items()))
     results, rows = [], []
-    for work in todo:
+    for work in chosen_works:
         results.append(bench.measure(work))
         rows += results[-1]["rows"]
         compare_pairs(results[-1]["rows"], rows)
         print_table(heading(results[-1]), results[-1]["rows"], TIMES + ERRORS)
         torch.cuda.empty_cache()
-    accuracy = bench.accuracy(todo[0], options.qkv)
+    accuracy = bench.accuracy(chosen_works[0], options.qkv)
     for case in dict.fromkeys(row["case"] for row in accuracy):
-        title = f"Against float64: {options.qkv if case == 'recorded' else f'{todo[0].name}, {case}'}"
+        title = f"Against float64: {options.qkv if case == 'recorded' else f'{chosen_works[0].name}, {case}'}"
         print_table(title, [row for row in accuracy if row["case"] == case], ERRORS)
     goals = reached(rows + accuracy)
     print("\nGoals on a H200")

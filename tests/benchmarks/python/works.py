@@ -15,8 +15,9 @@ from timing import Sensors, attention_alone, kernel_milliseconds, measure
 
 HEADS, HEAD_DIM = 24, 128
 FLEX_BLOCKS = (64, 64), (128, 64), (128, 128)
-# Against float64: beyond them something is broken. A strong channel takes bits from the others of its keys.
-BOUNDS = {"INT8": {"cosine": 0.9992, "relative_l1": 0.04}, "bfloat16": {"relative_l2": 4e-3}}
+# Against float64, as in the core's own tests: beyond them something is broken. A strong channel takes bits from the
+# others of its keys.
+BOUNDS = {"INT8": {"cosine": 0.9992, "relative_l1": 0.039}, "bfloat16": {"relative_l2": 4e-3}}
 OUTLIER_BOUNDS = {**BOUNDS, "INT8": {"cosine": 0.9988, "relative_l1": 0.044}}
 
 

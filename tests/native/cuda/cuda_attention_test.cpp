@@ -2,12 +2,16 @@
 #include <cuda_runtime.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <iterator>
+#include <limits>
 #include <memory>
 #include <ostream>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -88,6 +92,7 @@ bool runs(std::int32_t kernels) {
 struct Bounds {
     double least_cosine;
     double most_l1;
+    double most_l2 = std::numeric_limits<double>::infinity();  // for those that the other two say enough of
 };
 
 // An arithmetic through a family of kernels.
@@ -102,8 +107,8 @@ struct Way {
 std::ostream& operator<<(std::ostream& out, const Way& way) { return out << way.name; }
 
 constexpr Way kBfloat16Ways[] = {
-    {"Bfloat16Sm80", SCALEDIT_ARITHMETIC_BFLOAT16, SCALEDIT_CUDA_KERNELS_SM80, {0.999992, 4e-3}, 1e-4, {}},
-    {"Bfloat16Sm90", SCALEDIT_ARITHMETIC_BFLOAT16, SCALEDIT_CUDA_KERNELS_SM90, {0.999992, 4e-3}, 1e-4, {}}};
+    {"Bfloat16Sm80", SCALEDIT_ARITHMETIC_BFLOAT16, SCALEDIT_CUDA_KERNELS_SM80, {0.999992, 4e-3, 4e-3}, 1e-4, {}},
+    {"Bfloat16Sm90", SCALEDIT_ARITHMETIC_BFLOAT16, SCALEDIT_CUDA_KERNELS_SM90, {0.999992, 4e-3, 4e-3}, 1e-4, {}}};
 // INT8 queries and keys take 1 % off, 2 % where a strong channel takes bits from the others. Rounding to e4m3's three
 // bits takes 2.45 % off weights and 2.65 % off normal values, together 3.6 %; FP16 takes nothing that shows.
 constexpr Bounds kFp8Bounds = {0.9992, 0.039};
@@ -123,15 +128,7 @@ protected:
     }
 };
 
-class GpuAttention : public Gpu, public testing::WithParamInterface<Way> {
-protected:
-    void SetUp() override {
-        Gpu::SetUp();
-        if (!IsSkipped() && !runs(GetParam().kernels)) {
-            GTEST_SKIP() << "not with this GPU's compute capability";
-        }
-    }
-};
+class GpuAttention : public Gpu, public testing::WithParamInterface<Way> {};
 
 struct Call {
     Call(const scaledit_geometry_options& options, std::int64_t heads, std::int64_t head_dim, bool fused,
@@ -222,6 +219,7 @@ void expect_close(const Result& result, const Result& expected, const char* name
     EXPECT_TRUE(all_finite(result.output)) << name;
     EXPECT_GE(off.cosine, way.bounds.least_cosine) << name;
     EXPECT_LE(off.l1, way.bounds.most_l1) << name;
+    EXPECT_LE(off.l2, way.bounds.most_l2) << name;
     EXPECT_LE(off_log.largest, way.most_log) << name;
     std::printf("%-22s cosine %.5f, relative L1 %.4f, log-sum-exp %.1e\n", name, off.cosine, off.l1, off_log.largest);
 }
@@ -361,6 +359,16 @@ TEST_P(GpuInt8Attention, BearsValuesOfAnySize) {
     expect_close(result, expected, "1e-28 to 1e35", way);
 }
 
+TEST_P(GpuAttention, GivesTheSameBitsEveryTime) {
+    const Call call(grid(37, 29, 77, 4), 3, 128, true, 5, 2, GetParam().arithmetic, GetParam().kernels);
+    const Result first = call.run();
+    for (int i = 0; i < 5; ++i) {
+        const Result again = call.run();
+        EXPECT_EQ(first.output, again.output);
+        EXPECT_EQ(first.log_sum_exp, again.log_sum_exp);
+    }
+}
+
 TEST_P(GpuAttention, IsCapturedByAGraph) {
     const Call call(grid(37, 29, 77, 4), 2, 128, false, 6, 2, GetParam().arithmetic, GetParam().kernels);
     const Result expected = call.run();
@@ -385,10 +393,17 @@ TEST_P(GpuAttention, IsCapturedByAGraph) {
     cudaStreamDestroy(stream);
 }
 
+// Those that the GPU runs: beside a GPU no test is skipped. Without one all of them are named.
+std::vector<Way> runnable(std::span<const Way> ways) {
+    std::vector<Way> those;
+    std::ranges::copy_if(ways, std::back_inserter(those),
+                         [](const Way& way) { return !there_is_a_gpu() || runs(way.kernels); });
+    return those;
+}
 std::string name_of(const testing::TestParamInfo<Way>& info) { return info.param.name; }
-INSTANTIATE_TEST_SUITE_P(Bfloat16, GpuAttention, testing::ValuesIn(kBfloat16Ways), name_of);
-INSTANTIATE_TEST_SUITE_P(Int8, GpuAttention, testing::ValuesIn(kInt8Ways), name_of);
-INSTANTIATE_TEST_SUITE_P(All, GpuInt8Attention, testing::ValuesIn(kInt8Ways), name_of);
+INSTANTIATE_TEST_SUITE_P(Bfloat16, GpuAttention, testing::ValuesIn(runnable(kBfloat16Ways)), name_of);
+INSTANTIATE_TEST_SUITE_P(Int8, GpuAttention, testing::ValuesIn(runnable(kInt8Ways)), name_of);
+INSTANTIATE_TEST_SUITE_P(All, GpuInt8Attention, testing::ValuesIn(runnable(kInt8Ways)), name_of);
 
 TEST_F(Gpu, RefusesKernelsThatItDoesNotRun) {
     for (const std::int32_t arithmetic : {SCALEDIT_ARITHMETIC_INT8, SCALEDIT_ARITHMETIC_BFLOAT16}) {
