@@ -220,7 +220,7 @@ void attend_in_int8_mma(const Call& call, Kernel kernel) {
     const auto* memory = static_cast<const std::byte*>(a.workspace);
     const Int8MmaParameters parameters{call.part<TokenRange>(call.at.queries),
                                        call.part<TilePair>(call.at.pairs),
-                                       call.part<PairRun>(call.at.pair_runs),
+                                       call.part<TileRun>(call.at.pair_runs),
                                        static_cast<std::int32_t>(info.tiles),
                                        call.at.pair_count,
                                        call.at.long_pairs,

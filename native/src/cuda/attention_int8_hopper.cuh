@@ -264,7 +264,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
             ptx::barrier_wait(full(), parity());
             return passed++ % kStages;
         };
-        const auto passes_some = [&] { return passed >= end_together && (apart & 1) == 0; };
+        const auto others_come_first = [&] { return passed >= end_together && (apart & 1) == 0; };
         // The next stage that the tile lists.
         const auto take = [&] {
             if (passed >= end_together) {
@@ -345,7 +345,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                 constexpr int kTiles = decltype(count)::value;
                 // With the next stage at hand, P V of the last one goes on meanwhile; but nothing is held while stages
                 // for others pass: so the ring cannot lock.
-                if (passes_some()) {
+                if (others_come_first()) {
                     ptx::wait_matrices<0>();
                     let_go();
                 }

@@ -21,7 +21,7 @@ namespace scaledit::cuda {
 struct Int8MmaParameters {
     const TokenRange* tiles;
     const TilePair* pairs;
-    const PairRun* runs;
+    const TileRun* runs;
     std::int32_t tile_count;
     std::int32_t pair_count;
     std::int32_t long_pairs;
@@ -149,7 +149,7 @@ __device__ inline void attend(const Int8MmaParameters& p, Shared<kHeadDim, kForm
         Step step = shared.step[last];
         step.cells = 0;
         if (step.next_run != pair.runs_end) {
-            const PairRun run = p.runs[step.next_run];
+            const TileRun run = p.runs[step.next_run];
             const std::size_t at = tile_at(run.first + step.next_done);
             copy<kKeyBytes>(stage_address(stage), p.key, at);
             copy<kValueBytes, Memory::kValueApart>(stage_address(stage) + kKeyBytes, p.value, at);

@@ -9,6 +9,7 @@
 #include <optional>
 #include <span>
 
+#include "cuda/tile_runs.h"
 #include "error.h"
 
 namespace scaledit::cuda {
@@ -29,8 +30,6 @@ bool belong_together(const scaledit_tile& one, const scaledit_tile& other) {
            (one.stream != SCALEDIT_IMAGE || std::abs(one.row - other.row) + std::abs(one.column - other.column) == 1);
 }
 
-std::int32_t end_of(const scaledit_tile_range& range) { return range.first + range.count; }
-
 // In a stage for the query tiles of the set `now`, before one for those of the set `next`.
 Successors successors(std::uint32_t now, std::uint32_t next) {
     Successors all = 0;
@@ -48,32 +47,18 @@ Successors successors(std::uint32_t now, std::uint32_t next) {
 class Stages {
 public:
     // `ranges[i]` are the query tile i's.
-    explicit Stages(std::span<std::span<const scaledit_tile_range>> ranges)
+    explicit Stages(std::span<const std::span<const scaledit_tile_range>> ranges)
         : tiles_(ranges.size()), all_((1U << ranges.size()) - 1) {
-        for (std::int32_t at = 0;;) {
-            std::int32_t next = std::numeric_limits<std::int32_t>::max();
-            std::uint32_t cells = 0;
-            for (std::size_t i = 0; i < ranges.size(); ++i) {
-                while (!ranges[i].empty() && end_of(ranges[i].front()) <= at) {
-                    ranges[i] = ranges[i].subspan(1);
-                }
-                if (!ranges[i].empty()) {
-                    const bool covers = ranges[i].front().first <= at;
-                    cells |= covers ? 1U << i : 0U;
-                    next = std::min(next, covers ? end_of(ranges[i].front()) : ranges[i].front().first);
+        std::vector<TileRun> merged;
+        append_runs(ranges, merged);
+        for (const TileRun& run : merged) {
+            if (run.cells == all_) {
+                add_for_all(run.first, run.end);
+            } else {
+                for (std::int32_t tile = run.first; tile < run.end; ++tile) {
+                    some_[run.cells].push_back(tile);
                 }
             }
-            if (next == std::numeric_limits<std::int32_t>::max()) {
-                break;
-            }
-            if (cells == all_) {
-                add_for_all(at, next);
-            } else if (cells != 0) {
-                for (std::int32_t tile = at; tile < next; ++tile) {
-                    some_[cells].push_back(tile);
-                }
-            }
-            at = next;
         }
         add_for_some(2);
         if (pending_) {
@@ -220,7 +205,7 @@ DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, c
     at.runs = aligned(at.groups + lists.groups.size() * sizeof(TileGroup));
     at.pairs = aligned(at.runs + lists.runs.size() * sizeof(KeyRun));
     at.pair_runs = aligned(at.pairs + pair_lists.pairs.size() * sizeof(TilePair));
-    at.bytes = aligned(at.pair_runs + pair_lists.runs.size() * sizeof(PairRun));
+    at.bytes = aligned(at.pair_runs + pair_lists.runs.size() * sizeof(TileRun));
     at.group_count = static_cast<std::int32_t>(lists.groups.size());
     at.long_groups = lists.long_groups;
     at.pair_count = static_cast<std::int32_t>(pair_lists.pairs.size());

@@ -58,7 +58,7 @@ struct DeviceGeometryLayout {
     std::size_t groups;  // TileGroup[group_count]: long_groups of text and guidance, most keys first, then the image's
     std::size_t runs;    // KeyRun[]
     std::size_t pairs;   // TilePair[pair_count], long_pairs of them first
-    std::size_t pair_runs;  // PairRun[]
+    std::size_t pair_runs;  // TileRun[]
     std::int32_t group_count;
     std::int32_t long_groups;
     std::int32_t pair_count;

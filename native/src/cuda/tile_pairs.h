@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "cuda/tile_runs.h"
 #include "geometry/geometry.h"
 
 namespace scaledit::cuda {
@@ -17,16 +18,9 @@ struct TilePair {
     std::int32_t runs_end;
 };
 
-// Key tiles first ... end - 1, to which the same tiles of a pair attend. Runs of a pair ascend.
-struct PairRun {
-    std::int32_t first;
-    std::int32_t end;
-    std::uint32_t cells;  // bit i: tile[i] of the pair
-};
-
 struct PairLists {
     std::vector<TilePair> pairs;  // long_pairs of text and guidance, most keys first, then the image's as in memory
-    std::vector<PairRun> runs;
+    std::vector<TileRun> runs;
     std::int32_t long_pairs;
 };
 PairLists pair_tiles(const Geometry& geometry);
