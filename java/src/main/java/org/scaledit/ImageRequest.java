@@ -38,7 +38,7 @@ public final class ImageRequest implements Cloneable {
         NATIVE,
         /** The native core without quantisation: float32 arithmetic on the CPU, bfloat16 on a GPU. */
         NATIVE_EXACT,
-        /** The native core with queries and keys in INT8; on a GPU values in FP8. */
+        /** The native core with queries and keys in INT8; on a GPU values in FP8, or FP16 before Ada. */
         NATIVE_INT8,
         /** Torch's attention under a dense boolean mask: the slow twin that the native core is compared with. */
         DENSE

@@ -22,7 +22,10 @@ public final class CudaAttention implements Attention {
     public enum Arithmetic {
         /** Products of bfloat16, summed in float32. */
         BFLOAT16,
-        /** Query and key in INT8, softmax in float32, its weights and the values in FP8: cosine 0.9992 to the exact. */
+        /**
+         * Query and key in INT8, softmax in float32, its weights and the values in FP8: cosine 0.9992 to the exact. Before
+         * compute capability 8.9 these are in FP16: 0.9999.
+         */
         INT8
     }
 
@@ -48,7 +51,7 @@ public final class CudaAttention implements Attention {
      * Loads what computes on a GPU, the native core's part and torch's.
      *
      * @throws IllegalStateException in one sentence: which libraries are missing
-     * @throws UnsupportedOperationException likewise: that there is no GPU, no driver, or no kernel for the GPU
+     * @throws UnsupportedOperationException in one sentence: that there is no GPU, no driver, or no kernel for the GPU
      */
     public static void requireGpu() {
         Cuda.requireBuild(NativeLibrary.missingGpuArtifact());
