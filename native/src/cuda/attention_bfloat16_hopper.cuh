@@ -238,10 +238,7 @@ __device__ inline void produce(const Bfloat16HopperParameters& p, Shared<kHeadDi
                     }
                     ptx::wait_copies<0>();
                     ptx::order_copies_after_stores();  // and matrix instructions, which read the same way
-                    __syncwarp();
-                    if (lane == 0) {
-                        ptx::barrier_arrive(ptx::shared_address(&shared.full[place]));
-                    }
+                    ptx::warp_arrive(ptx::shared_address(&shared.full[place]), static_cast<int>(lane));
                 }
                 stage += static_cast<std::uint32_t>(stages);
             }
@@ -295,10 +292,7 @@ __device__ inline void consume(const Bfloat16HopperParameters& p, Shared<kHeadDi
     std::uint32_t slot = 0;  // the next; odd: values that are in use or come next
 
     const auto release = [&] {
-        __syncwarp();
-        if (lane == 0) {
-            ptx::barrier_arrive(ptx::shared_address(&shared.empty[shared.place(slot)]));
-        }
+        ptx::warp_arrive(ptx::shared_address(&shared.empty[shared.place(slot)]), lane);
         ++slot;
     };
     const auto pass = [&] {
@@ -524,8 +518,8 @@ __global__ void __launch_bounds__(bfloat16_hopper::kThreads, 1)
     if (threadIdx.x == 0) {
         constexpr std::uint32_t kConsumerWarps = bfloat16_hopper::kConsumers * bfloat16_hopper::kWarps;
         for (int i = 0; i < bfloat16_hopper::kSlots; ++i) {
-            ptx::barrier_init(ptx::shared_address(&shared.full[i]), 1);
-            ptx::barrier_init(ptx::shared_address(&shared.empty[i]), kConsumerWarps);
+            ptx::barrier_init(ptx::shared_address(&shared.full[i]), ptx::kWarpArrivals);
+            ptx::barrier_init(ptx::shared_address(&shared.empty[i]), kConsumerWarps * ptx::kWarpArrivals);
         }
         ptx::barrier_init_fence();
         shared.image_cost = 0;

@@ -133,8 +133,8 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
         if (taken >= jobs) {
             if (lane == 0) {
                 shared.job[slot.index].head = -1;
-                ptx::barrier_arrive(job_full);
             }
+            ptx::warp_arrive(job_full, lane);
             return;
         }
         // Long groups: a group's heads one after the other. The image's: a head's groups, whose keys then stay in the
@@ -160,11 +160,10 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
             job.together = group.together;
             job.stages = group.stages;
         }
-        __syncwarp();
         constexpr std::uint32_t kScaleBytes = kTileTokens * sizeof(float);
         constexpr std::uint32_t kLimitBytes = kHeadDim * sizeof(float);
+        ptx::warp_arrive_expect(job_full, tiles * (kTileBytes + kScaleBytes) + 2 * kLimitBytes, lane);
         if (lane == 0) {
-            ptx::barrier_arrive_expect(job_full, tiles * (kTileBytes + kScaleBytes) + 2 * kLimitBytes);
             ptx::copy_bulk(ptx::shared_address(shared.value_limit[slot.index]),
                            p.workspace + p.at.value_limits + head * kLimitBytes, kLimitBytes, job_full);
             ptx::copy_bulk(ptx::shared_address(shared.value_mean[slot.index]),
@@ -202,8 +201,8 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
                     const std::uint32_t full = ptx::shared_address(&shared.full[stage.index]);
                     if (lane == 0) {
                         shared.successors[stage.index] = t + 1 < stages ? within : last;
-                        ptx::barrier_arrive_expect(full, copies * (kTileBytes + kValueBytes + sizeof(KeyRecord)));
                     }
+                    ptx::warp_arrive_expect(full, copies * (kTileBytes + kValueBytes + sizeof(KeyRecord)), lane);
                     __syncwarp();
                     if (lane < copies) {
                         const std::size_t at = tile_at(tile);
@@ -255,10 +254,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
         const auto full = [&] { return ptx::shared_address(&shared.full[passed % kStages]); };
         const auto parity = [&] { return passed / kStages % 2; };
         const auto release = [&](std::uint32_t index) {
-            __syncwarp();
-            if (lane == 0) {
-                ptx::barrier_arrive(ptx::shared_address(&shared.empty[index]));
-            }
+            ptx::warp_arrive(ptx::shared_address(&shared.empty[index]), lane);
         };
         const auto pass = [&] {
             ptx::barrier_wait(full(), parity());
@@ -556,10 +552,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
             }
             ptx::order_copies_after_stores();
         }
-        __syncwarp();
-        if (lane == 0) {
-            ptx::barrier_arrive(ptx::shared_address(&shared.job_empty[slot.index]));
-        }
+        ptx::warp_arrive(ptx::shared_address(&shared.job_empty[slot.index]), lane);
         slot.advance();
         while (passed < end) {
             release(pass());
@@ -578,12 +571,12 @@ __global__ void __launch_bounds__(hopper::kThreads, 1) attend_int8_hopper(const 
     if (threadIdx.x == 0) {
         constexpr std::uint32_t kConsumerWarps = hopper::kConsumers * hopper::kGroupThreads / 32;
         for (int i = 0; i < hopper::kStages; ++i) {
-            ptx::barrier_init(ptx::shared_address(&shared.full[i]), 1);
-            ptx::barrier_init(ptx::shared_address(&shared.empty[i]), kConsumerWarps);
+            ptx::barrier_init(ptx::shared_address(&shared.full[i]), ptx::kWarpArrivals);
+            ptx::barrier_init(ptx::shared_address(&shared.empty[i]), kConsumerWarps * ptx::kWarpArrivals);
         }
         for (int i = 0; i < hopper::kJobs; ++i) {
-            ptx::barrier_init(ptx::shared_address(&shared.job_full[i]), 1);
-            ptx::barrier_init(ptx::shared_address(&shared.job_empty[i]), kConsumerWarps);
+            ptx::barrier_init(ptx::shared_address(&shared.job_full[i]), ptx::kWarpArrivals);
+            ptx::barrier_init(ptx::shared_address(&shared.job_empty[i]), kConsumerWarps * ptx::kWarpArrivals);
         }
         for (auto& turns : shared.turn) {
             for (std::uint64_t& turn : turns) {

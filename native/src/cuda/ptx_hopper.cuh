@@ -155,6 +155,29 @@ __device__ inline void barrier_arrive(std::uint32_t barrier) {
 __device__ inline void barrier_arrive_expect(std::uint32_t barrier, std::uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
+// A warp arrives, after all that its lanes did before. One lane arrives for it; where SCALEDIT_EVERY_LANE_ARRIVES all
+// do: compute-sanitizer's racecheck knows what a barrier orders by who arrives on it, and does not know that
+// __syncwarp() orders the others before the one.
+#if defined(SCALEDIT_EVERY_LANE_ARRIVES)
+constexpr std::uint32_t kWarpArrivals = 32;
+#else
+constexpr std::uint32_t kWarpArrivals = 1;
+#endif
+__device__ inline void warp_arrive(std::uint32_t barrier, int lane) {
+    __syncwarp();
+    if (kWarpArrivals == 32 || lane == 0) {
+        barrier_arrive(barrier);
+    }
+}
+// The same, with so many bytes of copies.
+__device__ inline void warp_arrive_expect(std::uint32_t barrier, std::uint32_t bytes, int lane) {
+    __syncwarp();
+    if (lane == 0) {
+        barrier_arrive_expect(barrier, bytes);
+    } else if (kWarpArrivals == 32) {
+        barrier_arrive(barrier);
+    }
+}
 __device__ inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
     asm volatile(
         "{ .reg .pred done; again: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; @done bra ready; bra "
