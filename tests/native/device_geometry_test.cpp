@@ -44,20 +44,22 @@ TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
         const auto block = cuda::pack(geometry);
         const auto at = cuda::layout(geometry);
         ASSERT_EQ(block.size(), at.bytes);
-        for (const std::size_t begin :
-             {at.queries, at.keys, at.offsets, at.schedule, at.groups, at.runs, at.pairs, at.pair_runs}) {
+        for (const std::size_t begin : {at.queries, at.keys, at.offsets, at.key_tokens, at.schedule, at.groups, at.runs,
+                                        at.pairs, at.pair_runs}) {
             EXPECT_EQ(begin % 16, 0U);
         }
         const auto& info = geometry.info();
         const auto queries = part<cuda::TokenRange>(block, at.queries, info.tiles);
         const auto keys = part<cuda::TokenRange>(block, at.keys, info.ranges);
         const auto offsets = part<std::int32_t>(block, at.offsets, info.tiles + 1);
+        const auto key_tokens = part<std::int32_t>(block, at.key_tokens, info.tiles);
         const auto schedule = part<std::int32_t>(block, at.schedule, info.tiles);
         std::int64_t pairs = 0;
         for (std::size_t tile = 0; tile < queries.size(); ++tile) {
             EXPECT_EQ(queries[tile].first, geometry.tiles()[tile].first);
             EXPECT_EQ(queries[tile].tokens, geometry.tiles()[tile].tokens);
             EXPECT_EQ(schedule[tile], geometry.schedule()[tile]);
+            const std::int64_t pairs_before = pairs;
             const auto ranges = geometry.ranges(static_cast<std::int64_t>(tile));
             ASSERT_EQ(static_cast<std::size_t>(offsets[tile + 1] - offsets[tile]), ranges.size());
             for (std::size_t r = 0; r < ranges.size(); ++r) {
@@ -66,6 +68,7 @@ TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
                 EXPECT_EQ(range.first, geometry.tiles()[first_tile].first);
                 pairs += std::int64_t{range.tokens} * queries[tile].tokens;
             }
+            EXPECT_EQ(std::int64_t{key_tokens[tile]} * queries[tile].tokens, pairs - pairs_before);
         }
         EXPECT_EQ(pairs, info.pairs);
     }

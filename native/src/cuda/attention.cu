@@ -177,10 +177,16 @@ void pack_tiles(const Call& call, const Workspace& at) {
     check(cudaGetLastError(), "the kernel that measures keys and values");
     conclude<kHeadDim, kFormat><<<heads, kHeadDim, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that scales keys and values");
-    prepare<kHeadDim, kFormat>
-        <<<dim3(static_cast<unsigned>(tiles * head_blocks(a.heads, preparation.block_heads)), kParts),
-           kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
+    prepare<kHeadDim, kFormat><<<static_cast<unsigned>(tiles * head_blocks(a.heads, preparation.block_heads) * kParts),
+                                 kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that packs queries, keys and values");
+    if constexpr (kFormat == ValueFormat::kFp8) {
+        correct<kHeadDim><<<static_cast<unsigned>(checked_jobs(call.at.pair_count, "pairs of tiles", a.heads)),
+                            kCorrectThreads, 0, call.stream()>>>(preparation, call.part<TilePair>(call.at.pairs),
+                                                                 call.part<TileRun>(call.at.pair_runs),
+                                                                 call.part<std::int32_t>(call.at.key_tokens));
+        check(cudaGetLastError(), "the kernel that corrects means");
+    }
 }
 
 template <int kHeadDim>
@@ -233,7 +239,7 @@ void attend_in_int8_mma(const Call& call, Kernel kernel) {
                                        reinterpret_cast<const float*>(memory + at.query_mean),
                                        reinterpret_cast<const KeyRecord*>(memory + at.key_record),
                                        reinterpret_cast<const float*>(memory + at.value_limits),
-                                       reinterpret_cast<const float*>(memory + at.value_mean),
+                                       reinterpret_cast<const float*>(memory + at.output_mean),
                                        device_tensor(a.output),
                                        a.log_sum_exp};
     constexpr std::size_t bytes = kMmaSharedBytes<kHeadDim, kFormat>;

@@ -82,7 +82,7 @@ struct Shared {
     alignas(128) KeyRecord record[kStages][2];
     alignas(128) float query_scale[kJobs][kConsumers][kTileTokens];
     alignas(128) float value_limit[kJobs][kHeadDim];
-    alignas(128) float value_mean[kJobs][kHeadDim];
+    alignas(128) float output_mean[kJobs][kConsumers][kHeadDim];
     Job job[kJobs];
     Successors successors[kStages];
     alignas(8) std::uint64_t full[kStages];
@@ -162,12 +162,10 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
         }
         constexpr std::uint32_t kScaleBytes = kTileTokens * sizeof(float);
         constexpr std::uint32_t kLimitBytes = kHeadDim * sizeof(float);
-        ptx::warp_arrive_expect(job_full, tiles * (kTileBytes + kScaleBytes) + 2 * kLimitBytes, lane);
+        ptx::warp_arrive_expect(job_full, tiles * (kTileBytes + kScaleBytes + kLimitBytes) + kLimitBytes, lane);
         if (lane == 0) {
             ptx::copy_bulk(ptx::shared_address(shared.value_limit[slot.index]),
                            p.workspace + p.at.value_limits + head * kLimitBytes, kLimitBytes, job_full);
-            ptx::copy_bulk(ptx::shared_address(shared.value_mean[slot.index]),
-                           p.workspace + p.at.value_mean + head * kLimitBytes, kLimitBytes, job_full);
         }
         __syncwarp();
         if (own >= 0) {
@@ -176,6 +174,8 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
                            p.workspace + p.at.query + at * kTileBytes, kTileBytes, job_full);
             ptx::copy_bulk(ptx::shared_address(shared.query_scale[slot.index][lane]),
                            p.workspace + p.at.query_scale + at * kScaleBytes, kScaleBytes, job_full);
+            ptx::copy_bulk(ptx::shared_address(shared.output_mean[slot.index][lane]),
+                           p.workspace + p.at.output_mean + at * kLimitBytes, kLimitBytes, job_full);
         }
         slot.advance();
 
@@ -511,7 +511,7 @@ __device__ inline void consume(const Int8Parameters& p, Shared<kHeadDim>& shared
                 const float2 limit =
                     *reinterpret_cast<const float2*>(&shared.value_limit[slot.index][8 * n + column * 2]);
                 const float2 mean =
-                    *reinterpret_cast<const float2*>(&shared.value_mean[slot.index][8 * n + column * 2]);
+                    *reinterpret_cast<const float2*>(&shared.output_mean[slot.index][group][8 * n + column * 2]);
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
                     float* two = out + 4 * n + 2 * half;

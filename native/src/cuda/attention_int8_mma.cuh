@@ -35,7 +35,7 @@ struct Int8MmaParameters {
     const float* query_mean;
     const KeyRecord* key_record;
     const float* value_limits;
-    const float* value_mean;
+    const float* output_mean;  // of FP8
     DeviceTensor output;
     float* log_sum_exp;  // or null
 };
@@ -386,13 +386,13 @@ __device__ inline void attend(const Int8MmaParameters& p, Shared<kHeadDim, kForm
     const int lane = place.lane;
     const int warp = place.warp;
     const float* limits = p.value_limits + head * kHeadDim;
-    const float* means = p.value_mean + head * kHeadDim;
 #pragma unroll
     for (int t = 0; t < kPairTiles; ++t) {
         if (pair.tile[t] < 0) {
             continue;
         }
         const TokenRange own = p.tiles[pair.tile[t]];
+        const float* means = p.output_mean + tile_at(pair.tile[t]) * kHeadDim;
         std::byte* staged = shared.stage[0] + (t * kWarps + warp) * 16 * 2 * kHeadDim;
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
@@ -404,7 +404,9 @@ __device__ inline void attend(const Int8MmaParameters& p, Shared<kHeadDim, kForm
 #pragma unroll
             for (int n = 0; n < kChannels; ++n) {
                 const float2 limit = *reinterpret_cast<const float2*>(limits + 8 * n + lane % 4 * 2);
-                const float2 mean = *reinterpret_cast<const float2*>(means + 8 * n + lane % 4 * 2);
+                const float2 mean = kFormat == ValueFormat::kFp8
+                                        ? *reinterpret_cast<const float2*>(means + 8 * n + lane % 4 * 2)
+                                        : float2{0, 0};
                 *reinterpret_cast<std::uint32_t*>(staged + (row * kChannels + (n ^ (row & 7))) * 16 + lane % 4 * 4) =
                     ptx::pack_bfloat(fmaf(out[t][n][2 * half] * share, limit.x, mean.x),
                                      fmaf(out[t][n][2 * half + 1] * share, limit.y, mean.y));

@@ -200,7 +200,8 @@ DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, c
     at.queries = 0;
     at.keys = aligned(at.queries + tiles * sizeof(TokenRange));
     at.offsets = aligned(at.keys + static_cast<std::size_t>(info.ranges) * sizeof(TokenRange));
-    at.schedule = aligned(at.offsets + (tiles + 1) * sizeof(std::int32_t));
+    at.key_tokens = aligned(at.offsets + (tiles + 1) * sizeof(std::int32_t));
+    at.schedule = aligned(at.key_tokens + tiles * sizeof(std::int32_t));
     at.groups = aligned(at.schedule + tiles * sizeof(std::int32_t));
     at.runs = aligned(at.groups + lists.groups.size() * sizeof(TileGroup));
     at.pairs = aligned(at.runs + lists.runs.size() * sizeof(KeyRun));
@@ -253,12 +254,22 @@ std::vector<std::byte> pack(const Geometry& geometry) {
     for (const std::int64_t offset : geometry.offsets()) {
         offsets.push_back(static_cast<std::int32_t>(offset));
     }
+    std::vector<std::int32_t> key_tokens;
+    key_tokens.reserve(tiles.size());
+    for (std::size_t tile = 0; tile < tiles.size(); ++tile) {
+        std::int32_t tokens = 0;
+        for (std::int32_t i = offsets[tile]; i < offsets[tile + 1]; ++i) {
+            tokens += keys[static_cast<std::size_t>(i)].tokens;
+        }
+        key_tokens.push_back(tokens);
+    }
     const auto schedule = geometry.schedule();
 
     std::vector<std::byte> block(at.bytes);
     put(block, at.queries, queries);
     put(block, at.keys, keys);
     put(block, at.offsets, offsets);
+    put(block, at.key_tokens, key_tokens);
     put(block, at.schedule, std::vector<std::int32_t>(schedule.begin(), schedule.end()));
     put(block, at.groups, lists.groups);
     put(block, at.runs, lists.runs);

@@ -56,19 +56,30 @@ struct KeyRecord {
 
 // Offsets into the workspace, each on a 128-byte boundary.
 struct Workspace {
-    std::size_t query;        // int8[heads][tiles][64 * head_dim]
-    std::size_t key;          // int8[heads][tiles][64 * head_dim]
-    std::size_t value;        // [heads][tiles][value_tile_bytes]
-    std::size_t query_scale;  // float[heads][tiles][64]: with the softmax's scale, for powers of two
-    std::size_t query_mean;   // float[heads][tiles][64]: scale * query . mean key
-    std::size_t key_record;   // KeyRecord[heads][tiles]
+    std::size_t query;         // int8[heads][tiles][64 * head_dim]
+    std::size_t key;           // int8[heads][tiles][64 * head_dim]
+    std::size_t value;         // [heads][tiles][value_tile_bytes]
+    std::size_t query_scale;   // float[heads][tiles][64]: with the softmax's scale, for powers of two
+    std::size_t query_mean;    // float[heads][tiles][64]: scale * query . mean key
+    std::size_t key_record;    // KeyRecord[heads][tiles]
+    std::size_t value_errors;  // FP16[heads][tiles][head_dim]: what rounding added to a tile's values, in units of
+                               // which value_limits has kFp8Limit; for FP8
+    std::size_t output_mean;  // float[heads][tiles][head_dim]: the values' mean, less what rounding added to the mean
+                              // of those that a query tile attends to; for FP8
     // float[kSampleBlocks][heads][head_dim]: what measure() finds.
+    std::size_t query_squares;
     std::size_t key_sums;
+    std::size_t key_squares;
     std::size_t value_sums;
     std::size_t value_lows;
     std::size_t value_highs;
+    // float[heads][head_dim / 2], for each pair of channels that the rotation turns: powers of two that queries and
+    // keys are multiplied by, 1 taken together, so that a strong channel of the keys costs both of them bits, not one
+    // many.
+    std::size_t query_balance;
+    std::size_t key_balance;
     // float[heads][head_dim]
-    std::size_t key_mean;
+    std::size_t key_mean;       // balanced
     std::size_t value_mean;     // what is taken from values before they are multiplied: 0 in FP16
     std::size_t value_forward;  // what they are multiplied by
     std::size_t value_limits;   // what kValueLimit stands for
@@ -92,14 +103,21 @@ constexpr Workspace workspace(Kernel kernel, std::int64_t tiles, std::int32_t he
     const auto head_count = static_cast<std::size_t>(heads);
     const auto channels = static_cast<std::size_t>(head_dim);
     const std::size_t head_tiles = head_count * static_cast<std::size_t>(tiles);
+    const bool with_fp8 = value_format(kernel) == ValueFormat::kFp8;
     at.query = place(head_tiles * kTileTokens * channels);
     at.key = place(head_tiles * kTileTokens * channels);
     at.value = place(head_tiles * value_tile_bytes(value_format(kernel), head_dim));
     at.query_scale = place(head_tiles * kTileTokens * sizeof(float));
     at.query_mean = place(head_tiles * kTileTokens * sizeof(float));
     at.key_record = place(head_tiles * sizeof(KeyRecord));
-    for (std::size_t* part : {&at.key_sums, &at.value_sums, &at.value_lows, &at.value_highs}) {
+    at.value_errors = place(with_fp8 ? head_tiles * channels * 2 : 0);
+    at.output_mean = place(with_fp8 ? head_tiles * channels * sizeof(float) : 0);
+    for (std::size_t* part :
+         {&at.query_squares, &at.key_sums, &at.key_squares, &at.value_sums, &at.value_lows, &at.value_highs}) {
         *part = place(kSampleBlocks * head_count * channels * sizeof(float));
+    }
+    for (std::size_t* part : {&at.query_balance, &at.key_balance}) {
+        *part = place(head_count * channels / 2 * sizeof(float));
     }
     for (std::size_t* part : {&at.key_mean, &at.value_mean, &at.value_forward, &at.value_limits}) {
         *part = place(head_count * channels * sizeof(float));

@@ -2,9 +2,11 @@
 // keys' RMSNorm and rotation on the way.
 //
 // measure() looks at a sample of the keys for their mean (any vector close to it will do: what is subtracted from all
-// keys of a head changes no weight) and at all values for their channels' means and ranges; prepare() reads everything
-// once more and writes the tiles. Values lose their mean on the way to e4m3, and the attention adds it again at its
-// end, as weights add up to 1: matrix instructions sum FP8 products with few bits, which shrinks sums of one sign.
+// keys of a head changes no weight), at one of queries and keys for the balance between them, and at all values for
+// their channels' means and ranges; prepare() reads everything once more and writes the tiles. Values lose their mean
+// on the way to e4m3, and the attention adds it again at its end, as weights add up to 1: matrix instructions sum FP8
+// products with few bits, which shrinks sums of one sign. In the same way attention takes off what rounding did to the
+// mean of the values that a tile attends to.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,6 +18,7 @@
 #include "cuda/device_tensor.cuh"
 #include "cuda/packed.h"
 #include "cuda/ptx.cuh"
+#include "cuda/tile_pairs.h"
 
 namespace scaledit::cuda {
 
@@ -141,6 +144,26 @@ __device__ inline void rotate(LaneChannels& channels, const LaneRotation& rotati
     }
 }
 
+// Channels of a query or key, normed and rotated.
+template <int kLanes>
+__device__ inline LaneChannels finished(const PrepareParameters& p, const DeviceTensor& tensor,
+                                        const __nv_bfloat16* norm, const __nv_bfloat16* text_norm, std::int64_t token,
+                                        int head, int lane) {
+    LaneChannels channels = unpack(load_channels(tensor.row(token, head), lane));
+    if (norm != nullptr) {
+        const float factor = norm_factor<kLanes>(channels, p.norm_epsilon);
+        multiply(channels, unpack(load_channels(token < p.text_tokens ? text_norm : norm, lane)));
+#pragma unroll
+        for (float& x : channels.x) {
+            x *= factor;
+        }
+    }
+    if (p.rotation != nullptr) {
+        rotate(channels, load_rotation(p.rotation + token * (kLanes * kLaneChannels / 2), lane));
+    }
+    return channels;
+}
+
 constexpr float kInt8Limit = 127;
 constexpr float kSmallestScale = 9.5367431640625e-7F;  // 2^-20: of zeros, for which any will do
 
@@ -164,27 +187,18 @@ __device__ inline std::uint32_t quantize_4(const float* x, float forward) {
     return __byte_perm(__byte_perm(bits[0], bits[1], 0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
 }
 
-// This lane's channels of a [heads, head_dim] array.
-template <int kHeadDim>
-__device__ inline LaneChannels load_lane(const float* of_heads, int head, int lane) {
-    LaneChannels channels;
-#pragma unroll
-    for (int i = 0; i < kLaneChannels; i += 4) {
-        const float4 four = *reinterpret_cast<const float4*>(of_heads + head * kHeadDim + lane * kLaneChannels + i);
-        channels.x[i] = four.x;
-        channels.x[i + 1] = four.y;
-        channels.x[i + 2] = four.z;
-        channels.x[i + 3] = four.w;
-    }
-    return channels;
-}
-
 constexpr int kMeasureThreads = 256;
-constexpr int kMeasureStride = 16;  // of the tokens whose keys are looked at
+constexpr int kMeasureStride = 16;       // of the tokens whose keys are looked at
+constexpr int kMeasureQueryStride = 64;  // likewise, queries
 
-// A short sequence is looked at as a whole.
-__device__ inline std::int64_t sample_stride(std::int64_t tokens) {
-    return tokens < kMeasureStride * 1024 ? 1 : kMeasureStride;
+// Tokens that are looked at: every one of a short sequence.
+struct Sample {
+    std::int64_t stride;
+    std::int64_t count;
+};
+__device__ inline Sample sample(std::int64_t tokens, int stride) {
+    const std::int64_t own = tokens < kMeasureStride * 1024 ? 1 : stride;
+    return {own, (tokens + own - 1) / own};
 }
 
 // Grid [heads, kSampleBlocks].
@@ -215,31 +229,33 @@ __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParam
     };
     const auto add = [](float a, float b) { return a + b; };
 
-    LaneChannels key_sum{};
-    const std::int64_t stride = sample_stride(p.tokens);
-    const std::int64_t sample = (p.tokens + stride - 1) / stride;
-    for (std::int64_t first = static_cast<std::int64_t>(blockIdx.y) * kRows; first < sample;
-         first += kSampleBlocks * kRows) {
-        const std::int64_t token = (first + row) * stride;
-        const bool real = first + row < sample;
-        LaneChannels key = unpack(load_channels(p.key.row(real ? token : 0, head), lane));
-        if (p.key_norm != nullptr) {
-            const auto* weight = token < p.text_tokens ? p.text_key_norm : p.key_norm;
-            const float factor = norm_factor<kLanes>(key, p.norm_epsilon);
-            multiply(key, unpack(load_channels(weight, lane)));
+    const auto for_sample = [&](const Sample& of, auto&& look) {
+        for (std::int64_t at = static_cast<std::int64_t>(blockIdx.y) * kRows + row; at - row < of.count;
+             at += kSampleBlocks * kRows) {
+            look(at < of.count ? at * of.stride : 0, at < of.count);
+        }
+    };
+    LaneChannels query_squares{};
+    for_sample(sample(p.tokens, kMeasureQueryStride), [&](std::int64_t token, bool real) {
+        const LaneChannels query = finished<kLanes>(p, p.query, p.query_norm, p.text_query_norm, token, head, lane);
 #pragma unroll
-            for (float& x : key.x) {
-                x *= factor;
-            }
+        for (int i = 0; i < kLaneChannels; ++i) {
+            query_squares.x[i] = real ? fmaf(query.x[i], query.x[i], query_squares.x[i]) : query_squares.x[i];
         }
-        if (p.rotation != nullptr) {
-            rotate(key, load_rotation(p.rotation + (real ? token : 0) * (kHeadDim / 2), lane));
-        }
+    });
+    join(query_squares, p.at.query_squares, add);
+
+    LaneChannels key_sum{};
+    LaneChannels key_squares{};
+    for_sample(sample(p.tokens, kMeasureStride), [&](std::int64_t token, bool real) {
+        const LaneChannels key = finished<kLanes>(p, p.key, p.key_norm, p.text_key_norm, token, head, lane);
 #pragma unroll
         for (int i = 0; i < kLaneChannels; ++i) {
             key_sum.x[i] += real ? key.x[i] : 0;
+            key_squares.x[i] = real ? fmaf(key.x[i], key.x[i], key_squares.x[i]) : key_squares.x[i];
         }
-    }
+    });
+    join(key_squares, p.at.key_squares, add);
     join(key_sum, p.at.key_sums, add);
 
     LaneChannels sum{};
@@ -287,24 +303,49 @@ __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParam
     join(in_float(high), p.at.value_highs, [](float a, float b) { return fmaxf(a, b); });
 }
 
-// Grid [heads], a thread for each channel: the mean key, the mean value, and what values are multiplied by.
+__device__ inline float pair_sum(float x) { return x + __shfl_xor_sync(0xffffffffU, x, 1); }
+__device__ inline float power_of_two(int exponent) { return __int_as_float((127 + exponent) << 23); }
+
+// Of what a pair's queries are multiplied by and its keys divided: half of the way, in powers, from one's size to the
+// other's, so that in both all pairs are as alike as they can be.
+__device__ inline int balance_exponent(float query_squares, float key_squares) {
+    constexpr float kMost = 16;
+    const float exponent = 0.25F * (log2f(key_squares) - log2f(query_squares));
+    // What is no number, as for pairs of zeros, is no reason to change anything.
+    return fabsf(exponent) < INFINITY ? static_cast<int>(rintf(fminf(fmaxf(exponent, -kMost), kMost))) : 0;
+}
+
+// Grid [heads], a thread for each channel: the balance, the mean key, the mean value, and what values are multiplied
+// by.
 template <int kHeadDim, ValueFormat kFormat>
 __global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) {
     const int channel = static_cast<int>(blockIdx.x) * kHeadDim + static_cast<int>(threadIdx.x);
+    float query_squares = 0;
     float key_sum = 0;
+    float key_squares = 0;
     float value_sum = 0;
     float low = INFINITY;
     float high = -INFINITY;
 #pragma unroll
     for (int block = 0; block < kSampleBlocks; ++block) {
         const int at = block * p.heads * kHeadDim + channel;
+        query_squares += p.in_workspace<float>(p.at.query_squares)[at];
         key_sum += p.in_workspace<float>(p.at.key_sums)[at];
+        key_squares += p.in_workspace<float>(p.at.key_squares)[at];
         value_sum += p.in_workspace<float>(p.at.value_sums)[at];
         low = fminf(low, p.in_workspace<float>(p.at.value_lows)[at]);
         high = fmaxf(high, p.in_workspace<float>(p.at.value_highs)[at]);
     }
-    const std::int64_t stride = sample_stride(p.tokens);
-    p.in_workspace<float>(p.at.key_mean)[channel] = key_sum / static_cast<float>((p.tokens + stride - 1) / stride);
+    const auto queries = static_cast<float>(sample(p.tokens, kMeasureQueryStride).count);
+    const auto keys = static_cast<float>(sample(p.tokens, kMeasureStride).count);
+    const float key_mean = key_sum / keys;
+    const int balance =
+        balance_exponent(pair_sum(query_squares) / queries, pair_sum(fmaf(-key_mean, key_sum, key_squares)) / keys);
+    if (channel % 2 == 0) {
+        p.in_workspace<float>(p.at.query_balance)[channel / 2] = power_of_two(balance);
+        p.in_workspace<float>(p.at.key_balance)[channel / 2] = power_of_two(-balance);
+    }
+    p.in_workspace<float>(p.at.key_mean)[channel] = key_mean * power_of_two(-balance);
     float mean = 0;
     float limit = fmaxf(high, -low);
     if constexpr (kFormat == ValueFormat::kFp8) {
@@ -333,12 +374,15 @@ constexpr int kPrepareThreads = 4 * kHeadDim;
 __host__ __device__ constexpr std::int32_t head_blocks(std::int32_t heads, std::int32_t block_heads) {
     return (heads + block_heads - 1) / block_heads;
 }
-// Many heads to a block, as long as there are blocks enough for a GPU.
+// Many heads to a block, as long as there are blocks enough for a GPU, and about as many to each.
+constexpr std::int32_t kMostBlockHeads = 16;
 inline std::int32_t block_heads(std::int64_t tiles, std::int32_t heads) {
     constexpr std::int64_t kEnough = 1024;
-    return static_cast<std::int32_t>(std::clamp<std::int64_t>(tiles * heads / kEnough, 1, heads));
+    const auto most = static_cast<std::int32_t>(std::clamp<std::int64_t>(tiles * heads / kEnough, 1, kMostBlockHeads));
+    const std::int32_t blocks = head_blocks(heads, most);
+    return (heads + blocks - 1) / blocks;
 }
-// What a block makes of its tile, its place in the grid's second direction.
+// What a block makes of its tile. Neighbouring blocks make all of them: each waits for something else.
 enum class Part { kQueries, kKeys, kValues };
 constexpr int kParts = 3;
 
@@ -354,10 +398,10 @@ public:
 
     __device__ TileRows(const PrepareParameters& parameters)
         : p(parameters),
-          tile(static_cast<int>(blockIdx.x) / head_blocks(p.heads, p.block_heads)),
+          tile(static_cast<int>(blockIdx.x) / kParts / head_blocks(p.heads, p.block_heads)),
           own(p.tiles[tile]),
           lane(static_cast<int>(threadIdx.x) % kLanes),
-          first_head(static_cast<int>(blockIdx.x) % head_blocks(p.heads, p.block_heads) * p.block_heads),
+          first_head(static_cast<int>(blockIdx.x) / kParts % head_blocks(p.heads, p.block_heads) * p.block_heads),
           end_head(min(first_head + p.block_heads, p.heads)) {}
 
     __device__ int row(int turn) const { return turn * kRows + static_cast<int>(threadIdx.x) / kLanes; }
@@ -380,6 +424,50 @@ public:
     const int first_head;
     const int end_head;
 };
+
+// What a block knows of each of its heads, up to two numbers a channel, in shared memory: loaded once, it is not waited
+// for head after head.
+template <int kHeadDim>
+class OfHeads {
+public:
+    struct Memory {
+        alignas(16) float numbers[2][kMostBlockHeads * kHeadDim];
+    };
+    __device__ OfHeads(Memory& memory, const TileRows<kHeadDim>& rows) : memory_(memory), rows_(rows) {}
+
+    // number(i) of the [heads, kWidth] arrays' elements i. The block's threads have to wait for each other after it.
+    template <int kWidth, typename Number>
+    __device__ void load(int which, Number&& number) {
+        const int first = rows_.first_head * kWidth;
+        const int count = (rows_.end_head - rows_.first_head) * kWidth;
+        for (int i = static_cast<int>(threadIdx.x); i < count; i += TileRows<kHeadDim>::kThreads) {
+            memory_.numbers[which][i] = number(first + i);
+        }
+    }
+    // Four numbers from a channel, or pair of channels, on.
+    template <int kWidth>
+    __device__ float4 four(int which, int head, int from) const {
+        return *reinterpret_cast<const float4*>(&memory_.numbers[which][(head - rows_.first_head) * kWidth + from]);
+    }
+    __device__ LaneChannels lane_channels(int which, int head) const {
+        const float4 low = four<kHeadDim>(which, head, rows_.lane * kLaneChannels);
+        const float4 high = four<kHeadDim>(which, head, rows_.lane * kLaneChannels + 4);
+        return {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+    }
+    // For each pair of this lane's channels.
+    __device__ float4 lane_pairs(int which, int head) const {
+        static_assert(kLaneChannels == 8);
+        return four<kHeadDim / 2>(which, head, rows_.lane * kLaneChannels / 2);
+    }
+
+private:
+    Memory& memory_;
+    const TileRows<kHeadDim>& rows_;
+};
+
+__device__ inline float element(const float4& four, int i) {
+    return i == 0 ? four.x : i == 1 ? four.y : i == 2 ? four.z : four.w;
+}
 
 // This lane's channels of a tile's rows, head after head; the next head's are on their way meanwhile.
 template <int kHeadDim>
@@ -450,11 +538,16 @@ private:
 };
 
 template <int kHeadDim>
-__device__ inline void prepare_queries(const TileRows<kHeadDim>& rows) {
+__device__ inline void prepare_queries(const TileRows<kHeadDim>& rows, OfHeads<kHeadDim> heads) {
     using Rows = TileRows<kHeadDim>;
     const PrepareParameters& p = rows.p;
     const Finish<kHeadDim> finish(rows, p.query_norm, p.text_query_norm);
     Source<kHeadDim> source(rows, p.query);
+    heads.template load<kHeadDim / 2>(0, [&](int i) { return p.in_workspace<float>(p.at.query_balance)[i]; });
+    if (p.with_mean) {
+        heads.template load<kHeadDim>(1, [&](int i) { return p.in_workspace<float>(p.at.key_mean)[i]; });
+    }
+    __syncthreads();
     std::byte* packed = rows.packed(p.at.query);
     for (int head = rows.first_head; head < rows.end_head; ++head, packed += p.tile_count * Rows::kTileBytes) {
         uint4 bits[Rows::kTurns];
@@ -464,14 +557,19 @@ __device__ inline void prepare_queries(const TileRows<kHeadDim>& rows) {
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
             const int row = rows.row(turn);
             float factor;
-            const LaneChannels query = finish(bits[turn], turn, factor);
+            LaneChannels query = finish(bits[turn], turn, factor);
+            const float4 balance = heads.lane_pairs(0, head);
+#pragma unroll
+            for (int i = 0; i < kLaneChannels; ++i) {
+                query.x[i] *= element(balance, i / 2);
+            }
             const QuantizationScale scale = int8_scale(row_max<Rows::kLanes>(largest_magnitude(query)));
             if (rows.lane == 0) {
                 p.in_workspace<float>(p.at.query_scale)[at * kTileTokens + row] =
                     scale.back * factor * p.scale * ptx::kLog2E;
             }
             if (p.with_mean) {
-                const LaneChannels mean = load_lane<kHeadDim>(p.in_workspace<float>(p.at.key_mean), head, rows.lane);
+                const LaneChannels mean = heads.lane_channels(1, head);
                 float product = 0;
 #pragma unroll
                 for (int i = 0; i < kLaneChannels; ++i) {
@@ -489,7 +587,7 @@ __device__ inline void prepare_queries(const TileRows<kHeadDim>& rows) {
 }
 
 template <int kHeadDim>
-__device__ inline void prepare_keys(const TileRows<kHeadDim>& rows) {
+__device__ inline void prepare_keys(const TileRows<kHeadDim>& rows, OfHeads<kHeadDim> heads) {
     using Rows = TileRows<kHeadDim>;
     // By head, so that one barrier a head is enough: one is written, one read, one cleared.
     __shared__ std::uint32_t magnitudes[3][kKeyGroups];  // bits of floats, which compare as they do
@@ -499,6 +597,8 @@ __device__ inline void prepare_keys(const TileRows<kHeadDim>& rows) {
         magnitudes[threadIdx.x / kKeyGroups][threadIdx.x % kKeyGroups] = 0;
     }
     Source<kHeadDim> source(rows, p.key);
+    heads.template load<kHeadDim / 2>(0, [&](int i) { return p.in_workspace<float>(p.at.key_balance)[i]; });
+    heads.template load<kHeadDim>(1, [&](int i) { return p.in_workspace<float>(p.at.key_mean)[i]; });
     std::byte* packed = rows.packed(p.at.key);
     __syncthreads();
     for (int head = rows.first_head; head < rows.end_head; ++head, packed += p.tile_count * Rows::kTileBytes) {
@@ -506,14 +606,15 @@ __device__ inline void prepare_keys(const TileRows<kHeadDim>& rows) {
         uint4 bits[Rows::kTurns];
         source.take(bits);
         LaneChannels keys[Rows::kTurns];
-        const LaneChannels mean = load_lane<kHeadDim>(p.in_workspace<float>(p.at.key_mean), head, rows.lane);
+        const LaneChannels mean = heads.lane_channels(1, head);
+        const float4 balance = heads.lane_pairs(0, head);
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
             float factor;
             keys[turn] = finish(bits[turn], turn, factor);
 #pragma unroll
             for (int i = 0; i < kLaneChannels; ++i) {
-                keys[turn].x[i] = fmaf(keys[turn].x[i], factor, -mean.x[i]);
+                keys[turn].x[i] = fmaf(keys[turn].x[i], factor * element(balance, i / 2), -mean.x[i]);
             }
         }
 #pragma unroll
@@ -543,11 +644,13 @@ __device__ inline void prepare_keys(const TileRows<kHeadDim>& rows) {
 }
 
 template <int kHeadDim>
-__device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows) {
+__device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows, OfHeads<kHeadDim> heads) {
     using Rows = TileRows<kHeadDim>;
     constexpr int kStride = kTileTokens / 4 + 1;  // words: neighbouring channels in different banks
+    constexpr int kWords = kTileTokens / 4;
     // By head, so that one barrier a head is enough.
     __shared__ std::uint32_t words[2][kHeadDim * kStride];
+    __shared__ __half errors[2][kWords][kHeadDim];  // of the four tokens of a word
     const PrepareParameters& p = rows.p;
     // A thread takes four channels of the four tokens that become one word.
     constexpr int kLanes = kHeadDim / 4;
@@ -569,16 +672,20 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows) {
     for (int b = 0; b < 4; ++b) {
         real |= token(b) < rows.own.tokens ? 0xffU << 8 * b : 0;
     }
+    const std::uint32_t real_halves[2] = {__byte_perm(real, 0, 0x1100), __byte_perm(real, 0, 0x3322)};
     constexpr std::size_t kTileBytes = kValueTileBytes<ValueFormat::kFp8, kHeadDim>;
     uint2 bits[4];
     load(rows.first_head, bits);
+    heads.template load<kHeadDim>(0, [&](int i) { return p.in_workspace<float>(p.at.value_forward)[i]; });
+    heads.template load<kHeadDim>(1, [&](int i) {
+        return -p.in_workspace<float>(p.at.value_mean)[i] * p.in_workspace<float>(p.at.value_forward)[i];
+    });
+    __syncthreads();
     for (int head = rows.first_head; head < rows.end_head; ++head) {
         std::byte* tile = p.in_workspace<std::byte>(p.at.value) + rows.at(head) * kTileBytes;
-        const int channel = head * kHeadDim + lane * 4;
-        const float4 forward = *reinterpret_cast<const float4*>(p.in_workspace<float>(p.at.value_forward) + channel);
-        const float4 mean = *reinterpret_cast<const float4*>(p.in_workspace<float>(p.at.value_mean) + channel);
-        const float factor[4] = {forward.x, forward.y, forward.z, forward.w};
-        const float center[4] = {mean.x, mean.y, mean.z, mean.w};
+        const float4 forward = heads.template four<kHeadDim>(0, head, lane * 4);
+        const float4 offset = heads.template four<kHeadDim>(1, head, lane * 4);
+        __half2 error[4];
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
             float four[4];
@@ -586,10 +693,18 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows) {
             for (int b = 0; b < 4; ++b) {
                 const std::uint32_t pair = c < 2 ? bits[b].x : bits[b].y;
                 const float value = __uint_as_float(c % 2 == 0 ? pair << 16 : pair & 0xffff0000U);
-                four[b] = (value - center[c]) * factor[c];
+                four[b] = fmaf(value, element(forward, c), element(offset, c));
             }
-            words[head % 2][(lane * 4 + c) * kStride + word] = ptx::pack_fp8(four[0], four[1], four[2], four[3]) & real;
+            // By way of FP16, in which errors are exact but for its own rounding, 1/128 of e4m3's.
+            const __half2 exact[2] = {__floats2half2_rn(four[0], four[1]), __floats2half2_rn(four[2], four[3])};
+            const std::uint32_t packed = ptx::pack_fp8(exact[0], exact[1]);
+            words[head % 2][(lane * 4 + c) * kStride + word] = packed & real;
+            error[c] = __hadd2(ptx::mask(__hsub2(ptx::unpack_fp8(packed), exact[0]), real_halves[0]),
+                               ptx::mask(__hsub2(ptx::unpack_fp8(packed >> 16), exact[1]), real_halves[1]));
         }
+        auto* of_word = reinterpret_cast<__half2*>(&errors[head % 2][word][lane * 4]);
+        of_word[0] = __hadd2(__lows2half2(error[0], error[1]), __highs2half2(error[0], error[1]));
+        of_word[1] = __hadd2(__lows2half2(error[2], error[3]), __highs2half2(error[2], error[3]));
         load(head + 1, bits);
         if (lane < kOnesRows) {
             constexpr std::uint32_t kOnes = 0x38383838;  // 1 four times
@@ -605,19 +720,30 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows) {
         const std::uint32_t* of = words[head % 2] + row * kStride + chunk * 4;
         *reinterpret_cast<uint4*>(tile + row * kTileTokens + swizzled_chunk(kTileTokens, row, chunk) * 16) = {
             of[0], of[1], of[2], of[3]};
+        float of_channel = 0;
+#pragma unroll
+        for (int w = 0; w < kWords / 4; ++w) {
+            of_channel += __half2float(errors[head % 2][chunk * (kWords / 4) + w][row]);
+        }
+        of_channel = row_sum<4>(of_channel);
+        if (chunk == 0) {
+            p.in_workspace<__half>(p.at.value_errors)[rows.at(head) * kHeadDim + row] = __float2half_rn(of_channel);
+        }
     }
 }
 
 template <int kHeadDim>
-__device__ inline void prepare_values_in_fp16(const TileRows<kHeadDim>& rows) {
+__device__ inline void prepare_values_in_fp16(const TileRows<kHeadDim>& rows, OfHeads<kHeadDim> heads) {
     using Rows = TileRows<kHeadDim>;
     const PrepareParameters& p = rows.p;
     constexpr int kRowBytes = 2 * kHeadDim;
     Source<kHeadDim> source(rows, p.value);
+    heads.template load<kHeadDim>(0, [&](int i) { return p.in_workspace<float>(p.at.value_forward)[i]; });
+    __syncthreads();
     for (int head = rows.first_head; head < rows.end_head; ++head) {
         uint4 bits[Rows::kTurns];
         source.take(bits);
-        const LaneChannels forward = load_lane<kHeadDim>(p.in_workspace<float>(p.at.value_forward), head, rows.lane);
+        const LaneChannels forward = heads.lane_channels(0, head);
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
             const LaneChannels value = unpack(rows.row(turn) < rows.own.tokens ? bits[turn] : uint4{});
@@ -634,21 +760,119 @@ __device__ inline void prepare_values_in_fp16(const TileRows<kHeadDim>& rows) {
     }
 }
 
-// Grid [tiles * head_blocks, kParts].
+// Grid [tiles * head_blocks * kParts].
 template <int kHeadDim, ValueFormat kFormat>
 __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const PrepareParameters p) {
+    __shared__ typename OfHeads<kHeadDim>::Memory memory;
     const TileRows<kHeadDim> rows(p);
-    switch (static_cast<Part>(blockIdx.y)) {
+    const OfHeads<kHeadDim> heads(memory, rows);
+    switch (static_cast<Part>(blockIdx.x % kParts)) {
         case Part::kQueries:
-            return prepare_queries(rows);
+            return prepare_queries(rows, heads);
         case Part::kKeys:
-            return prepare_keys(rows);
+            return prepare_keys(rows, heads);
         case Part::kValues:
             if constexpr (kFormat == ValueFormat::kFp8) {
-                return prepare_values_in_fp8(rows);
+                return prepare_values_in_fp8(rows, heads);
             } else {
-                return prepare_values_in_fp16(rows);
+                return prepare_values_in_fp16(rows, heads);
             }
+    }
+}
+
+constexpr int kCorrectThreads = 128;
+
+// What the output of each query tile has to gain: the mean of the values, less that of what rounding added to those
+// that it attends to. Grid [pairs * heads]: long pairs first.
+template <int kHeadDim>
+__global__ void __launch_bounds__(kCorrectThreads)
+    correct(const PrepareParameters p, const TilePair* pairs, const TileRun* runs, const std::int32_t* key_tokens) {
+    constexpr int kLanes = kHeadDim / kLaneChannels;  // that share a tile
+    constexpr int kTiles = kCorrectThreads / kLanes;  // at a time
+    constexpr int kFound = 8;
+    __shared__ float sums[kPairTiles][kTiles][kHeadDim];
+    __shared__ TileRun some_runs[kCorrectThreads];
+    struct Found {
+        std::int32_t tile;
+        std::uint32_t cells;  // of the pair that attend to it
+    };
+    __shared__ Found own_tiles[kTiles][kFound];
+    const int head = static_cast<int>(blockIdx.x) % p.heads;
+    const TilePair pair = pairs[static_cast<int>(blockIdx.x) / p.heads];
+    const int lane = static_cast<int>(threadIdx.x) % kLanes;
+    const int turn = static_cast<int>(threadIdx.x) / kLanes;
+    const __half* errors = p.in_workspace<__half>(p.at.value_errors) + lane * kLaneChannels;
+
+    LaneChannels sum[kPairTiles] = {};
+    // Those tiles of this thread's turn that have been found and not yet added: so loads need not wait for each other.
+    int found = 0;
+    const std::uint32_t of_turn = ((1U << kLanes) - 1) << (threadIdx.x % 32 / kLanes * kLanes);
+    const auto add_found = [&] {
+        __syncwarp(of_turn);
+#pragma unroll 4
+        for (int i = 0; i < found; ++i) {
+            const auto [tile, cells] = own_tiles[turn][i];
+            const uint4 bits = *reinterpret_cast<const uint4*>(errors + p.head_tile(head, tile) * kHeadDim);
+            const auto* pairs_of_bits = reinterpret_cast<const __half2*>(&bits);
+#pragma unroll
+            for (int c = 0; c < kLaneChannels / 2; ++c) {
+                const float2 error = __half22float2(pairs_of_bits[c]);
+#pragma unroll
+                for (int t = 0; t < kPairTiles; ++t) {
+                    const bool attends = (cells >> t & 1) != 0;
+                    sum[t].x[2 * c] += attends ? error.x : 0;
+                    sum[t].x[2 * c + 1] += attends ? error.y : 0;
+                }
+            }
+        }
+        found = 0;
+        __syncwarp(of_turn);
+    };
+    std::int32_t skip = turn;  // tiles until the next of this turn
+    for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
+        const std::int32_t place = (r - pair.runs_first) % kCorrectThreads;
+        if (place == 0) {
+            __syncthreads();
+            if (r + static_cast<std::int32_t>(threadIdx.x) < pair.runs_end) {
+                some_runs[threadIdx.x] = runs[r + static_cast<std::int32_t>(threadIdx.x)];
+            }
+            __syncthreads();
+        }
+        const TileRun& run = some_runs[place];
+        std::int32_t tile = run.first + skip;
+        for (; tile < run.end; tile += kTiles) {
+            if (lane == 0) {
+                own_tiles[turn][found] = {tile, run.cells};
+            }
+            if (++found == kFound) {
+                add_found();
+            }
+        }
+        skip = tile - run.end;
+    }
+    add_found();
+#pragma unroll
+    for (int t = 0; t < kPairTiles; ++t) {
+#pragma unroll
+        for (int i = 0; i < kLaneChannels; ++i) {
+            sums[t][turn][lane * kLaneChannels + i] = sum[t].x[i];
+        }
+    }
+    __syncthreads();
+    const int channel = static_cast<int>(threadIdx.x);
+    if (channel < kHeadDim) {
+        const int at = head * kHeadDim + channel;
+        const float mean = p.in_workspace<float>(p.at.value_mean)[at];
+        const float limit = p.in_workspace<float>(p.at.value_limits)[at] * (1 / kFp8Limit);
+        for (int t = 0; t < kPairTiles && pair.tile[t] >= 0; ++t) {
+            float all = 0;
+#pragma unroll
+            for (int other = 0; other < kTiles; ++other) {
+                all += sums[t][other][channel];
+            }
+            p.in_workspace<float>(p.at.output_mean)[p.head_tile(head, pair.tile[t]) * kHeadDim + channel] =
+                fmaf(-all / static_cast<float>(key_tokens[pair.tile[t]]), limit, mean);
+        }
     }
 }
 

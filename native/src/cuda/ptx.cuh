@@ -165,4 +165,19 @@ __device__ inline std::uint32_t pack_fp8(float a, float b, float c, float d) {
     return low | high << 16;
 }
 
+// The same from FP16.
+__device__ inline std::uint32_t pack_fp8(__half2 ab, __half2 cd) {
+    const std::uint32_t low = __nv_cvt_halfraw2_to_fp8x2(ab, __NV_SATFINITE, __NV_E4M3);
+    const std::uint32_t high = __nv_cvt_halfraw2_to_fp8x2(cd, __NV_SATFINITE, __NV_E4M3);
+    return low | high << 16;
+}
+// The two in the lower half.
+__device__ inline __half2 unpack_fp8(std::uint32_t bits) {
+    return __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(bits), __NV_E4M3);
+}
+__device__ inline __half2 mask(__half2 pair, std::uint32_t bits) {
+    const std::uint32_t masked = *reinterpret_cast<const std::uint32_t*>(&pair) & bits;
+    return *reinterpret_cast<const __half2*>(&masked);
+}
+
 }  // namespace scaledit::cuda::ptx
