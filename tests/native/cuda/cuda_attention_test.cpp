@@ -13,6 +13,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "attention_reference.h"
@@ -358,6 +359,51 @@ TEST_P(GpuInt8Attention, BearsValuesOfAnySize) {
         expected.output[i] /= size;
     }
     expect_close(result, expected, "1e-28 to 1e35", way);
+}
+
+// Rows, and then heads, more than 2^31 elements apart; the four tensors lie between each other's rows.
+TEST_P(GpuAttention, ReachesRowsFarApart) {
+    constexpr std::int64_t kHeads = 2;
+    constexpr std::int64_t kHeadDim = 128;
+    constexpr std::int64_t kRow = kHeads * kHeadDim;
+    const Call call(grid(7, 5, 3, 4), kHeads, kHeadDim, false, 9, 2, GetParam().arithmetic, GetParam().kernels);
+    const Result expected = call.run();
+    const std::int64_t tokens = call.tiles.info.tokens;
+    const std::pair<std::int64_t, std::int64_t> strides[] = {{(std::int64_t{1} << 31) / (tokens / 2), kHeadDim},
+                                                             {4 * kHeadDim, std::int64_t{1} << 31}};
+    for (const auto& [token_stride, head_stride] : strides) {
+        const std::int64_t a = token_stride / 8 * 8;
+        const std::int64_t elements = (tokens - 1) * a + (kHeads - 1) * head_stride + 4 * kRow;
+        ASSERT_GT(elements, std::int64_t{1} << 31);
+        const DeviceMemory memory(static_cast<std::size_t>(2 * elements));
+        scaledit_cuda_attention_arguments arguments = call.arguments;
+        const auto copy = [&](const Tensor& tensor, scaledit_tensor& view, std::int64_t place) {
+            // Between rows, or between the tokens of a head.
+            view = {memory.data() + 2 * place * (head_stride == kHeadDim ? kRow : kHeadDim), a, head_stride,
+                    SCALEDIT_BFLOAT16};
+            for (std::int64_t head = 0; head < kHeads; ++head) {
+                EXPECT_EQ(cudaMemcpy2D(static_cast<std::byte*>(view.data) + 2 * head * head_stride,
+                                       static_cast<std::size_t>(2 * a), tensor.at(0, head, 0),
+                                       static_cast<std::size_t>(2 * tensor.token_stride), 2 * kHeadDim,
+                                       static_cast<std::size_t>(tokens), cudaMemcpyHostToDevice),
+                          cudaSuccess);
+            }
+        };
+        copy(call.inputs.query, arguments.query, 0);
+        copy(call.inputs.key, arguments.key, 1);
+        copy(call.inputs.value, arguments.value, 2);
+        const Tensor poisoned = make_inputs(tokens, kHeads, kHeadDim, SCALEDIT_BFLOAT16, false).output;
+        copy(poisoned, arguments.output, 3);
+        EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_OK) << scaledit_last_error();
+        for (std::int64_t head = 0; head < kHeads; ++head) {
+            EXPECT_EQ(cudaMemcpy2D(poisoned.at(0, head, 0), static_cast<std::size_t>(2 * poisoned.token_stride),
+                                   static_cast<std::byte*>(arguments.output.data) + 2 * head * head_stride,
+                                   static_cast<std::size_t>(2 * a), 2 * kHeadDim, static_cast<std::size_t>(tokens),
+                                   cudaMemcpyDeviceToHost),
+                      cudaSuccess);
+        }
+        EXPECT_EQ(rows_alone(poisoned), expected.output) << "token stride " << a << ", head stride " << head_stride;
+    }
 }
 
 TEST_P(GpuAttention, GivesTheSameBitsEveryTime) {
