@@ -90,6 +90,21 @@ class WeightsTest {
     }
 
     @Test
+    void randomWeightsHaveTheShapeThatIsAskedForAndStay() {
+        try (Weights weights = Weights.random(Placement.BFLOAT16_CPU)) {
+            Tensor matrix = weights.load("to_q.weight", 64, 256);
+            Tensor scale = weights.load("norm_q.weight", 4096);
+            Tensors.run(() -> {
+                assertThat(matrix.scalar_type().intern()).isEqualTo(torch.ScalarType.BFloat16);
+                assertThat(Tensors.toFloat32(matrix).std().item_float()).isBetween(0.019f, 0.021f);
+                assertThat(Tensors.toFloat32(scale).mean().item_float()).isBetween(0.99f, 1.01f);
+            });
+            assertThat(weights.load("to_q.weight", 64, 256)).isSameAs(matrix);
+            assertThat(weights.loadedBytes()).isEqualTo(2 * (64 * 256 + 4096));
+        }
+    }
+
+    @Test
     void closingTwiceDoesNoHarm() {
         Weights weights = Weights.of(open(), Placement.FLOAT32_CPU);
         weights.load(QUERY, 256, 256);

@@ -171,6 +171,44 @@ class MainTest {
     }
 
     @Test
+    void benchMeasuresAndWritesItsResults() {
+        Path results = folder.resolve("bench");
+        Outcome outcome = run(("bench --device cpu --model " + TINY
+                        + " --sizes 64,128 --methods scaledit,linear --steps 1 --warm-up 1" + " --text-tokens 8 -o "
+                        + results)
+                .split(" "));
+        assertThat(outcome.err()).isEmpty();
+        assertThat(outcome.out()).contains("scaledit           64", "linear            128");
+        assertThat(results.resolve("step.json")).exists();
+        assertThat(results.resolve("step.csv")).exists();
+        assertThat(outcome.status()).isZero();
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            quoteCharacter = '`',
+            value = {
+                "--model nowhere | model nowhere does not exist",
+                "--device cpu | no model given, expected --model DIR on a CPU: random weights",
+                "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]",
+                "--methods sparse | Invalid value for option '--methods' (METHOD): 'sparse' is no method, expected scaledit,",
+                "--sizes 1000 | width is 1000 pixels, expected a multiple of 16 from 16 to 65536",
+                "--sizes big | Invalid value for option '--sizes' (N): 'big' is not an int",
+                "--steps 0 | steps is 0, expected 1 to 1000",
+                "--warm-up 0 | warm-up steps is 0, expected 1 to 1000",
+                "--text-tokens 0 | text tokens is 0, expected 1 to 4096",
+                "-o pom.xml | output pom.xml is a file, expected a folder",
+                "--szies 1 | Unknown options: '--szies', '1'",
+            })
+    void aWrongArgumentOfBenchIsOneSentenceAndStatusTwo(String option, String sentence) {
+        Outcome outcome = run(("bench " + option).split(" "));
+        assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
+        assertThat(outcome.out()).isEmpty();
+        assertThat(outcome.status()).isEqualTo(2);
+    }
+
+    @Test
     void aGpuThatCannotBeUsedIsNoReasonToFallBack() {
         Outcome outcome =
                 generate("--device", "cuda", "-o", folder.resolve("gpu.png").toString());
@@ -185,7 +223,7 @@ class MainTest {
 
     @Test
     void missingArgumentsAreNamed() {
-        assertThat(run().err()).startsWith("scaledit: No command given, expected one of: generate, info");
+        assertThat(run().err()).startsWith("scaledit: No command given, expected one of: generate, info, bench");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
         assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
         Outcome missing = run("generate", "x", "--model", "nowhere");

@@ -4,7 +4,9 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import org.bytedeco.pytorch.GeneratorOptional;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
@@ -14,7 +16,66 @@ import org.scaledit.tensor.Tensors;
  */
 public final class Weights implements AutoCloseable {
     /** What a root and its views have in common. */
-    private record Store(Safetensors source, Placement placement, Map<String, Tensor> loaded) {}
+    private record Store(Origin origin, Placement placement, Map<String, Tensor> loaded) {}
+
+    /** Where weights come from. */
+    private interface Origin extends AutoCloseable {
+        boolean contains(String name);
+
+        /** @throws CheckpointException if there is no such weight or it has another shape */
+        void check(String name, long[] expectedShape);
+
+        /** The weight where the placement says, in the caller's scope. */
+        Tensor place(String name, long[] shape, Placement placement);
+
+        @Override
+        void close();
+    }
+
+    private record Stored(Safetensors source) implements Origin {
+        @Override
+        public boolean contains(String name) {
+            return source.contains(name);
+        }
+
+        @Override
+        public void check(String name, long[] expectedShape) {
+            requireShape(source.info(name), expectedShape);
+        }
+
+        @Override
+        public Tensor place(String name, long[] shape, Placement placement) {
+            return placement.place(source.tensor(name));
+        }
+
+        @Override
+        public void close() {
+            source.close();
+        }
+    }
+
+    /** Matrices and biases are normal with this deviation, which keeps the size of what passes through them. */
+    private static final double RANDOM_DEVIATION = 0.02;
+
+    private record Random() implements Origin {
+        @Override
+        public boolean contains(String name) {
+            return true;
+        }
+
+        @Override
+        public void check(String name, long[] expectedShape) {}
+
+        @Override
+        public Tensor place(String name, long[] shape, Placement placement) {
+            boolean scaleOfNorm = shape.length == 1 && name.endsWith(".weight");
+            Tensor weight = torch.empty(shape, placement.options(), null);
+            return weight.normal_(scaleOfNorm ? 1 : 0, RANDOM_DEVIATION, new GeneratorOptional());
+        }
+
+        @Override
+        public void close() {}
+    }
 
     private final Store store;
     private final String prefix;
@@ -26,7 +87,12 @@ public final class Weights implements AutoCloseable {
 
     /** Weights that own {@code source}: {@link #close} closes it. */
     public static Weights of(Safetensors source, Placement placement) {
-        return new Weights(new Store(source, placement, new HashMap<>()), "");
+        return new Weights(new Store(new Stored(source), placement, new HashMap<>()), "");
+    }
+
+    /** Random weights of every name and shape that is asked for, made where they live: to measure speed with. */
+    public static Weights random(Placement placement) {
+        return new Weights(new Store(new Random(), placement, new HashMap<>()), "");
     }
 
     /** The weights whose names begin with {@code prefix} and a dot; closing it closes all. */
@@ -35,7 +101,7 @@ public final class Weights implements AutoCloseable {
     }
 
     public boolean contains(String name) {
-        return store.source.contains(prefix + name);
+        return store.origin.contains(prefix + name);
     }
 
     /** Where the weights live, and in which precision. */
@@ -49,15 +115,14 @@ public final class Weights implements AutoCloseable {
      * @throws CheckpointException if it is missing or has another shape
      */
     public Tensor load(String name, long... expectedShape) {
-        TensorInfo info = store.source.info(prefix + name);
-        requireShape(info, expectedShape);
+        String whole = prefix + name;
+        store.origin.check(whole, expectedShape);
         synchronized (store.loaded) {
-            return store.loaded.computeIfAbsent(info.name(), this::place);
+            return store.loaded.computeIfAbsent(
+                    whole,
+                    absent -> Tensors.outlive(
+                            () -> new Tensor(store.origin.place(whole, expectedShape, store.placement))));
         }
-    }
-
-    private Tensor place(String name) {
-        return Tensors.outlive(() -> new Tensor(store.placement.place(store.source.tensor(name))));
     }
 
     /** The bytes that the loaded weights take up, where they live. */
@@ -98,6 +163,6 @@ public final class Weights implements AutoCloseable {
             store.loaded.values().forEach(Tensor::close);
             store.loaded.clear();
         }
-        store.source.close();
+        store.origin.close();
     }
 }

@@ -49,6 +49,18 @@ public final class Cuda {
         torch.globalContext().setAllowTF32CuDNN(false);
     }
 
+    /** Waits until all that this process has queued on the GPU is done. */
+    public static void synchronize() {
+        torch_cuda.device_synchronize();
+    }
+
+    /** Whether a computation failed for want of the GPU's memory: then less may still fit. */
+    public static boolean isOutOfMemory(Throwable failure) {
+        // What torch throws has no class of its own in Java, and the words of its allocator are in the message.
+        String message = failure.getMessage();
+        return failure instanceof OutOfMemoryError || message != null && message.contains("out of memory");
+    }
+
     /** A {@code cudaStream_t}, on which torch queues what this thread asks of it; null is the default one. */
     public static @Nullable Pointer currentStream() {
         return torch_cuda.getCurrentCUDAStream().stream();

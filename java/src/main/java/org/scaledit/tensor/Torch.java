@@ -47,6 +47,11 @@ public final class Torch {
         }
     }
 
+    /** The version of the presets, "2.10.0-1.5.13". */
+    public static String version() {
+        return version("pytorch");
+    }
+
     /** The platform jars of the build for GPUs that the class path lacks. */
     static List<String> missingForGpu() {
         return parts(GPU_EXTENSION).stream()

@@ -28,6 +28,10 @@ public record FluxConfig(
         List<Integer> axes) {
     private static final int LATENT_CHANNELS = 64;
 
+    /** FLUX.1-dev's. */
+    public static final FluxConfig DEV =
+            new FluxConfig(LATENT_CHANNELS, 19, 38, 24, 128, 4096, 768, true, List.of(16, 56, 56));
+
     /**
      * Reads the transformer's {@code config.json}.
      *

@@ -83,6 +83,11 @@ public final class FluxTransformer implements AutoCloseable {
         return new FluxTransformer(config, weights, Adapters.none(), true);
     }
 
+    /** A transformer of random weights, made where they live: to measure speed with. */
+    public static FluxTransformer random(FluxConfig config, Placement placement) {
+        return load(config, Weights.random(placement));
+    }
+
     /** Name and shape of every tensor of a checkpoint, by diffusers' names. */
     public static Map<String, long[]> expectedTensors(FluxConfig config) {
         return expectedTensors(config, Adapters.none());
@@ -131,6 +136,11 @@ public final class FluxTransformer implements AutoCloseable {
 
     public Placement placement() {
         return weights.placement();
+    }
+
+    /** The bytes that its weights take up, where they live. */
+    public long weightBytes() {
+        return weights.loadedBytes();
     }
 
     /** What stays the same over the steps of a plain FLUX picture; see {@link #denoiser} with guidance latents. */

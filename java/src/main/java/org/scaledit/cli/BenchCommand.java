@@ -1,0 +1,145 @@
+package org.scaledit.cli;
+
+import java.io.PrintWriter;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.ScaleDit.Device;
+import org.scaledit.evaluation.Measurement;
+import org.scaledit.evaluation.Method;
+import org.scaledit.evaluation.Report;
+import org.scaledit.evaluation.StepBenchmark;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.ITypeConverter;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Spec;
+import picocli.CommandLine.TypeConversionException;
+
+/** {@code scaledit bench}. */
+@Command(
+        name = "bench",
+        description =
+                "Measures a sampling step of the transformer beside other ways to compute attention: seconds, those of"
+                        + " its bare matrix products in the same run, and the most memory that torch's allocator hands out above"
+                        + " the weights. What does not fit the memory is a row that says so.",
+        mixinStandardHelpOptions = true,
+        versionProvider = Version.class,
+        sortOptions = false)
+final class BenchCommand implements Callable<Integer> {
+    @Spec
+    @SuppressWarnings("NullAway.Init")
+    private CommandSpec spec;
+
+    @Option(
+            names = "--model",
+            paramLabel = "DIR",
+            description =
+                    "FLUX.1 checkpoint, a diffusers directory. Default: FLUX.1-dev's sizes with random weights, made"
+                            + " on the GPU (24 GB).")
+    private @Nullable Path model;
+
+    @Option(
+            names = "--methods",
+            paramLabel = "METHOD",
+            split = ",",
+            defaultValue = "scaledit,dense-flash,dense-cudnn,naive,linear",
+            converter = MethodConverter.class,
+            description = "scaledit (native INT8 attention), scaledit-exact (native, not quantised), dense-flash and"
+                    + " dense-cudnn (plain FLUX, SDPA by FlashAttention-2 or cuDNN), naive (all scores in memory), linear"
+                    + " (SANA's). Default: ${DEFAULT-VALUE}.")
+    private List<Method> methods = List.of();
+
+    @Option(
+            names = "--sizes",
+            paramLabel = "N",
+            split = ",",
+            defaultValue = "1024,2048,4096",
+            description = "Pixels along each side, multiples of 16. Default: ${DEFAULT-VALUE}.")
+    private List<Integer> sizes = List.of();
+
+    @Option(
+            names = "--steps",
+            paramLabel = "N",
+            defaultValue = "5",
+            description = "Steps whose median counts. Default: ${DEFAULT-VALUE}.")
+    private int steps;
+
+    @Option(
+            names = "--warm-up",
+            paramLabel = "N",
+            defaultValue = "2",
+            description = "Steps before, which do not count. Default: ${DEFAULT-VALUE}.")
+    private int warmUp;
+
+    @Option(
+            names = "--text-tokens",
+            paramLabel = "N",
+            defaultValue = "512",
+            description = "Length of the text. Default: ${DEFAULT-VALUE}.")
+    private int textTokens;
+
+    @Option(
+            names = "--device",
+            paramLabel = "KIND",
+            defaultValue = "cuda",
+            description = "cuda (an NVIDIA GPU, in bfloat16) or cpu (in float32; needs --model). Default: cuda.")
+    private Device device = Device.CUDA;
+
+    @Option(
+            names = {"-o", "--output"},
+            paramLabel = "DIR",
+            description = "Folder for step.json and step.csv. Default: none, the table alone.")
+    private @Nullable Path output;
+
+    @Override
+    public Integer call() throws Exception {
+        StepBenchmark.Plan plan = new StepBenchmark.Plan(methods, sizes, textTokens, warmUp, steps);
+        checkPaths();
+        PrintWriter out = spec.commandLine().getOut();
+        try (StepBenchmark benchmark = StepBenchmark.open(Optional.ofNullable(model), device == Device.CUDA)) {
+            benchmark.hardware().forEach((name, value) -> out.println(name + ": " + value));
+            out.print(Report.head());
+            out.flush();
+            List<Measurement> measurements = benchmark.run(plan, measurement -> {
+                out.print(Report.line(measurement));
+                out.flush();
+            });
+            if (output != null) {
+                new Report(benchmark.hardware(), description(), measurements).write(output);
+            }
+        }
+        return 0;
+    }
+
+    private void checkPaths() {
+        if (model != null) {
+            Arguments.requireExists("model", model);
+        } else if (device == Device.CPU) {
+            throw new IllegalArgumentException(
+                    "no model given, expected --model DIR on a CPU: random weights of FLUX.1-dev's size are for a GPU");
+        }
+        if (output != null && Files.exists(output) && !Files.isDirectory(output)) {
+            throw new IllegalArgumentException("output " + output + " is a file, expected a folder");
+        }
+    }
+
+    private String description() {
+        return model == null ? "FLUX.1-dev's sizes, random weights" : model.toString();
+    }
+
+    /** {@code dense-flash} for {@code DENSE_FLASH}. */
+    static final class MethodConverter implements ITypeConverter<Method> {
+        @Override
+        public Method convert(String value) {
+            try {
+                return Method.of(value);
+            } catch (IllegalArgumentException e) {
+                throw new TypeConversionException(e.getMessage());
+            }
+        }
+    }
+}

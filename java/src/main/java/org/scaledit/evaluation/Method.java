@@ -1,0 +1,50 @@
+package org.scaledit.evaluation;
+
+import java.util.Arrays;
+import java.util.Locale;
+import java.util.stream.Collectors;
+
+/** A way to compute a step. */
+public enum Method {
+    /** Scale-DiT, attention by the native core in INT8. */
+    SCALEDIT(true),
+    /** Scale-DiT, attention by the native core without quantisation. */
+    SCALEDIT_EXACT(true),
+    /** Plain FLUX, everyone attends to everyone: torch's SDPA, by FlashAttention-2 on a GPU. */
+    DENSE_FLASH(false),
+    /** Plain FLUX: torch's SDPA, by cuDNN. */
+    DENSE_CUDNN(false),
+    /** Plain FLUX with all scores in memory at once. */
+    NAIVE(false),
+    /** Plain FLUX with softmax replaced by SANA's linear attention, at FLUX's head size. */
+    LINEAR(false);
+
+    private final boolean guided;
+
+    Method(boolean guided) {
+        this.guided = guided;
+    }
+
+    /** Whether guidance tokens are part of the sequence. */
+    boolean guided() {
+        return guided;
+    }
+
+    /** As users write it: "dense-flash". */
+    public String label() {
+        return name().toLowerCase(Locale.ROOT).replace('_', '-');
+    }
+
+    /**
+     * The method that users write so.
+     *
+     * @throws IllegalArgumentException naming all that there are
+     */
+    public static Method of(String label) {
+        return Arrays.stream(values())
+                .filter(method -> method.label().equals(label))
+                .findFirst()
+                .orElseThrow(() -> new IllegalArgumentException("'" + label + "' is no method, expected "
+                        + Arrays.stream(values()).map(Method::label).collect(Collectors.joining(", "))));
+    }
+}

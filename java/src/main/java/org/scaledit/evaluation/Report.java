@@ -1,0 +1,133 @@
+package org.scaledit.evaluation;
+
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.OptionalDouble;
+import org.scaledit.ScaleDit;
+
+/** Measurements for people and for programs. */
+public record Report(Map<String, String> hardware, String model, List<Measurement> measurements) {
+    private static final double GIB = 1L << 30;
+    private static final String ROW = "%-15s %5s %8s %10s %10s %6s %12s%n";
+
+    /** The head of the table. */
+    public static String head() {
+        return String.format(Locale.ROOT, ROW, "method", "size", "tokens", "s a step", "bare s", "ratio", "GiB above");
+    }
+
+    /** A measurement's line of the table. */
+    public static String line(Measurement measurement) {
+        String method = measurement.method().label();
+        return measurement
+                .result()
+                .map(result -> String.format(
+                        Locale.ROOT,
+                        ROW,
+                        method,
+                        measurement.size(),
+                        measurement.tokens(),
+                        number("%.3f", OptionalDouble.of(result.seconds())),
+                        number("%.3f", result.bareSeconds()),
+                        number("%.2f", result.ratio()),
+                        number("%.2f", gib(result))))
+                .orElseGet(() -> String.format(
+                        Locale.ROOT,
+                        "%-15s %5s %8s %s%n",
+                        method,
+                        measurement.size(),
+                        measurement.tokens(),
+                        measurement.failure().orElseThrow()));
+    }
+
+    private static OptionalDouble gib(Measurement.Result result) {
+        return result.bytesAboveWeights().isPresent()
+                ? OptionalDouble.of(result.bytesAboveWeights().getAsLong() / GIB)
+                : OptionalDouble.empty();
+    }
+
+    private static String number(String format, OptionalDouble value) {
+        return value.isPresent() ? String.format(Locale.ROOT, format, value.getAsDouble()) : "-";
+    }
+
+    /** Writes {@code step.json} and {@code step.csv} into a folder, which is made if it is not there. */
+    public void write(Path folder) throws IOException {
+        Files.createDirectories(folder);
+        replace(folder.resolve("step.json"), json());
+        replace(folder.resolve("step.csv"), csv());
+    }
+
+    private static void replace(Path file, String contents) throws IOException {
+        Path part = Files.createTempFile(
+                file.toAbsolutePath().getParent(), file.getFileName().toString(), ".part");
+        Files.writeString(part, contents);
+        Files.move(part, file, StandardCopyOption.REPLACE_EXISTING);
+    }
+
+    private String json() throws IOException {
+        ObjectMapper mapper = new ObjectMapper();
+        ObjectNode root = mapper.createObjectNode();
+        root.put("date", Instant.now().truncatedTo(ChronoUnit.SECONDS).toString());
+        root.put("scaledit", ScaleDit.version());
+        hardware.forEach(root::put);
+        root.put("model", model);
+        for (Measurement measurement : measurements) {
+            ObjectNode row = root.withArray("measurements").addObject();
+            row.put("method", measurement.method().label());
+            row.put("size", measurement.size());
+            row.put("tokens", measurement.tokens());
+            measurement.failure().ifPresent(sentence -> row.put("failure", sentence));
+            measurement.result().ifPresent(result -> {
+                row.put("seconds", result.seconds());
+                row.put("fastest_seconds", result.fastest());
+                result.bareSeconds().ifPresent(bare -> row.put("bare_seconds", bare));
+                result.ratio().ifPresent(ratio -> row.put("ratio", ratio));
+                row.put("linear_operations", result.operations());
+                result.bytesAboveWeights().ifPresent(bytes -> row.put("bytes_above_weights", bytes));
+                if (!result.parts().isEmpty()) {
+                    ObjectNode parts = row.putObject("parts");
+                    result.parts().forEach(parts::put);
+                }
+            });
+        }
+        return mapper.writerWithDefaultPrettyPrinter().writeValueAsString(root) + "\n";
+    }
+
+    private String csv() {
+        StringBuilder csv = new StringBuilder(
+                "method,size,tokens,seconds,fastest_seconds,bare_seconds,ratio,bytes_above_weights,failure\n");
+        for (Measurement measurement : measurements) {
+            csv.append(String.join(
+                    ",",
+                    measurement.method().label(),
+                    String.valueOf(measurement.size()),
+                    String.valueOf(measurement.tokens()),
+                    measurement.result().map(Report::columns).orElse(",,,,"),
+                    '"' + measurement.failure().orElse("").replace("\"", "\"\"") + '"'));
+            csv.append('\n');
+        }
+        return csv.toString();
+    }
+
+    private static String columns(Measurement.Result result) {
+        return String.join(
+                ",",
+                String.valueOf(result.seconds()),
+                String.valueOf(result.fastest()),
+                result.bareSeconds().isPresent()
+                        ? String.valueOf(result.bareSeconds().getAsDouble())
+                        : "",
+                result.ratio().isPresent() ? String.valueOf(result.ratio().getAsDouble()) : "",
+                result.bytesAboveWeights().isPresent()
+                        ? String.valueOf(result.bytesAboveWeights().getAsLong())
+                        : "");
+    }
+}

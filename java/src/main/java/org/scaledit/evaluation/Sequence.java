@@ -1,0 +1,51 @@
+package org.scaledit.evaluation;
+
+import org.scaledit.attention.Attention;
+import org.scaledit.attention.AttentionWindow;
+import org.scaledit.attention.CudaAttention;
+import org.scaledit.attention.Geometry;
+import org.scaledit.attention.NativeAttention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.sampling.TokenGrid;
+
+/** The tokens of a method at one size and the attention that it has for them. */
+record Sequence(TokenLayout layout, Attention attention, Runnable release) implements AutoCloseable {
+
+    /** @param cuda whether the tokens are on a GPU */
+    static Sequence of(Method method, int textTokens, TokenGrid grid, boolean cuda) {
+        return switch (method) {
+            case SCALEDIT -> ofCore(true, textTokens, grid, cuda);
+            case SCALEDIT_EXACT -> ofCore(false, textTokens, grid, cuda);
+            case DENSE_FLASH -> plain(PeerAttention.flash(), textTokens, grid);
+            case DENSE_CUDNN -> plain(PeerAttention.cudnn(), textTokens, grid);
+            case NAIVE -> plain(PeerAttention.naive(), textTokens, grid);
+            case LINEAR -> plain(PeerAttention.linear(), textTokens, grid);
+        };
+    }
+
+    private static Sequence plain(Attention attention, int textTokens, TokenGrid grid) {
+        return new Sequence(
+                TokenLayout.raster(textTokens, grid.width(), grid.height()), attention, PeerAttention::allowAll);
+    }
+
+    private static Sequence ofCore(boolean int8, int textTokens, TokenGrid grid, boolean cuda) {
+        Geometry geometry = Geometry.windowed(textTokens, grid.width(), grid.height(), AttentionWindow.DEFAULT);
+        try {
+            Attention attention = cuda
+                    ? new CudaAttention(
+                            geometry, int8 ? CudaAttention.Arithmetic.INT8 : CudaAttention.Arithmetic.BFLOAT16)
+                    : new NativeAttention(
+                            geometry, int8 ? NativeAttention.Arithmetic.INT8 : NativeAttention.Arithmetic.FLOAT32);
+            return new Sequence(geometry.layout(), attention, geometry::close);
+        } catch (RuntimeException | Error e) {
+            geometry.close();
+            throw e;
+        }
+    }
+
+    @Override
+    public void close() {
+        attention.close();
+        release.run();
+    }
+}

@@ -1,0 +1,194 @@
+package org.scaledit.evaluation;
+
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalDouble;
+import java.util.OptionalLong;
+import java.util.function.Consumer;
+import java.util.stream.DoubleStream;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.attention.CudaAttention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.sampling.TokenGrid;
+import org.scaledit.tensor.Cuda;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Torch;
+import org.scaledit.transformer.Denoiser;
+import org.scaledit.transformer.FluxConfig;
+import org.scaledit.transformer.FluxTransformer;
+
+/** Measures a sampling step: its time, that of its bare matrix products in the same run, and its memory. */
+public final class StepBenchmark implements AutoCloseable {
+    private static final double SIGMA = 0.7;
+    private static final double GUIDANCE = 4.5;
+
+    /**
+     * What to measure.
+     *
+     * @param sizes pixels along each side of a square picture, multiples of 16
+     * @param textTokens of each sequence
+     * @param warmUp steps that are not counted
+     * @param steps that are counted: their median is the result
+     */
+    public record Plan(List<Method> methods, List<Integer> sizes, int textTokens, int warmUp, int steps) {
+        public Plan {
+            methods = List.copyOf(methods);
+            sizes = List.copyOf(sizes);
+            sizes.forEach(size -> TokenGrid.ofPixels(size, size));
+            require(textTokens >= 1 && textTokens <= 4096, "text tokens", textTokens, "1 to 4096");
+            require(warmUp >= 1 && warmUp <= 1000, "warm-up steps", warmUp, "1 to 1000");
+            require(steps >= 1 && steps <= 1000, "steps", steps, "1 to 1000");
+        }
+
+        private static void require(boolean condition, String name, int given, String expected) {
+            if (!condition) {
+                throw new IllegalArgumentException(name + " is " + given + ", expected " + expected);
+            }
+        }
+    }
+
+    private final FluxTransformer transformer;
+    private final Hardware hardware;
+
+    private StepBenchmark(FluxTransformer transformer) {
+        this.transformer = transformer;
+        this.hardware = new Hardware(transformer.placement().cuda());
+    }
+
+    /**
+     * Loads what is to be measured.
+     *
+     * @param model a FLUX.1 checkpoint in diffusers' layout; empty for FLUX.1-dev's sizes with random weights
+     * @param cuda whether on the first GPU, in bfloat16, or on the CPU, in float32
+     * @throws RuntimeException in one sentence: what a GPU lacks, or the file and tensor that are missing or wrong
+     */
+    public static StepBenchmark open(Optional<Path> model, boolean cuda) {
+        if (cuda) {
+            CudaAttention.requireGpu();
+        } else {
+            Torch.load();
+        }
+        Placement placement = cuda ? new Placement(torch.ScalarType.BFloat16, true) : Placement.FLOAT32_CPU;
+        return new StepBenchmark(model.map(ModelDirectory::open)
+                .map(directory -> FluxTransformer.load(directory, placement))
+                .orElseGet(() -> FluxTransformer.random(FluxConfig.DEV, placement)));
+    }
+
+    /** What the results depend on beside the program: names and versions. */
+    public Map<String, String> hardware() {
+        return hardware.description();
+    }
+
+    /**
+     * Measures every method at every size. What does not fit the GPU's memory is a measurement that says so.
+     *
+     * @param done sees each measurement as soon as it is there
+     */
+    public List<Measurement> run(Plan plan, Consumer<Measurement> done) {
+        List<Measurement> measurements = new ArrayList<>();
+        for (int size : plan.sizes) {
+            for (Method method : plan.methods) {
+                Measurement measurement = measure(plan, method, size);
+                measurements.add(measurement);
+                done.accept(measurement);
+            }
+        }
+        return measurements;
+    }
+
+    private Measurement measure(Plan plan, Method method, int size) {
+        TokenGrid grid = TokenGrid.ofPixels(size, size);
+        long tokens = 0;
+        try (Sequence sequence = Sequence.of(
+                method, plan.textTokens, grid, transformer.placement().cuda())) {
+            tokens = sequence.layout().tokens();
+            Measurement.Result result = measure(plan, sequence);
+            return new Measurement(method, size, tokens, Optional.of(result), Optional.empty());
+        } catch (RuntimeException | OutOfMemoryError e) {
+            // One that does not fit or that the GPU has no kernel for is a result, too: the others go on.
+            String sentence = Cuda.isOutOfMemory(e) ? "out of memory" : firstLine(e);
+            return new Measurement(method, size, tokens, Optional.empty(), Optional.of(sentence));
+        }
+    }
+
+    private static String firstLine(Throwable failure) {
+        String message = String.valueOf(failure.getMessage());
+        return message.lines().findFirst().orElse(message);
+    }
+
+    private Measurement.Result measure(Plan plan, Sequence sequence) {
+        hardware.forgetPeak();
+        OptionalLong before = hardware.allocatedBytes();
+        double[] seconds = new double[plan.steps];
+        OptionalLong peak = Tensors.compute(() -> {
+            Tensor latents =
+                    random(sequence.layout().imageTokens(), transformer.config().latentChannels());
+            try (Denoiser denoiser = denoiser(sequence)) {
+                Runnable step = () -> Tensors.run(() -> denoiser.velocity(latents, SIGMA, () -> {}));
+                for (int i = 0; i < plan.warmUp; i++) {
+                    step.run();
+                }
+                for (int i = 0; i < plan.steps; i++) {
+                    seconds[i] = hardware.seconds(step);
+                }
+                return hardware.peakBytes();
+            }
+        });
+        MatrixProducts products = MatrixProducts.of(transformer.config(), sequence.layout());
+        return new Measurement.Result(
+                Hardware.median(seconds),
+                DoubleStream.of(seconds).min().orElseThrow(),
+                bare(products),
+                products.operations(),
+                peak.isPresent() ? OptionalLong.of(peak.getAsLong() - before.orElseThrow()) : peak,
+                Map.of());
+    }
+
+    private OptionalDouble bare(MatrixProducts products) {
+        hardware.forgetPeak();
+        try {
+            return OptionalDouble.of(products.seconds(transformer.placement(), hardware));
+        } catch (RuntimeException e) {
+            if (Cuda.isOutOfMemory(e)) {
+                return OptionalDouble.empty();
+            }
+            throw e;
+        }
+    }
+
+    /** Noise stands in for the text and the guidance image: time and memory do not depend on them. */
+    private Denoiser denoiser(Sequence sequence) {
+        TokenLayout layout = sequence.layout();
+        return Tensors.compute(() -> {
+            Tensor text = random(layout.textTokens(), transformer.config().jointWidth());
+            Tensor pooled = random(transformer.config().pooledWidth());
+            return layout.guidanceTokens() == 0
+                    ? transformer.denoiser(
+                            layout, sequence.attention(), FluxTransformer.NTK_THETA, text, pooled, GUIDANCE)
+                    : transformer.denoiser(
+                            layout,
+                            sequence.attention(),
+                            FluxTransformer.NTK_THETA,
+                            text,
+                            pooled,
+                            GUIDANCE,
+                            random(layout.guidanceTokens(), transformer.config().latentChannels()));
+        });
+    }
+
+    private Tensor random(long... shape) {
+        Placement placement = transformer.placement().with(torch.ScalarType.Float);
+        return torch.randn(shape, placement.options());
+    }
+
+    @Override
+    public void close() {
+        transformer.close();
+    }
+}

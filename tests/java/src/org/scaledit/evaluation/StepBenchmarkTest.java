@@ -1,0 +1,126 @@
+package org.scaledit.evaluation;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalDouble;
+import java.util.OptionalLong;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.scaledit.attention.Attention;
+import org.scaledit.attention.DenseAttention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Golden;
+import org.scaledit.transformer.FluxConfig;
+
+class StepBenchmarkTest {
+    @TempDir
+    Path folder;
+
+    @Test
+    void everyMethodThatRunsOnACpuIsMeasuredAndTheOtherSaysWhy() {
+        List<Measurement> seen = new ArrayList<>();
+        List<Measurement> measurements;
+        try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), false)) {
+            measurements =
+                    benchmark.run(new StepBenchmark.Plan(List.of(Method.values()), List.of(128), 16, 1, 2), seen::add);
+            assertThat(benchmark.hardware()).containsKeys("device", "torch", "java");
+        }
+        assertThat(seen).isEqualTo(measurements);
+        assertThat(measurements).extracting(Measurement::method).containsExactly(Method.values());
+        for (Measurement measurement : measurements) {
+            boolean guided = measurement.method().guided();
+            assertThat(measurement.tokens()).isEqualTo(16 + 64 + (guided ? 4 : 0));
+            if (measurement.method() == Method.DENSE_CUDNN) {
+                assertThat(measurement.failure()).isPresent();
+                continue;
+            }
+            Measurement.Result result = measurement.result().orElseThrow();
+            assertThat(result.seconds())
+                    .isGreaterThanOrEqualTo(result.fastest())
+                    .isPositive();
+            assertThat(result.ratio()).isPresent();
+            assertThat(result.bytesAboveWeights()).isEmpty();
+        }
+    }
+
+    @Test
+    void peersAttendAsTheyShould() {
+        Tensors.run(() -> {
+            torch.manual_seed(3);
+            Tensor query = torch.randn(50, 2, 64);
+            Tensor key = torch.randn(50, 2, 64);
+            Tensor value = torch.randn(50, 2, 64);
+            Tensor expected = DenseAttention.full().attend(query, key, value);
+            for (Attention peer : List.of(PeerAttention.naive(), PeerAttention.flash())) {
+                Tensor attended = peer.attend(query, key, value);
+                PeerAttention.allowAll();
+                assertThat(attended.shape()).containsExactly(50, 128);
+                assertThat(Golden.relativeL2(attended, expected)).isLessThan(1e-5);
+            }
+            // Linear attention with its scores written out.
+            Tensor q = torch.relu(query).transpose(0, 1);
+            Tensor k = torch.relu(key).transpose(0, 1);
+            Tensor scores = q.matmul(k.transpose(1, 2)); // [heads, tokens, tokens]
+            Tensor weights =
+                    scores.div(scores.sum(new long[] {2}, true, new org.bytedeco.pytorch.ScalarTypeOptional()));
+            Tensor written =
+                    weights.matmul(value.transpose(0, 1)).transpose(0, 1).flatten(1, 2);
+            assertThat(Golden.relativeL2(PeerAttention.linear().attend(query, key, value), written))
+                    .isLessThan(1e-5);
+        });
+    }
+
+    /** The figure: 905 TFLOP a step at 4096². */
+    @Test
+    void aStepOfFluxDevAt4096Takes905Tflop() {
+        TokenLayout layout = TokenLayout.raster(512, 256, 256, 4);
+        assertThat(layout.tokens()).isEqualTo(70_144);
+        assertThat(MatrixProducts.of(FluxConfig.DEV, layout).operations()).isBetween(903e12, 909e12);
+    }
+
+    @Test
+    void theReportSaysAllThatWasMeasuredAndWhatWasNot() throws IOException {
+        Measurement good = new Measurement(
+                Method.SCALEDIT,
+                4096,
+                70_144,
+                Optional.of(new Measurement.Result(
+                        1.5, 1.4, OptionalDouble.of(1.25), 905e12, OptionalLong.of(2L << 30), Map.of())),
+                Optional.empty());
+        Measurement bad =
+                new Measurement(Method.NAIVE, 4096, 66_048, Optional.empty(), Optional.of("out of \"memory\", sadly"));
+        assertThat(Report.line(good)).matches("scaledit +4096 +70144 +1.500 +1.250 +1.20 +2.00\n");
+        assertThat(Report.line(bad)).startsWith("naive").contains("out of \"memory\"");
+        Path results = folder.resolve("results");
+        new Report(Map.of("device", "a GPU"), "random", List.of(good, bad)).write(results);
+        JsonNode json = new ObjectMapper().readTree(results.resolve("step.json").toFile());
+        assertThat(json.get("device").asText()).isEqualTo("a GPU");
+        assertThat(json.at("/measurements/0/ratio").asDouble()).isEqualTo(1.2);
+        assertThat(json.at("/measurements/1/failure").asText()).contains("memory");
+        assertThat(Files.readAllLines(results.resolve("step.csv")))
+                .hasSize(3)
+                .contains("scaledit,4096,70144,1.5,1.4,1.25,1.2,2147483648,\"\"")
+                .contains("naive,4096,66048,,,,,,\"out of \"\"memory\"\", sadly\"");
+    }
+
+    @Test
+    void aPlanThatCannotBeIsRefused() {
+        assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(), List.of(1000), 512, 1, 1))
+                .hasMessage("width is 1000 pixels, expected a multiple of 16 from 16 to 65536");
+        assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(), List.of(), 0, 1, 1))
+                .hasMessage("text tokens is 0, expected 1 to 4096");
+    }
+}
