@@ -3,9 +3,13 @@ package org.scaledit.attention;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import java.util.Optional;
+import java.util.function.Function;
 import java.util.stream.Stream;
 import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.ScalarTypeOptional;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -207,6 +211,71 @@ class AttentionTest {
     }
 
     /** [tokens, heads, head_dim] each; the key with a bias, as models have it. */
+    @Test
+    void projectionsAreNormedAndRotatedOnTheWayIntoAnyColumns() {
+        TokenLayout layout = TokenLayout.raster(9, 20, 13, 4);
+        try (Geometry geometry = Geometry.windowed(9, 20, 13, AttentionWindow.DEFAULT);
+                NativeAttention attention = new NativeAttention(geometry, Arithmetic.FLOAT32)) {
+            Tensors.run(() -> {
+                Inputs inputs = Inputs.random(layout.tokens(), 2, 64, torch.ScalarType.Float);
+                Preparation preparation = preparation(layout.tokens(), 9, 64, Placement.FLOAT32_CPU);
+                Tensor query = written(inputs.query, preparation, Preparation.Norms::query);
+                Tensor key = written(inputs.key, preparation, Preparation.Norms::key);
+                assertThat(Golden.relativeL2(preparation.query(inputs.query), query))
+                        .isLessThan(1e-6);
+                Tensor expected = attention.attend(query, key, inputs.value);
+                Tensor wide = torch.zeros(layout.tokens(), 200);
+                attention.attend(inputs.query, inputs.key, inputs.value, preparation, wide.narrow(1, 64, 128));
+                assertThat(Golden.relativeL2(wide.narrow(1, 64, 128), expected)).isLessThan(1e-5);
+                assertThat(wide.narrow(1, 0, 64).abs().max().item_float()).isZero();
+                assertThat(wide.narrow(1, 192, 8).abs().max().item_float()).isZero();
+                assertThatThrownBy(() -> attention.attend(inputs.query, inputs.key, inputs.value, preparation, wide))
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessage("output has shape [" + layout.tokens()
+                                + ", 200], expected [tokens, heads * head_dim] = [" + layout.tokens() + ", 128]");
+            });
+        }
+    }
+
+    /** Random scales and angles. */
+    static Preparation preparation(long tokens, long textTokens, long headDim, Placement placement) {
+        Tensor angles = torch.randn(tokens, 1, headDim / 2).mul_(new Scalar(3));
+        Tensor turns = torch.polar(torch.ones_like(angles), angles);
+        return new Preparation(
+                norms(headDim, placement),
+                Optional.of(norms(headDim, placement)),
+                textTokens,
+                turns.to(placement.device(), torch.ScalarType.ComplexFloat));
+    }
+
+    private static Preparation.Norms norms(long headDim, Placement placement) {
+        return new Preparation.Norms(
+                placement.place(torch.rand(headDim).add_(new Scalar(0.5))),
+                placement.place(torch.rand(headDim).add_(new Scalar(0.5))));
+    }
+
+    /** Norm and rotation written out in float64: [tokens, heads, head_dim] → the same, float32 */
+    private static Tensor written(Tensor x, Preparation preparation, Function<Preparation.Norms, Tensor> scale) {
+        Tensor wide = x.to(torch.ScalarType.Double);
+        Tensor root = wide.square()
+                .mean(new long[] {2}, true, new ScalarTypeOptional())
+                .add_(new Scalar(1e-6))
+                .sqrt_();
+        Tensor normed = wide.div(root);
+        long text = preparation.textTokens();
+        normed.narrow(0, 0, text).mul_(scale.apply(preparation.textNorms().orElseThrow()));
+        normed.narrow(0, text, x.size(0) - text).mul_(scale.apply(preparation.norms()));
+        Tensor turns = torch.view_as_real(preparation.turns()); // [tokens, 1, head_dim / 2, 2]
+        Tensor cosine = turns.select(3, 0);
+        Tensor sine = turns.select(3, 1);
+        Tensor pairs = normed.unflatten(2, -1, 2);
+        Tensor first = pairs.select(3, 0);
+        Tensor second = pairs.select(3, 1);
+        TensorVector turned = new TensorVector(
+                first.mul(cosine).sub(second.mul(sine)), first.mul(sine).add(second.mul(cosine)));
+        return Tensors.toFloat32(torch.stack(turned, 3).flatten(2, 3));
+    }
+
     record Inputs(Tensor query, Tensor key, Tensor value) {
         static Inputs random(long tokens, long heads, long headDim, torch.ScalarType dtype) {
             long[] shape = {tokens, heads, headDim};

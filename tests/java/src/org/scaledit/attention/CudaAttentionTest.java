@@ -11,6 +11,7 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.scaledit.attention.AttentionTest.Inputs;
 import org.scaledit.attention.CudaAttention.Arithmetic;
@@ -109,6 +110,30 @@ class CudaAttentionTest {
                 Tensor strided = attention.attend(query, key, value);
                 Tensor plain = attention.attend(query.contiguous(), key.contiguous(), value.contiguous());
                 assertThat(strided.equal(plain)).isTrue();
+            });
+        }
+    }
+
+    /** In INT8 the core norms and rotates, in bfloat16 torch does: both into some columns of a wider output. */
+    @ParameterizedTest
+    @EnumSource
+    void projectionsAreNormedAndRotatedOnTheWay(Arithmetic arithmetic) {
+        try (Geometry geometry = Geometry.windowed(77, 37, 29, AttentionWindow.DEFAULT);
+                CudaAttention attention = new CudaAttention(geometry, arithmetic)) {
+            Tensors.run(() -> {
+                long tokens = geometry.layout().tokens();
+                Preparation preparation = AttentionTest.preparation(tokens, 77, 128, Gpu.BFLOAT16);
+                Tensor projected = Gpu.BFLOAT16.place(torch.randn(tokens, 3, 2, 128));
+                Tensor query = projected.select(1, 0);
+                Tensor key = projected.select(1, 1);
+                Tensor value = projected.select(1, 2);
+                Tensor expected = attention.attend(preparation.query(query), preparation.key(key), value);
+                Tensor wide = torch.zeros(new long[] {tokens, 512}, Gpu.BFLOAT16.options());
+                attention.attend(query, key, value, preparation, wide.narrow(1, 128, 256));
+                assertThat(Golden.relativeL2(wide.narrow(1, 128, 256), expected))
+                        .isLessThan(arithmetic == Arithmetic.INT8 ? INT8_LIMIT : 1e-6);
+                assertThat(wide.narrow(1, 0, 128).abs().max().item_float()).isZero();
+                assertThat(wide.narrow(1, 384, 128).abs().max().item_float()).isZero();
             });
         }
     }

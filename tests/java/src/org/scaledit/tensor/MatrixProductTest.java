@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.testing.Golden;
@@ -40,6 +41,37 @@ class MatrixProductTest {
             assertThat(product.shape()).containsExactly(rows, 17);
             Tensor difference = product.sub(x.matmul(weight.t()).add(bias)).abs();
             assertThat(rows == 0 ? 0 : difference.max().item_float()).isLessThan(1e-4f);
+        });
+    }
+
+    @Test
+    void whatIsWrittenIntoAViewOrComesInPartsIsTheSame() {
+        Tensors.run(() -> {
+            Tensor x = torch.randn(40, 33);
+            Tensor weight = torch.randn(17, 33);
+            Tensor bias = torch.randn(17);
+            Tensor expected = MatrixProduct.linear(x, weight, bias);
+            Tensor wide = torch.zeros(40, 30);
+            MatrixProduct.linearInto(x, weight, bias, wide.narrow(1, 5, 17));
+            assertThat(wide.narrow(1, 5, 17).equal(expected)).isTrue();
+            assertThat(wide.narrow(1, 22, 8).abs().max().item_float()).isZero();
+            Tensor parts = MatrixProduct.linearOfParts(x.narrow(1, 0, 8), x.narrow(1, 8, 25), weight, bias);
+            assertThat(Golden.relativeL2(parts, expected)).isLessThan(1e-6);
+        });
+    }
+
+    @Test
+    void geluHasItsTanhForm() {
+        Tensors.run(() -> {
+            Tensor x = torch.randn(40, 33);
+            Tensor weight = torch.randn(17, 33);
+            Tensor bias = torch.randn(17);
+            Tensor product = torch.linear(x, weight, Tensors.optional(bias));
+            assertThat(MatrixProduct.linearGelu(x, weight, bias).equal(torch.gelu(product, "tanh")))
+                    .isTrue();
+            // The operator that a GPU uses; on a CPU its GELU is exact, which is why a CPU does not use it.
+            assertThat(Golden.relativeL2(MatrixProduct.withGelu(x, weight, bias), torch.gelu(product)))
+                    .isLessThan(1e-6);
         });
     }
 

@@ -6,7 +6,6 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.AfterAll;
@@ -102,18 +101,19 @@ class AdaptersTest {
             Tensor plain = x.matmul(weight.t()).add(bias);
             Tensor merged = x.matmul(weight.add(up.matmul(down)).t()).add(bias);
 
-            Tensor all = linear(weight, bias, new LowRank(down, up, false)).forward(x, 2);
+            Tensor all = linear(weight, bias, new LowRank(down, up, false, 0)).forward(x, 2);
             assertThat(Golden.maxAbsoluteDifference(all, merged)).isLessThan(1e-5f);
-            Tensor guidance = linear(weight, bias, new LowRank(down, up, true)).forward(x, 2);
+            Tensor guidance =
+                    linear(weight, bias, new LowRank(down, up, true, 0)).forward(x, 2);
             Tensor expected = Tensors.concatenate(0, plain.narrow(0, 0, 3), merged.narrow(0, 3, 2));
             assertThat(Golden.maxAbsoluteDifference(guidance, expected)).isLessThan(1e-5f);
-            Tensor none = linear(weight, bias, new LowRank(down, up, true)).forward(x, 0);
+            Tensor none = linear(weight, bias, new LowRank(down, up, true, 0)).forward(x, 0);
             assertThat(Golden.maxAbsoluteDifference(none, plain)).isLessThan(1e-5f);
         });
     }
 
     private static Linear linear(Tensor weight, Tensor bias, LowRank lora) {
-        return new Linear(weight, bias, Optional.of(lora));
+        return new Linear(weight, bias, List.of(lora));
     }
 
     /** The transformer under a LoRA of rank 4 with one layer. */

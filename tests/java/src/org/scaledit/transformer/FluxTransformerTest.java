@@ -22,12 +22,15 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
@@ -174,6 +177,24 @@ class FluxTransformerTest {
             String expected = scope == LoraScope.ALL ? "velocity_scope_all" : "velocity_scope_lr";
             Tensors.run(() -> assertVelocity(
                     velocity(transformer, golden, sequence, (block, hidden) -> {}), golden.float32(expected), backend));
+        }
+    }
+
+    /** As on a GPU: queries, keys and values of a group of heads by one product, LoRAs on its columns. */
+    @ParameterizedTest
+    @CsvSource({"1, 40x24r4, NATIVE_HILBERT", "2, 40x24r4, DENSE_RASTER", "4, 37x29r4, NATIVE_HILBERT"})
+    void headsInGroupsHaveTheVelocityOfTheReference(int headGroups, String size, Backend backend) {
+        ModelDirectory directory = ModelDirectory.open(Golden.tinyFlux());
+        Weights weights = Weights.of(
+                Safetensors.openModel(directory.part("transformer"), "diffusion_pytorch_model"), Placement.FLOAT32_CPU);
+        try (Golden golden = Golden.open("scaledit/forward_" + size);
+                FluxTransformer grouped =
+                        FluxTransformer.load(FluxConfig.of(directory.config("transformer")), weights, headGroups)) {
+            for (JsonNode run : golden.json().get("runs")) {
+                String name = run.get("name").asText();
+                Tensors.run(() -> assertVelocity(
+                        rows(golden, "rows", velocity(grouped, golden, name, backend)), golden.float32(name), backend));
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 package org.scaledit.attention;
 
 import org.bytedeco.pytorch.Tensor;
+import org.scaledit.tensor.Tensors;
 
 /** Attention over one sequence, {@code [text ; image ; guidance]}, all heads at once. */
 public interface Attention extends AutoCloseable {
@@ -13,6 +14,18 @@ public interface Attention extends AutoCloseable {
      * @return {@code [tokens, heads * head_dim]}, contiguous, in the caller's scope
      */
     Tensor attend(Tensor query, Tensor key, Tensor value);
+
+    /**
+     * The same for queries and keys as they come from their projections, and for any part of the heads.
+     *
+     * @param query {@code [tokens, heads, head_dim]}, neither normed nor rotated; may be a strided view
+     * @param key {@code [tokens, heads, head_dim]}, likewise
+     * @param value {@code [tokens, heads, head_dim]}, likewise
+     * @param output {@code [tokens, heads * head_dim]}, written; may be a strided view
+     */
+    default void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        Tensors.run(() -> output.copy_(attend(preparation.query(query), preparation.key(key), value)));
+    }
 
     /** Frees what is kept from call to call. */
     @Override

@@ -2,6 +2,8 @@ package org.scaledit.attention;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
+import java.util.Optional;
+import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.SizeTPointer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -81,7 +83,28 @@ public final class CudaAttention implements Attention {
     public Tensor attend(Tensor query, Tensor key, Tensor value) {
         return Tensors.scoped(() -> {
             Operands operands = Operands.of(geometry, true, query, key, value);
-            // What is not set is zero: no norm and no rotation, as queries and keys have both already.
+            compute(operands, Optional.empty());
+            return operands.joined();
+        });
+    }
+
+    /** In INT8 the core norms and rotates on the way to its packed copies. */
+    @Override
+    public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        Tensors.run(() -> {
+            switch (arithmetic) {
+                case INT8 -> compute(Operands.of(geometry, true, query, key, value, output), Optional.of(preparation));
+                case BFLOAT16 ->
+                    compute(
+                            Operands.of(geometry, true, preparation.query(query), preparation.key(key), value, output),
+                            Optional.empty());
+            }
+        });
+    }
+
+    private void compute(Operands operands, Optional<Preparation> preparation) {
+        Tensors.run(() -> {
+            // What is not set is zero: no norm and no rotation.
             CudaAttentionArguments arguments = new CudaAttentionArguments()
                             .geometry(geometry.handle())
                             .device_geometry(deviceGeometry.data_ptr())
@@ -95,14 +118,27 @@ public final class CudaAttention implements Attention {
                                     })
                             .stream(Cuda.currentStream());
             operands.describe(arguments.query(), arguments.key(), arguments.value(), arguments.output());
+            preparation.ifPresent(lacking -> describe(lacking, arguments));
 
             SizeTPointer bytes = new SizeTPointer(1);
             Status.check(scaledit_cuda_attention_workspace(arguments, bytes));
             Tensor room = workspace.of(bytes.get());
             arguments.workspace(room.data_ptr()).workspace_bytes(room.numel());
             Status.check(scaledit_cuda_attention(arguments));
-            return operands.joined();
         });
+    }
+
+    private static void describe(Preparation preparation, CudaAttentionArguments arguments) {
+        arguments
+                .query_norm(preparation.norms().query().data_ptr())
+                .key_norm(preparation.norms().key().data_ptr())
+                .norm_epsilon((float) Preparation.EPSILON)
+                .rotation(new FloatPointer(preparation.turns().data_ptr()));
+        preparation
+                .textNorms()
+                .ifPresent(ofText -> arguments
+                        .text_query_norm(ofText.query().data_ptr())
+                        .text_key_norm(ofText.key().data_ptr()));
     }
 
     @Override

@@ -38,6 +38,19 @@ public final class NativeAttention implements Attention {
     public Tensor attend(Tensor query, Tensor key, Tensor value) {
         return Tensors.scoped(() -> {
             Operands operands = Operands.of(geometry, false, query, key, value);
+            compute(operands);
+            return operands.joined();
+        });
+    }
+
+    @Override
+    public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        Tensors.run(() ->
+                compute(Operands.of(geometry, false, preparation.query(query), preparation.key(key), value, output)));
+    }
+
+    private void compute(Operands operands) {
+        Tensors.run(() -> {
             AttentionArguments arguments = new AttentionArguments()
                     .geometry(geometry.handle())
                     .heads(operands.heads())
@@ -58,7 +71,6 @@ public final class NativeAttention implements Attention {
             Tensor room = workspace.of(bytes.get());
             arguments.workspace(room.data_ptr()).workspace_bytes(room.numel());
             Status.check(scaledit_attention(arguments));
-            return operands.joined();
         });
     }
 

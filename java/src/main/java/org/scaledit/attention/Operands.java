@@ -2,6 +2,7 @@ package org.scaledit.attention;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
+import java.util.Arrays;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.bindings.TensorView;
@@ -19,8 +20,22 @@ record Operands(Tensor query, Tensor key, Tensor value, Tensor output) {
      * @throws IllegalArgumentException naming the tensor that does not fit
      */
     static Operands of(Geometry geometry, boolean cuda, Tensor query, Tensor key, Tensor value) {
-        long[] shape = {geometry.layout().tokens(), query.size(1), query.size(2)};
-        Tensor output = torch.empty(shape, query.options(), null);
+        long[] shape = {geometry.layout().tokens(), query.size(1) * query.size(2)};
+        return of(geometry, cuda, query, key, value, torch.empty(shape, query.options(), null));
+    }
+
+    /**
+     * The same with an output that there is already.
+     *
+     * @param joined {@code [tokens, heads * head_dim]}
+     */
+    static Operands of(Geometry geometry, boolean cuda, Tensor query, Tensor key, Tensor value, Tensor joined) {
+        long[] expected = {geometry.layout().tokens(), query.size(1) * query.size(2)};
+        if (!Arrays.equals(joined.shape(), expected)) {
+            throw new IllegalArgumentException("output has shape " + Tensors.shape(joined)
+                    + ", expected [tokens, heads * head_dim] = " + Arrays.toString(expected));
+        }
+        Tensor output = joined.unflatten(1, query.size(1), query.size(2));
         check("query", query, output, cuda);
         check("key", key, output, cuda);
         check("value", value, output, cuda);

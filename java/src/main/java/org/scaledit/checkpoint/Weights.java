@@ -4,6 +4,7 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Supplier;
 import org.bytedeco.pytorch.GeneratorOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -25,8 +26,8 @@ public final class Weights implements AutoCloseable {
         /** @throws CheckpointException if there is no such weight or it has another shape */
         void check(String name, long[] expectedShape);
 
-        /** The weight where the placement says, in the caller's scope. */
-        Tensor place(String name, long[] shape, Placement placement);
+        /** The weight in any precision; on the placement's device or, where it is stored, on the CPU. */
+        Tensor tensor(String name, long[] shape, Placement placement);
 
         @Override
         void close();
@@ -44,8 +45,8 @@ public final class Weights implements AutoCloseable {
         }
 
         @Override
-        public Tensor place(String name, long[] shape, Placement placement) {
-            return placement.place(source.tensor(name));
+        public Tensor tensor(String name, long[] shape, Placement placement) {
+            return source.tensor(name);
         }
 
         @Override
@@ -67,7 +68,7 @@ public final class Weights implements AutoCloseable {
         public void check(String name, long[] expectedShape) {}
 
         @Override
-        public Tensor place(String name, long[] shape, Placement placement) {
+        public Tensor tensor(String name, long[] shape, Placement placement) {
             boolean scaleOfNorm = shape.length == 1 && name.endsWith(".weight");
             Tensor weight = torch.empty(shape, placement.options(), null);
             return weight.normal_(scaleOfNorm ? 1 : 0, RANDOM_DEVIATION, new GeneratorOptional());
@@ -115,14 +116,40 @@ public final class Weights implements AutoCloseable {
      * @throws CheckpointException if it is missing or has another shape
      */
     public Tensor load(String name, long... expectedShape) {
-        String whole = prefix + name;
-        store.origin.check(whole, expectedShape);
+        return loaded(
+                prefix + name, List.of(name), expectedShape, () -> store.placement.place(tensor(name, expectedShape)));
+    }
+
+    /**
+     * Parts of several weights of one shape in one tensor, one below the other: of each the {@code part}-th of {@code
+     * parts} equal parts of its rows. Owned by this object as well.
+     *
+     * @throws CheckpointException if one of them is missing or has another shape
+     */
+    public Tensor loadStacked(List<String> names, int part, int parts, long... expectedShape) {
+        String all = prefix + String.join(" + " + prefix, names) + " " + (part + 1) + "/" + parts;
+        long rows = expectedShape[0] / parts;
+        return loaded(all, names, expectedShape, () -> {
+            long[] shape = expectedShape.clone();
+            shape[0] = names.size() * rows;
+            Tensor stacked = torch.empty(shape, store.placement.options(), null);
+            for (int i = 0; i < names.size(); i++) {
+                Tensor rowsOfOne = tensor(names.get(i), expectedShape).narrow(0, part * rows, rows);
+                stacked.narrow(0, i * rows, rows).copy_(rowsOfOne);
+            }
+            return stacked;
+        });
+    }
+
+    private Tensor loaded(String key, List<String> names, long[] expectedShape, Supplier<Tensor> make) {
+        names.forEach(name -> store.origin.check(prefix + name, expectedShape));
         synchronized (store.loaded) {
-            return store.loaded.computeIfAbsent(
-                    whole,
-                    absent -> Tensors.outlive(
-                            () -> new Tensor(store.origin.place(whole, expectedShape, store.placement))));
+            return store.loaded.computeIfAbsent(key, absent -> Tensors.outlive(() -> new Tensor(make.get())));
         }
+    }
+
+    private Tensor tensor(String name, long[] shape) {
+        return store.origin.tensor(prefix + name, shape, store.placement);
     }
 
     /** The bytes that the loaded weights take up, where they live. */

@@ -6,6 +6,7 @@ import org.scaledit.attention.CudaAttention;
 import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.Geometry;
 import org.scaledit.attention.NativeAttention;
+import org.scaledit.attention.Preparation;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.tensor.Placement;
 
@@ -57,6 +58,11 @@ final class WindowedAttention implements Attention {
     @Override
     public Tensor attend(Tensor query, Tensor key, Tensor value) {
         return attention.attend(query, key, value);
+    }
+
+    @Override
+    public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        attention.attend(query, key, value, preparation, output);
     }
 
     @Override

@@ -20,7 +20,7 @@ final class Adapters implements AutoCloseable {
     private final Placement placement;
     private final Set<String> asked = new HashSet<>();
     private final List<String> warnings = new ArrayList<>();
-    private final List<LowRank> made = new ArrayList<>();
+    private final List<Tensor> made = new ArrayList<>();
 
     Adapters(List<ScaledLora> loras, LoraScope scope, Placement placement) {
         this.loras = loras;
@@ -53,9 +53,27 @@ final class Adapters implements AutoCloseable {
             return Optional.empty();
         }
         LowRank sum = new LowRank(
-                Tensors.outlive(() -> down(acting, module)), Tensors.outlive(() -> up(acting, module)), guidanceOnly);
-        made.add(sum);
+                kept(Tensors.outlive(() -> down(acting, module))),
+                kept(Tensors.outlive(() -> up(acting, module))),
+                guidanceOnly,
+                0);
         return Optional.of(sum);
+    }
+
+    /**
+     * What a layer's LoRAs add to some of its columns.
+     *
+     * @param first of these columns in the layer's output
+     * @param firstColumn of these columns where they shall be added
+     */
+    LowRank columns(LowRank whole, long first, long count, long firstColumn) {
+        Tensor rows = kept(Tensors.outlive(() -> whole.up().narrow(0, first, count)));
+        return new LowRank(whole.down(), rows, whole.guidanceOnly(), firstColumn);
+    }
+
+    private Tensor kept(Tensor tensor) {
+        made.add(tensor);
+        return tensor;
     }
 
     /** [sum of ranks, in] */
@@ -113,10 +131,7 @@ final class Adapters implements AutoCloseable {
 
     @Override
     public void close() {
-        for (LowRank lowRank : made) {
-            lowRank.down().close();
-            lowRank.up().close();
-        }
+        made.forEach(Tensor::close);
         made.clear();
     }
 }

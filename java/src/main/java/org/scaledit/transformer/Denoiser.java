@@ -3,6 +3,7 @@ package org.scaledit.transformer;
 import java.util.Arrays;
 import java.util.Optional;
 import java.util.function.BiConsumer;
+import java.util.function.Consumer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
@@ -69,25 +70,57 @@ public final class Denoiser implements AutoCloseable {
         return velocity(latents, sigma, (block, hidden) -> betweenBlocks.run());
     }
 
+    /**
+     * The same for a profile.
+     *
+     * @param begins told which part of the pass begins: what is queued on a GPU from then on belongs to it
+     */
+    public Tensor profiledVelocity(Tensor latents, double sigma, Consumer<Part> begins) {
+        return velocity(latents, sigma, (block, hidden) -> {}, begins);
+    }
+
     /** @param afterBlock sees each block's name and the hidden state {@code [text + image + guidance, width]} after it */
     Tensor velocity(Tensor latents, double sigma, BiConsumer<String, Tensor> afterBlock) {
+        return velocity(latents, sigma, afterBlock, part -> {});
+    }
+
+    private Tensor velocity(
+            Tensor latents, double sigma, BiConsumer<String, Tensor> afterBlock, Consumer<Part> begins) {
         requireShape(
                 "latents", latents, layout.imageTokens(), transformer.config().latentChannels());
         return Tensors.scoped(() -> {
             Placement placement = transformer.placement();
             FluxModel model = transformer.model();
             boolean withGuidance = layout.guidanceTokens() > 0;
+            begins.accept(Part.EMBED);
             Tensor embedding = model.conditioning().forward((float) sigma, guidance, pooled, withGuidance, placement);
             Pass pass = new Pass(
                     torch.silu(placement.place(embedding)),
                     rotary,
                     attention,
+                    TokenWise.TORCH,
                     layout.textTokens(),
                     layout.guidanceTokens(),
-                    transformer.config());
-            Tensor image = model.latentEmbedder().forward(placement.place(latents), 0); // [image, width]
-            Tensor hidden = Tensors.concatenate(0, text, image, guidanceTokens);
-            return Tensors.toFloat32(model.forward(hidden, pass, afterBlock));
+                    transformer.config(),
+                    begins);
+            return Tensors.toFloat32(model.forward(embedded(latents), pass, afterBlock));
+        });
+    }
+
+    /** The hidden state before the first block: [text + image + guidance, width] */
+    private Tensor embedded(Tensor latents) {
+        return Tensors.scoped(() -> {
+            Placement placement = transformer.placement();
+            long width = transformer.config().width();
+            Tensor hidden = torch.empty(new long[] {layout.tokens(), width}, placement.options(), null);
+            long[] rows = {layout.textTokens(), layout.imageTokens(), layout.guidanceTokens()};
+            hidden.narrow(0, 0, rows[0]).copy_(text);
+            transformer
+                    .model()
+                    .latentEmbedder()
+                    .forward(placement.place(latents), 0, hidden.narrow(0, rows[0], rows[1]));
+            hidden.narrow(0, rows[0] + rows[1], rows[2]).copy_(guidanceTokens);
+            return hidden;
         });
     }
 

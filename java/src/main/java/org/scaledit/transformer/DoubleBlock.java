@@ -1,34 +1,34 @@
 package org.scaledit.transformer;
 
+import java.util.List;
+import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.global.torch;
+import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.tensor.Tensors;
 
 /** A block in which text and image have weights of their own and meet in attention; guidance uses the image's. */
 record DoubleBlock(Stream text, Stream image) {
 
     /** The layers of one stream. */
-    record Stream(
-            Linear modulation,
-            Linear query,
-            Linear key,
-            Linear value,
-            Tensor queryNorm,
-            Tensor keyNorm,
-            Linear output,
-            Linear mlpIn,
-            Linear mlpOut) {
+    record Stream(Linear modulation, HeadProjections heads, Norms norms, Linear output, Linear mlpIn, Linear mlpOut) {
 
-        /** Adds attention's output and then the MLP's to the stream: [rows, width] */
-        void add(Tensor hidden, Tensor attended, Modulation modulation) {
-            long guidance = modulation.guidanceRows();
-            Tensors.run(() -> modulation.addGated(hidden, 2, output.forward(attended, guidance)));
-            Tensors.run(() -> modulation.addGated(hidden, 5, mlp(modulation.modulated(hidden, 3, 4), guidance)));
+        /** What goes into attention: [rows, width] */
+        Pass.Stream attending(Tensor hidden, Modulation modulation, Pass pass) {
+            return new Pass.Stream(pass.modulated(hidden, modulation, 0, 1), modulation.guidanceRows(), heads);
         }
 
-        /** [rows, width] → [rows, width] */
-        private Tensor mlp(Tensor x, long guidance) {
-            return mlpOut.forward(torch.gelu_(mlpIn.forward(x, guidance), "tanh"), guidance);
+        /** Adds attention's output and then the MLP's to the stream: [rows, width] */
+        void add(Tensor hidden, Tensor attended, Modulation modulation, Pass pass) {
+            Chunk.forEach(hidden.size(0), modulation, chunk -> {
+                Tensor rows = chunk.of(hidden);
+                pass.begins(Part.OUTPUT);
+                Tensor joined = output.forward(chunk.of(attended), chunk.guidanceRows());
+                pass.addGated(rows, joined, chunk.modulation(), 2);
+                Tensor x = pass.modulated(rows, chunk.modulation(), 3, 4);
+                pass.begins(Part.MLP);
+                Tensor wide = mlpIn.gelu(x, chunk.guidanceRows()); // [rows, mlp width]
+                pass.addGated(rows, mlpOut.forward(wide, chunk.guidanceRows()), chunk.modulation(), 5);
+            });
         }
     }
 
@@ -39,21 +39,15 @@ record DoubleBlock(Stream text, Stream image) {
         return new DoubleBlock(
                 new Stream(
                         text.linear("norm1_context.linear", width, 6 * width),
-                        text.linear("attn.add_q_proj", width, width),
-                        text.linear("attn.add_k_proj", width, width),
-                        text.linear("attn.add_v_proj", width, width),
-                        text.scale("attn.norm_added_q", config.headDim()),
-                        text.scale("attn.norm_added_k", config.headDim()),
+                        text.heads("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", config),
+                        text.norms("attn.norm_added_q", "attn.norm_added_k", config),
                         text.linear("attn.to_add_out", width, width),
                         text.linear("ff_context.net.0.proj", width, mlpWidth),
                         text.linear("ff_context.net.2", mlpWidth, width)),
                 new Stream(
                         layers.linear("norm1.linear", width, 6 * width),
-                        layers.linear("attn.to_q", width, width),
-                        layers.linear("attn.to_k", width, width),
-                        layers.linear("attn.to_v", width, width),
-                        layers.scale("attn.norm_q", config.headDim()),
-                        layers.scale("attn.norm_k", config.headDim()),
+                        layers.heads("attn.to_q", "attn.to_k", "attn.to_v", config),
+                        layers.norms("attn.norm_q", "attn.norm_k", config),
                         layers.linear("attn.to_out.0", width, width),
                         layers.linear("ff.net.0.proj", width, mlpWidth),
                         layers.linear("ff.net.2", mlpWidth, width)));
@@ -67,29 +61,13 @@ record DoubleBlock(Stream text, Stream image) {
         Modulation textModulation = pass.modulationWithoutGuidance(text.modulation);
         Modulation imageModulation = pass.modulation(image.modulation);
 
-        Tensor attended = attend(ofText, textModulation, ofImage, imageModulation, pass);
-        text.add(ofText, attended.narrow(0, 0, textTokens), textModulation);
-        image.add(ofImage, attended.narrow(0, textTokens, ofImage.size(0)), imageModulation);
-    }
-
-    /** Joint attention: [text + image + guidance, width] */
-    private Tensor attend(
-            Tensor ofText, Modulation textModulation, Tensor ofImage, Modulation imageModulation, Pass pass) {
-        return Tensors.scoped(() -> {
-            Tensor t = textModulation.modulated(ofText, 0, 1);
-            Tensor x = imageModulation.modulated(ofImage, 0, 1);
-            long guidance = pass.guidanceTokens();
-            Tensor query = Tensors.scoped(() -> pass.turned(Tensors.concatenate(
-                    0,
-                    pass.normed(text.query.forward(t, 0), text.queryNorm),
-                    pass.normed(image.query.forward(x, guidance), image.queryNorm))));
-            Tensor key = Tensors.scoped(() -> pass.turned(Tensors.concatenate(
-                    0,
-                    pass.normed(text.key.forward(t, 0), text.keyNorm),
-                    pass.normed(image.key.forward(x, guidance), image.keyNorm))));
-            Tensor value = Tensors.scoped(() ->
-                    pass.heads(Tensors.concatenate(0, text.value.forward(t, 0), image.value.forward(x, guidance))));
-            return pass.attention().attend(query, key, value);
-        });
+        Tensor attended = Tensors.scoped(() -> pass.attend(
+                image.norms,
+                Optional.of(text.norms),
+                List.of(
+                        text.attending(ofText, textModulation, pass),
+                        image.attending(ofImage, imageModulation, pass))));
+        text.add(ofText, attended.narrow(0, 0, textTokens), textModulation, pass);
+        image.add(ofImage, attended.narrow(0, textTokens, ofImage.size(0)), imageModulation, pass);
     }
 }

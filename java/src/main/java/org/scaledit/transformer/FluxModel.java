@@ -54,9 +54,10 @@ record FluxModel(
         return Tensors.scoped(() -> {
             long images = hidden.size(0) - pass.textTokens() - pass.guidanceTokens();
             Tensor image = hidden.narrow(0, pass.textTokens(), images);
+            Modulation modulation = pass.modulationWithoutGuidance(finalModulation);
+            pass.begins(Part.FINAL);
             // The final layer stores its scale before its shift, unlike the blocks.
-            Tensor normed = pass.modulationWithoutGuidance(finalModulation).modulated(image, 1, 0);
-            return finalLayer.forward(normed, 0);
+            return finalLayer.forward(pass.tokenWise().modulated(image, modulation, 1, 0), 0);
         });
     }
 }

@@ -1,16 +1,35 @@
 package org.scaledit.transformer;
 
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
+import org.scaledit.attention.Preparation.Norms;
+import org.scaledit.transformer.Linear.LowRank;
 
 /**
  * Where a model's layers come from: each is asked for once, by its name in diffusers and its sizes. So the blocks'
  * own code is the only list of what a model consists of.
  */
 final class Layers {
-    /** Gives the tensor of this name, which must have this shape. */
-    @FunctionalInterface
+    /** Where the tensors come from. */
     interface Source {
+        /** The tensor of this name, which must have this shape. */
         Tensor tensor(String name, long... shape);
+
+        /**
+         * Of several tensors, which must all have this shape, each one's {@code part}-th of {@code parts} equal parts, one
+         * below the other.
+         */
+        Tensor stacked(List<String> names, int part, int parts, long... shape);
+
+        /**
+         * Into how many groups of heads, at most, projections are cut. With 0 the layers for queries, keys and values stay
+         * three, as they are stored.
+         */
+        int headGroups();
     }
 
     private final Source source;
@@ -44,11 +63,57 @@ final class Layers {
         return new Linear(
                 source.tensor(module + ".weight", out, in),
                 source.tensor(module + ".bias", out),
-                adapters.lowRank(module, in, out, guidancePasses));
+                adapters.lowRank(module, in, out, guidancePasses).stream().toList());
+    }
+
+    /** The layers for queries, keys and values: width → width each. */
+    HeadProjections heads(String query, String key, String value, FluxConfig config) {
+        long width = config.width();
+        if (source.headGroups() == 0) {
+            return new HeadProjections(List.of(new HeadProjections.Group(Stream.of(query, key, value)
+                    .map(name -> linear(name, width, width))
+                    .toList())));
+        }
+        int groups = IntStream.rangeClosed(1, source.headGroups())
+                .filter(count -> config.heads() % count == 0)
+                .max()
+                .orElse(1);
+        List<String> modules =
+                Stream.of(query, key, value).map(name -> prefix + name).toList();
+        List<Optional<LowRank>> loras = modules.stream()
+                .map(module -> adapters.lowRank(module, width, width, guidancePasses))
+                .toList();
+        return new HeadProjections(IntStream.range(0, groups)
+                .mapToObj(group -> new HeadProjections.Group(List.of(new Linear(
+                        source.stacked(named(modules, ".weight"), group, groups, width, width),
+                        source.stacked(named(modules, ".bias"), group, groups, width),
+                        side(loras, group, width / groups)))))
+                .toList());
+    }
+
+    private static List<String> named(List<String> modules, String suffix) {
+        return modules.stream().map(module -> module + suffix).toList();
+    }
+
+    /** What LoRAs add to one group's columns of layers whose outputs lie side by side. */
+    private List<LowRank> side(List<Optional<LowRank>> loras, int group, long columns) {
+        List<LowRank> parts = new ArrayList<>();
+        for (int layer = 0; layer < loras.size(); layer++) {
+            long firstColumn = layer * columns;
+            loras.get(layer)
+                    .map(lora -> adapters.columns(lora, group * columns, columns, firstColumn))
+                    .ifPresent(parts::add);
+        }
+        return parts;
+    }
+
+    /** The scales of the RMSNorms of queries and keys. */
+    Norms norms(String query, String key, FluxConfig config) {
+        return new Norms(scale(query, config.headDim()), scale(key, config.headDim()));
     }
 
     /** The scale of an RMSNorm: [size]. */
-    Tensor scale(String name, long size) {
+    private Tensor scale(String name, long size) {
         return source.tensor(prefix + name + ".weight", size);
     }
 }

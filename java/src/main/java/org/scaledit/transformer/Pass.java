@@ -1,49 +1,103 @@
 package org.scaledit.transformer;
 
-import org.bytedeco.pytorch.DoubleOptional;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.Consumer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
+import org.scaledit.attention.Preparation;
+import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.tensor.Tensors;
 
 /**
  * What all blocks of one forward pass have in common. The hidden state is {@code [text ; image ; guidance]}.
  *
  * @param conditioning SiLU of the embedding: [1, width], with guidance tokens [2, width]
+ * @param begins told which part of the pass begins
  */
 record Pass(
         Tensor conditioning,
         RotaryEmbedding rotary,
         Attention attention,
+        TokenWise tokenWise,
         long textTokens,
         long guidanceTokens,
-        FluxConfig config) {
-    private static final double EPSILON = 1e-6;
+        FluxConfig config,
+        Consumer<Part> begins) {
 
     /** The modulation of tokens among which are the guidance tokens: from a layer width → parts * width */
     Modulation modulation(Linear layer) {
+        begins(Part.EMBED);
         long guidanceRow = conditioning.size(0) - 1;
         return new Modulation(layer.forward(conditioning, guidanceRow), config.width(), guidanceTokens);
     }
 
     /** The modulation of tokens without guidance. */
     Modulation modulationWithoutGuidance(Linear layer) {
+        begins(Part.EMBED);
         return new Modulation(layer.forward(conditioning.narrow(0, 0, 1), 0), config.width(), 0);
     }
 
-    /** [rows, width] → [rows, heads, head_dim] */
-    Tensor heads(Tensor x) {
-        return x.unflatten(1, config.heads(), config.headDim());
+    /** Layer norm, scale and shift of some rows: [rows, width] → [rows, width] */
+    Tensor modulated(Tensor hidden, Modulation modulation, int shift, int scale) {
+        begins(Part.MODULATE);
+        return tokenWise.modulated(hidden, modulation, shift, scale);
     }
 
-    /** Queries or keys of each head under RMSNorm: [rows, width] → [rows, heads, head_dim] */
-    Tensor normed(Tensor x, Tensor scale) {
-        return torch.rms_norm(
-                heads(x), new long[] {config.headDim()}, Tensors.optional(scale), new DoubleOptional(EPSILON));
+    /** Adds {@code gate · y} to some rows of the hidden state: [rows, width] */
+    void addGated(Tensor hidden, Tensor y, Modulation modulation, int gate) {
+        begins(Part.GATE);
+        tokenWise.addGated(hidden, y, modulation, gate);
     }
 
-    /** Queries or keys of the whole sequence, turned by position: [tokens, heads, head_dim] → the same */
-    Tensor turned(Tensor x) {
-        return rotary.rotate(x);
+    /**
+     * Consecutive tokens on their way into attention.
+     *
+     * @param x [rows, width], normed and modulated
+     */
+    record Stream(Tensor x, long guidanceRows, HeadProjections projections) {}
+
+    /**
+     * Attention of all tokens.
+     *
+     * @param norms of queries and keys of all tokens, or of those that are not text
+     * @param streams whose rows together are the sequence
+     * @return [tokens, width], in the caller's scope
+     */
+    Tensor attend(Norms norms, Optional<Norms> textNorms, List<Stream> streams) {
+        return Tensors.scoped(() -> {
+            Preparation preparation = new Preparation(norms, textNorms, textTokens, rotary.turns());
+            long tokens = streams.stream().mapToLong(stream -> stream.x.size(0)).sum();
+            Tensor attended = torch.empty(
+                    new long[] {tokens, config.width()}, streams.get(0).x.options(), null);
+            int groups = streams.get(0).projections.groups().size();
+            for (int group = 0; group < groups; group++) {
+                long columns = config.width() / groups;
+                Tensor output = attended.narrow(1, group * columns, columns);
+                int current = group;
+                Tensors.run(() -> attend(current, streams, preparation, output));
+            }
+            return attended;
+        });
+    }
+
+    /** Fills the output of one group of heads: [tokens, heads * head_dim] */
+    private void attend(int group, List<Stream> streams, Preparation preparation, Tensor output) {
+        begins(Part.PROJECT);
+        Tensor projected = torch.empty(new long[] {output.size(0), 3 * output.size(1)}, output.options(), null);
+        long row = 0;
+        for (Stream stream : streams) {
+            Tensor rows = projected.narrow(0, row, stream.x.size(0));
+            stream.projections.groups().get(group).forward(stream.x, stream.guidanceRows, rows);
+            row += stream.x.size(0);
+        }
+        begins(Part.ATTEND);
+        Tensor heads = projected.unflatten(1, 3, -1, config.headDim()); // [tokens, 3, heads, head_dim]
+        attention.attend(heads.select(1, 0), heads.select(1, 1), heads.select(1, 2), preparation, output);
+    }
+
+    void begins(Part part) {
+        begins.accept(part);
     }
 }

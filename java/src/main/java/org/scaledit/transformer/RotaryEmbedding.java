@@ -59,13 +59,9 @@ final class RotaryEmbedding implements AutoCloseable {
         return Tensors.concatenate(1, ofAxis);
     }
 
-    /** Turns queries or keys, in float32: [tokens, heads, head_dim] → the same, in the dtype given */
-    Tensor rotate(Tensor x) {
-        return Tensors.scoped(() -> {
-            Tensor pairs = Tensors.toFloat32(x).unflatten(2, -1, 2);
-            Tensor turned = torch.view_as_real(torch.view_as_complex(pairs).mul(turns));
-            return turned.flatten(2, 3).to(x.scalar_type());
-        });
+    /** Cosine and sine of each pair's angle: [tokens, 1, head_dim / 2], complex64 */
+    Tensor turns() {
+        return turns;
     }
 
     @Override

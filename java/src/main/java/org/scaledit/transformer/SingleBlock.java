@@ -1,51 +1,34 @@
 package org.scaledit.transformer;
 
+import java.util.List;
+import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.global.torch;
-import org.scaledit.tensor.Tensors;
+import org.scaledit.attention.Preparation.Norms;
 
 /** A block in which all streams share their weights, attention and MLP side by side. */
-record SingleBlock(
-        Linear modulation,
-        Linear query,
-        Linear key,
-        Linear value,
-        Tensor queryNorm,
-        Tensor keyNorm,
-        Linear mlp,
-        Linear output) {
+record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear mlp, Linear output) {
 
     static SingleBlock load(Layers layers, FluxConfig config) {
         long width = config.width();
         return new SingleBlock(
                 layers.linear("norm.linear", width, 3 * width),
-                layers.linear("attn.to_q", width, width),
-                layers.linear("attn.to_k", width, width),
-                layers.linear("attn.to_v", width, width),
-                layers.scale("attn.norm_q", config.headDim()),
-                layers.scale("attn.norm_k", config.headDim()),
+                layers.heads("attn.to_q", "attn.to_k", "attn.to_v", config),
+                layers.norms("attn.norm_q", "attn.norm_k", config),
                 layers.linear("proj_mlp", width, config.mlpWidth()),
                 layers.linear("proj_out", width + config.mlpWidth(), width));
     }
 
     /** Adds the block's output to the hidden state: [text + image + guidance, width] */
     void forward(Tensor hidden, Pass pass) {
-        long guidance = pass.guidanceTokens();
         Modulation shared = pass.modulation(modulation);
-        Tensor x = shared.modulated(hidden, 0, 1);
-        Tensor both = Tensors.scoped(() -> Tensors.concatenate(
-                1, attend(x, pass), torch.gelu_(mlp.forward(x, guidance), "tanh"))); // [tokens, width + mlp width]
-        shared.addGated(hidden, 2, output.forward(both, guidance));
-    }
-
-    /** [tokens, width] → [tokens, width] */
-    private Tensor attend(Tensor x, Pass pass) {
-        return Tensors.scoped(() -> {
-            long guidance = pass.guidanceTokens();
-            Tensor q = Tensors.scoped(() -> pass.turned(pass.normed(query.forward(x, guidance), queryNorm)));
-            Tensor k = Tensors.scoped(() -> pass.turned(pass.normed(key.forward(x, guidance), keyNorm)));
-            Tensor v = pass.heads(value.forward(x, guidance));
-            return pass.attention().attend(q, k, v);
+        Tensor x = pass.modulated(hidden, shared, 0, 1);
+        Tensor attended =
+                pass.attend(norms, Optional.empty(), List.of(new Pass.Stream(x, pass.guidanceTokens(), heads)));
+        Chunk.forEach(hidden.size(0), shared, chunk -> {
+            pass.begins(Part.MLP);
+            Tensor wide = mlp.gelu(chunk.of(x), chunk.guidanceRows()); // [rows, mlp width]
+            Tensor y = output.forward(chunk.of(attended), wide, chunk.guidanceRows());
+            pass.addGated(chunk.of(hidden), y, chunk.modulation(), 2);
         });
     }
 }

@@ -1,0 +1,26 @@
+package org.scaledit.transformer;
+
+import java.util.List;
+import org.bytedeco.pytorch.Tensor;
+
+/**
+ * From tokens to the queries, keys and values of their heads, a group of heads at a time: what a group projects is gone
+ * before the next one begins.
+ *
+ * @param groups in the order of their heads, all with the same number of them
+ */
+record HeadProjections(List<Group> groups) {
+
+    /** @param layers whose outputs side by side are the queries, keys and values of the group's heads */
+    record Group(List<Linear> layers) {
+
+        /** Writes [rows, 3 * heads * head_dim]: queries of all heads, then keys, then values. */
+        void forward(Tensor x, long guidanceRows, Tensor y) {
+            long column = 0;
+            for (Linear layer : layers) {
+                layer.forward(x, guidanceRows, y.narrow(1, column, layer.out()));
+                column += layer.out();
+            }
+        }
+    }
+}

@@ -1,0 +1,52 @@
+package org.scaledit.evaluation;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.util.List;
+import java.util.Optional;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
+import org.scaledit.attention.CudaAttention;
+import org.scaledit.testing.Golden;
+import org.scaledit.testing.Gpu;
+
+@Tag("gpu")
+class StepBenchmarkGpuTest {
+    @BeforeAll
+    static void requireGpu() {
+        CudaAttention.requireGpu();
+    }
+
+    @Test
+    void everyMethodIsMeasured() {
+        try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), true)) {
+            StepBenchmark.Plan plan = new StepBenchmark.Plan(List.of(Method.values()), List.of(512), 32, 1, 2);
+            benchmark.run(plan, measurement -> {}); // cuBLAS keeps memory of its own from now on
+            long before = Gpu.allocatedBytes();
+            List<Measurement> measurements =
+                    benchmark.run(plan, measurement -> System.out.print(Report.line(measurement)));
+            for (Measurement measurement : measurements) {
+                assertThat(measurement.failure())
+                        .as(measurement.method().label())
+                        .isEmpty();
+                Measurement.Result result = measurement.result().orElseThrow();
+                assertThat(result.seconds()).isPositive();
+                assertThat(result.bareSeconds()).isPresent();
+                assertThat(result.bytesAboveWeights().orElseThrow()).isPositive();
+            }
+            assertThat(Gpu.allocatedBytes()).isEqualTo(before);
+        }
+    }
+
+    /** 16,384² pixels have 1,048,608 tokens: no GPU has the memory for their scores. */
+    @Test
+    void aSizeThatDoesNotFitIsARowAndTheNextOneIsMeasured() {
+        try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), true)) {
+            List<Measurement> measurements = benchmark.run(
+                    new StepBenchmark.Plan(List.of(Method.NAIVE), List.of(16_384, 256), 32, 1, 1), measurement -> {});
+            assertThat(measurements.get(0).failure()).hasValue("out of memory");
+            assertThat(measurements.get(1).result()).isPresent();
+        }
+    }
+}

@@ -1,0 +1,84 @@
+package org.scaledit.tensor;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
+import org.scaledit.attention.CudaAttention;
+import org.scaledit.testing.Golden;
+import org.scaledit.testing.Gpu;
+
+/** Products on a GPU, against those in float64 on the CPU. */
+@Tag("gpu")
+class MatrixProductGpuTest {
+    private static final double BFLOAT16_LIMIT = 4e-3;
+
+    @BeforeAll
+    static void requireGpu() {
+        CudaAttention.requireGpu();
+    }
+
+    @BeforeEach
+    void seed() {
+        torch.manual_seed(6);
+    }
+
+    /** What has the sizes of a layer: a sixteenth of FLUX's. */
+    private record Layer(Tensor x, Tensor weight, Tensor bias, Tensor product) {
+        static Layer random() {
+            Tensor x = rounded(torch.randn(520, 256));
+            Tensor weight = rounded(torch.randn(192, 256).mul_(new Scalar(0.06)));
+            Tensor bias = rounded(torch.randn(192));
+            Tensor product = torch.linear(x, weight, Tensors.optional(bias));
+            return new Layer(Gpu.BFLOAT16.place(x), Gpu.BFLOAT16.place(weight), Gpu.BFLOAT16.place(bias), product);
+        }
+
+        /** In float64, but what bfloat16 can say. */
+        private static Tensor rounded(Tensor x) {
+            return x.to(torch.ScalarType.BFloat16).to(torch.ScalarType.Double);
+        }
+    }
+
+    @Test
+    void whatIsWrittenIntoAViewOrComesInPartsIsTheSame() {
+        Tensors.run(() -> {
+            Layer layer = Layer.random();
+            Tensor wide = torch.zeros(new long[] {520, 256}, Gpu.BFLOAT16.options());
+            MatrixProduct.linearInto(layer.x, layer.weight, layer.bias, wide.narrow(1, 32, 192));
+            assertThat(Golden.relativeL2(wide.narrow(1, 32, 192), layer.product))
+                    .isLessThan(BFLOAT16_LIMIT);
+            assertThat(wide.narrow(1, 0, 32).abs().max().item_float()).isZero();
+            assertThat(wide.narrow(1, 224, 32).abs().max().item_float()).isZero();
+            Tensor parts = MatrixProduct.linearOfParts(
+                    layer.x.narrow(1, 0, 64), layer.x.narrow(1, 64, 192), layer.weight, layer.bias);
+            assertThat(Golden.relativeL2(parts, layer.product)).isLessThan(BFLOAT16_LIMIT);
+        });
+    }
+
+    /** In float32 its tanh and its exact form are told apart: they are up to 4.7e-4 off each other. */
+    @Test
+    void geluHasItsTanhForm() {
+        Tensors.run(() -> {
+            Layer layer = Layer.random();
+            Tensor expected = torch.gelu(layer.product, "tanh");
+            assertThat(Golden.relativeL2(MatrixProduct.linearGelu(layer.x, layer.weight, layer.bias), expected))
+                    .isLessThan(BFLOAT16_LIMIT);
+            Tensor inFloat32 = MatrixProduct.linearGelu(
+                    Tensors.toFloat32(layer.x), Tensors.toFloat32(layer.weight), Tensors.toFloat32(layer.bias));
+            float off = inFloat32
+                    .cpu()
+                    .to(torch.ScalarType.Double)
+                    .sub(expected)
+                    .abs()
+                    .max()
+                    .to(torch.ScalarType.Float)
+                    .item_float();
+            assertThat(off).isLessThan(1e-4f);
+        });
+    }
+}
