@@ -21,7 +21,7 @@ class StepBenchmarkGpuTest {
     @Test
     void everyMethodIsMeasured() {
         try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), true)) {
-            StepBenchmark.Plan plan = new StepBenchmark.Plan(List.of(Method.values()), List.of(512), 32, 1, 2);
+            StepBenchmark.Plan plan = new StepBenchmark.Plan(List.of(Method.values()), List.of(512), 32, 1, 2, true);
             benchmark.run(plan, measurement -> {}); // cuBLAS keeps memory of its own from now on
             long before = Gpu.allocatedBytes();
             List<Measurement> measurements =
@@ -33,6 +33,10 @@ class StepBenchmarkGpuTest {
                 Measurement.Result result = measurement.result().orElseThrow();
                 assertThat(result.seconds()).isPositive();
                 assertThat(result.bareSeconds()).isPresent();
+                double parts = result.parts().values().stream()
+                        .mapToDouble(Double::doubleValue)
+                        .sum();
+                assertThat(parts).isPositive().isLessThan(20 * result.seconds());
                 assertThat(result.bytesAboveWeights().orElseThrow()).isPositive();
             }
             assertThat(Gpu.allocatedBytes()).isEqualTo(before);
@@ -44,7 +48,8 @@ class StepBenchmarkGpuTest {
     void aSizeThatDoesNotFitIsARowAndTheNextOneIsMeasured() {
         try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), true)) {
             List<Measurement> measurements = benchmark.run(
-                    new StepBenchmark.Plan(List.of(Method.NAIVE), List.of(16_384, 256), 32, 1, 1), measurement -> {});
+                    new StepBenchmark.Plan(List.of(Method.NAIVE), List.of(16_384, 256), 32, 1, 1, false),
+                    measurement -> {});
             assertThat(measurements.get(0).failure()).hasValue("out of memory");
             assertThat(measurements.get(1).result()).isPresent();
         }

@@ -9,7 +9,9 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
@@ -24,8 +26,13 @@ import org.scaledit.attention.TokenLayout;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 import org.scaledit.transformer.FluxConfig;
+import org.scaledit.transformer.Part;
 
 class StepBenchmarkTest {
+    private static final String[] ALL_PARTS = Arrays.stream(Part.values())
+            .map(part -> part.name().toLowerCase(Locale.ROOT))
+            .toArray(String[]::new);
+
     @TempDir
     Path folder;
 
@@ -34,8 +41,8 @@ class StepBenchmarkTest {
         List<Measurement> seen = new ArrayList<>();
         List<Measurement> measurements;
         try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), false)) {
-            measurements =
-                    benchmark.run(new StepBenchmark.Plan(List.of(Method.values()), List.of(128), 16, 1, 2), seen::add);
+            measurements = benchmark.run(
+                    new StepBenchmark.Plan(List.of(Method.values()), List.of(128), 16, 1, 2, true), seen::add);
             assertThat(benchmark.hardware()).containsKeys("device", "torch", "java");
         }
         assertThat(seen).isEqualTo(measurements);
@@ -53,6 +60,11 @@ class StepBenchmarkTest {
                     .isPositive();
             assertThat(result.ratio()).isPresent();
             assertThat(result.bytesAboveWeights()).isEmpty();
+            assertThat(result.parts()).containsOnlyKeys(ALL_PARTS);
+            assertThat(result.parts().values().stream()
+                            .mapToDouble(Double::doubleValue)
+                            .sum())
+                    .isLessThan(20 * result.seconds());
         }
     }
 
@@ -98,17 +110,25 @@ class StepBenchmarkTest {
                 4096,
                 70_144,
                 Optional.of(new Measurement.Result(
-                        1.5, 1.4, OptionalDouble.of(1.25), 905e12, OptionalLong.of(2L << 30), Map.of())),
+                        1.5,
+                        1.4,
+                        OptionalDouble.of(1.25),
+                        905e12,
+                        OptionalLong.of(2L << 30),
+                        Map.of("mlp", 0.9, "gate", 0.6))),
                 Optional.empty());
         Measurement bad =
                 new Measurement(Method.NAIVE, 4096, 66_048, Optional.empty(), Optional.of("out of \"memory\", sadly"));
-        assertThat(Report.line(good)).matches("scaledit +4096 +70144 +1.500 +1.250 +1.20 +2.00\n");
+        assertThat(Report.line(good))
+                .matches(
+                        "scaledit +4096 +70144 +1.500 +1.250 +1.20 +2.00\n +mlp +900.0 ms +60.0 %\n +gate +600.0 ms +40.0 %\n");
         assertThat(Report.line(bad)).startsWith("naive").contains("out of \"memory\"");
         Path results = folder.resolve("results");
         new Report(Map.of("device", "a GPU"), "random", List.of(good, bad)).write(results);
         JsonNode json = new ObjectMapper().readTree(results.resolve("step.json").toFile());
         assertThat(json.get("device").asText()).isEqualTo("a GPU");
         assertThat(json.at("/measurements/0/ratio").asDouble()).isEqualTo(1.2);
+        assertThat(json.at("/measurements/0/parts/mlp").asDouble()).isEqualTo(0.9);
         assertThat(json.at("/measurements/1/failure").asText()).contains("memory");
         assertThat(Files.readAllLines(results.resolve("step.csv")))
                 .hasSize(3)
@@ -118,9 +138,9 @@ class StepBenchmarkTest {
 
     @Test
     void aPlanThatCannotBeIsRefused() {
-        assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(), List.of(1000), 512, 1, 1))
+        assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(), List.of(1000), 512, 1, 1, false))
                 .hasMessage("width is 1000 pixels, expected a multiple of 16 from 16 to 65536");
-        assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(), List.of(), 0, 1, 1))
+        assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(), List.of(), 0, 1, 1, false))
                 .hasMessage("text tokens is 0, expected 1 to 4096");
     }
 }

@@ -90,6 +90,11 @@ final class BenchCommand implements Callable<Integer> {
     private Device device = Device.CUDA;
 
     @Option(
+            names = "--profile",
+            description = "Say where a step's time goes: one more step, with a mark in the GPU's queue at each part.")
+    private boolean profile;
+
+    @Option(
             names = {"-o", "--output"},
             paramLabel = "DIR",
             description = "Folder for step.json and step.csv. Default: none, the table alone.")
@@ -97,7 +102,7 @@ final class BenchCommand implements Callable<Integer> {
 
     @Override
     public Integer call() throws Exception {
-        StepBenchmark.Plan plan = new StepBenchmark.Plan(methods, sizes, textTokens, warmUp, steps);
+        StepBenchmark.Plan plan = new StepBenchmark.Plan(methods, sizes, textTokens, warmUp, steps, profile);
         checkPaths();
         PrintWriter out = spec.commandLine().getOut();
         try (StepBenchmark benchmark = StepBenchmark.open(Optional.ofNullable(model), device == Device.CUDA)) {

@@ -27,7 +27,8 @@ record Hardware(boolean cuda) {
         return (System.nanoTime() - begun) / 1e9;
     }
 
-    private void await() {
+    /** Waits until the machine is idle. */
+    void await() {
         if (cuda) {
             Cuda.synchronize();
         }

@@ -12,6 +12,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.OptionalDouble;
+import java.util.stream.Collectors;
 import org.scaledit.ScaleDit;
 
 /** Measurements for people and for programs. */
@@ -30,15 +31,16 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
         return measurement
                 .result()
                 .map(result -> String.format(
-                        Locale.ROOT,
-                        ROW,
-                        method,
-                        measurement.size(),
-                        measurement.tokens(),
-                        number("%.3f", OptionalDouble.of(result.seconds())),
-                        number("%.3f", result.bareSeconds()),
-                        number("%.2f", result.ratio()),
-                        number("%.2f", gib(result))))
+                                Locale.ROOT,
+                                ROW,
+                                method,
+                                measurement.size(),
+                                measurement.tokens(),
+                                number("%.3f", OptionalDouble.of(result.seconds())),
+                                number("%.3f", result.bareSeconds()),
+                                number("%.2f", result.ratio()),
+                                number("%.2f", gib(result)))
+                        + parts(result))
                 .orElseGet(() -> String.format(
                         Locale.ROOT,
                         "%-15s %5s %8s %s%n",
@@ -46,6 +48,22 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                         measurement.size(),
                         measurement.tokens(),
                         measurement.failure().orElseThrow()));
+    }
+
+    /** A line for each part of a step, the longest first; nothing if there was no profile. */
+    private static String parts(Measurement.Result result) {
+        double all = result.parts().values().stream()
+                .mapToDouble(Double::doubleValue)
+                .sum();
+        return result.parts().entrySet().stream()
+                .sorted(Map.Entry.<String, Double>comparingByValue().reversed())
+                .map(part -> String.format(
+                        Locale.ROOT,
+                        "    %-11s %8.1f ms %5.1f %%%n",
+                        part.getKey(),
+                        1e3 * part.getValue(),
+                        100 * part.getValue() / all))
+                .collect(Collectors.joining());
     }
 
     private static OptionalDouble gib(Measurement.Result result) {

@@ -2,6 +2,7 @@ package org.scaledit.evaluation;
 
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -35,8 +36,10 @@ public final class StepBenchmark implements AutoCloseable {
      * @param textTokens of each sequence
      * @param warmUp steps that are not counted
      * @param steps that are counted: their median is the result
+     * @param profile whether one more step tells where its time goes
      */
-    public record Plan(List<Method> methods, List<Integer> sizes, int textTokens, int warmUp, int steps) {
+    public record Plan(
+            List<Method> methods, List<Integer> sizes, int textTokens, int warmUp, int steps, boolean profile) {
         public Plan {
             methods = List.copyOf(methods);
             sizes = List.copyOf(sizes);
@@ -126,6 +129,7 @@ public final class StepBenchmark implements AutoCloseable {
         hardware.forgetPeak();
         OptionalLong before = hardware.allocatedBytes();
         double[] seconds = new double[plan.steps];
+        Map<String, Double> parts = new LinkedHashMap<>();
         OptionalLong peak = Tensors.compute(() -> {
             Tensor latents =
                     random(sequence.layout().imageTokens(), transformer.config().latentChannels());
@@ -137,7 +141,11 @@ public final class StepBenchmark implements AutoCloseable {
                 for (int i = 0; i < plan.steps; i++) {
                     seconds[i] = hardware.seconds(step);
                 }
-                return hardware.peakBytes();
+                OptionalLong most = hardware.peakBytes();
+                if (plan.profile) {
+                    parts.putAll(profile(denoiser, latents));
+                }
+                return most;
             }
         });
         MatrixProducts products = MatrixProducts.of(transformer.config(), sequence.layout());
@@ -147,7 +155,14 @@ public final class StepBenchmark implements AutoCloseable {
                 bare(products),
                 products.operations(),
                 peak.isPresent() ? OptionalLong.of(peak.getAsLong() - before.orElseThrow()) : peak,
-                Map.of());
+                parts);
+    }
+
+    private Map<String, Double> profile(Denoiser denoiser, Tensor latents) {
+        try (Profile profile = new Profile(hardware.cuda())) {
+            Tensors.run(() -> denoiser.profiledVelocity(latents, SIGMA, profile::begin));
+            return profile.end(hardware);
+        }
     }
 
     private OptionalDouble bare(MatrixProducts products) {
