@@ -51,7 +51,9 @@ class ScaleDitGpuTest {
         "BFLOAT16, NATIVE_EXACT, NOISE, 42",
         "BFLOAT16, NATIVE_EXACT, GUIDANCE, 42",
         "BFLOAT16, NATIVE, NOISE, 38",
-        "BFLOAT16, NATIVE_INT8, GUIDANCE, 38"
+        "BFLOAT16, NATIVE_INT8, GUIDANCE, 38",
+        "FP8, NATIVE_EXACT, NOISE, 28",
+        "FP8, NATIVE, NOISE, 28"
     })
     void thePictureIsTheCpus(Precision precision, AttentionKind attention, Init init, double limit) {
         ImageRequest request = request().init(init);

@@ -21,6 +21,7 @@ import org.scaledit.sampling.SamplingListener;
 import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.sampling.Trace;
+import org.scaledit.tensor.MatrixProduct;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
@@ -46,6 +47,7 @@ final class Pipeline implements AutoCloseable {
     private final List<ScaledLora> loras;
     private final LoraScope loraScope;
     private final Placement placement;
+    private final boolean fp8; // the transformer's large products
 
     private boolean closed;
     private PictureSampler.@Nullable Models models;
@@ -56,13 +58,15 @@ final class Pipeline implements AutoCloseable {
             FluxConfig config,
             List<ScaledLora> loras,
             LoraScope loraScope,
-            Placement placement) {
+            Placement placement,
+            boolean fp8) {
         this.directory = directory;
         this.vaeFolder = vaeFolder;
         this.config = config;
         this.loras = loras;
         this.loraScope = loraScope;
         this.placement = placement;
+        this.fp8 = fp8;
     }
 
     /** Opens a checkpoint: every file is checked by its header, LoRAs are read. */
@@ -73,9 +77,16 @@ final class Pipeline implements AutoCloseable {
             ScaleDit.LoraScope scope,
             ScaleDit.Precision precision,
             ScaleDit.Device device) {
+        if (precision == ScaleDit.Precision.FP8 && device == ScaleDit.Device.CPU) {
+            throw new IllegalArgumentException("precision fp8 is for a GPU alone, expected device cuda");
+        }
         switch (device) {
             case CPU -> Torch.load();
             case CUDA -> CudaAttention.requireGpu();
+        }
+        boolean fp8 = precision == ScaleDit.Precision.FP8;
+        if (fp8) {
+            MatrixProduct.requireFp8();
         }
         Placement placement = placement(precision, device);
         ModelDirectory directory = ModelDirectory.open(model);
@@ -93,7 +104,7 @@ final class Pipeline implements AutoCloseable {
                 case RELEASED -> LoraScope.RELEASED;
             };
             FluxConfig config = FluxTransformer.check(directory, loras, loraScope);
-            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement);
+            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement, fp8);
         } catch (RuntimeException | Error e) {
             loras.forEach(lora -> lora.lora().close());
             throw e;
@@ -104,7 +115,7 @@ final class Pipeline implements AutoCloseable {
         return new Placement(
                 switch (precision) {
                     case FLOAT32 -> torch.ScalarType.Float;
-                    case BFLOAT16 -> torch.ScalarType.BFloat16;
+                    case BFLOAT16, FP8 -> torch.ScalarType.BFloat16;
                 },
                 device == ScaleDit.Device.CUDA);
     }
@@ -155,7 +166,7 @@ final class Pipeline implements AutoCloseable {
     /** Transformer and VAE stay loaded from picture to picture. */
     private PictureSampler.Models models() {
         if (models == null) {
-            FluxTransformer plain = FluxTransformer.load(directory, placement);
+            FluxTransformer plain = FluxTransformer.load(directory, placement, fp8);
             try {
                 FluxTransformer adapted = loras.isEmpty() ? plain : plain.withLoras(loras, loraScope);
                 models = new PictureSampler.Models(directory, plain, adapted, AutoencoderKl.load(vaeFolder, placement));

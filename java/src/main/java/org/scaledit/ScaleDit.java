@@ -35,7 +35,12 @@ public final class ScaleDit implements AutoCloseable {
     /** In which precision the model computes. */
     public enum Precision {
         FLOAT32,
-        BFLOAT16
+        BFLOAT16,
+        /**
+         * bfloat16, but the transformer's large products in FP8 (e4m3), with a scale for each token and each output
+         * channel: on a GPU of compute capability 8.9 or later. Half the weights' memory.
+         */
+        FP8
     }
 
     /** Where the model computes. */

@@ -132,8 +132,9 @@ class MainTest {
                 "--guidance-margin -1 | guidance margin is -1, expected 0 to 4096",
                 "--lora-scope some | Invalid value for option '--lora-scope': expected one of [GUIDANCE, ALL,"
                         + " RELEASED] (case-insensitive) but was 'some'",
-                "--precision int4 | Invalid value for option '--precision': expected one of [FLOAT32, BFLOAT16]"
+                "--precision int4 | Invalid value for option '--precision': expected one of [FLOAT32, BFLOAT16, FP8]"
                         + " (case-insensitive) but was 'int4'",
+                "--precision fp8 | precision fp8 is for a GPU alone, expected device cuda",
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]"
                         + " (case-insensitive) but was 'tpu'",
                 "--text-tokens 0 | text tokens is 0, expected 1 to 4096",

@@ -54,6 +54,10 @@ class StepBenchmarkTest {
                 assertThat(measurement.failure()).isPresent();
                 continue;
             }
+            if (measurement.method() == Method.SCALEDIT_FP8) {
+                assertThat(measurement.failure()).hasValue("precision fp8 is for bfloat16 on a GPU alone");
+                continue;
+            }
             Measurement.Result result = measurement.result().orElseThrow();
             assertThat(result.seconds())
                     .isGreaterThanOrEqualTo(result.fastest())

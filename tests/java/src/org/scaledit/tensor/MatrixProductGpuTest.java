@@ -18,6 +18,9 @@ import org.scaledit.testing.Gpu;
 class MatrixProductGpuTest {
     private static final double BFLOAT16_LIMIT = 4e-3;
 
+    /** Fast accumulation keeps some 14 bits of a sum. */
+    private static final double FP8_LIMIT = 5e-3;
+
     @BeforeAll
     static void requireGpu() {
         CudaAttention.requireGpu();
@@ -57,6 +60,34 @@ class MatrixProductGpuTest {
             Tensor parts = MatrixProduct.linearOfParts(
                     layer.x.narrow(1, 0, 64), layer.x.narrow(1, 64, 192), layer.weight, layer.bias);
             assertThat(Golden.relativeL2(parts, layer.product)).isLessThan(BFLOAT16_LIMIT);
+        });
+    }
+
+    /** Against the product of the numbers that the FP8 values stand for: what is left is the output's rounding. */
+    @Test
+    void fp8IsTheProductOfWhatItsNumbersStandFor() {
+        MatrixProduct.requireFp8();
+        Tensors.run(() -> {
+            Layer layer = Layer.random();
+            Matrix x = Matrix.quantised(layer.x);
+            Matrix weight = Matrix.quantised(Tensors.toFloat32(layer.weight));
+            Tensor expected = torch.linear(
+                    x.plain(torch.ScalarType.Double),
+                    weight.plain(torch.ScalarType.Double),
+                    Tensors.optional(layer.bias.to(torch.ScalarType.Double)));
+            Tensor y = torch.empty(new long[] {600, 192}, Gpu.BFLOAT16.options(), null);
+            MatrixProduct.linearInto(x, weight, layer.bias, y.narrow(0, 80, 520));
+            for (Tensor product : new Tensor[] {
+                MatrixProduct.linear(x, weight, layer.bias),
+                MatrixProduct.linearOfParts(x.columns(0, 64), x.columns(64, 192), weight, layer.bias),
+                y.narrow(0, 80, 520)
+            }) {
+                double off = Golden.relativeL2(product, expected);
+                System.out.printf("FP8 product: %.1e to the numbers it stands for%n", off);
+                assertThat(off).isLessThan(FP8_LIMIT);
+            }
+            assertThat(Golden.relativeL2(MatrixProduct.linear(x, weight, layer.bias), layer.product))
+                    .isLessThan(6e-2);
         });
     }
 

@@ -16,6 +16,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
@@ -113,7 +114,7 @@ class AdaptersTest {
     }
 
     private static Linear linear(Tensor weight, Tensor bias, LowRank lora) {
-        return new Linear(weight, bias, List.of(lora));
+        return new Linear(Matrix.of(weight), bias, List.of(lora));
     }
 
     /** The transformer under a LoRA of rank 4 with one layer. */

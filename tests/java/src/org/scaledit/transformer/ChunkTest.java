@@ -10,6 +10,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 
@@ -43,9 +44,9 @@ class ChunkTest {
             torch.manual_seed(5);
             Tensor hidden = torch.randn(9, WIDTH).mul_(new Scalar(3)).add_(new Scalar(1));
             Modulation modulation = new Modulation(torch.randn(2, 3 * WIDTH), WIDTH, 4);
-            Tensor y = TokenWise.TORCH.modulated(hidden, modulation, 0, 1);
+            Tensor y = TorchTokenWise.PLAIN.modulated(hidden, modulation, 0, 1).values();
             Tensor gated = hidden.clone();
-            TokenWise.TORCH.addGated(gated, y, modulation, 2);
+            TorchTokenWise.PLAIN.addGated(gated, y, modulation, 2);
             for (int row = 0; row < 9; row++) {
                 int stream = row < 5 ? 0 : 1;
                 Tensor x = hidden.select(0, row);
@@ -58,6 +59,10 @@ class ChunkTest {
                 assertThat(Golden.relativeL2(gated.select(0, row), x.add(expected.mul(modulation.part(2, stream)))))
                         .isLessThan(1e-6);
             }
+            Matrix quantised = TorchTokenWise.FP8.modulated(hidden, modulation, 0, 1);
+            assertThat(quantised.values().scalar_type().intern()).isEqualTo(torch.ScalarType.Float8_e4m3fn);
+            assertThat(Golden.relativeL2(quantised.plain(torch.ScalarType.Float), y))
+                    .isBetween(1e-2, 4e-2);
         });
     }
 }

@@ -14,6 +14,8 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.attention.CudaAttention;
@@ -45,6 +47,7 @@ class FluxDevGpuTest {
             DEV.guidanceEmbedder(),
             DEV.axes());
     private static final double BFLOAT16_LIMIT = 1.5e-2;
+    private static final double FP8_LIMIT = 6e-2;
     private static final double INT8_LIMIT = 4e-2;
 
     @TempDir
@@ -75,8 +78,8 @@ class FluxDevGpuTest {
         torch.emptyCache();
     }
 
-    private static FluxTransformer twoBlocks(Placement placement) {
-        return FluxTransformer.load(TWO_BLOCKS, Weights.of(Safetensors.open(checkpoint), placement));
+    private static FluxTransformer twoBlocks(Placement placement, boolean fp8) {
+        return FluxTransformer.load(TWO_BLOCKS, Weights.of(Safetensors.open(checkpoint), placement), fp8);
     }
 
     /** What all runs of one test have in common, in float32 on the CPU. */
@@ -104,24 +107,26 @@ class FluxDevGpuTest {
             Tensors.run(() -> {
                 Inputs inputs = Inputs.random(geometry);
                 Tensor expected;
-                try (FluxTransformer onCpu = twoBlocks(Placement.FLOAT32_CPU);
+                try (FluxTransformer onCpu = twoBlocks(Placement.FLOAT32_CPU, false);
                         Attention attention = new NativeAttention(geometry, NativeAttention.Arithmetic.FLOAT32)) {
                     expected = inputs.velocity(onCpu, geometry, attention);
                 }
-                assertThat(offBy(geometry, inputs, Gpu.BFLOAT16, Arithmetic.BFLOAT16, expected))
+                assertThat(offBy(geometry, inputs, false, Arithmetic.BFLOAT16, expected))
                         .isLessThan(BFLOAT16_LIMIT);
-                assertThat(offBy(geometry, inputs, Gpu.BFLOAT16, Arithmetic.INT8, expected))
+                assertThat(offBy(geometry, inputs, false, Arithmetic.INT8, expected))
                         .isLessThan(INT8_LIMIT);
+                assertThat(offBy(geometry, inputs, true, Arithmetic.BFLOAT16, expected))
+                        .isLessThan(FP8_LIMIT);
             });
         }
     }
 
-    private static double offBy(
-            Geometry geometry, Inputs inputs, Placement placement, Arithmetic arithmetic, Tensor expected) {
-        try (FluxTransformer onGpu = twoBlocks(placement);
+    private static double offBy(Geometry geometry, Inputs inputs, boolean fp8, Arithmetic arithmetic, Tensor expected) {
+        try (FluxTransformer onGpu = twoBlocks(Gpu.BFLOAT16, fp8);
                 Attention attention = new CudaAttention(geometry, arithmetic)) {
             double off = Golden.relativeL2(inputs.velocity(onGpu, geometry, attention), expected);
-            System.out.printf("full width, attention in %s: %.1e%n", arithmetic, off);
+            System.out.printf(
+                    "full width, products in %s, attention in %s: %.1e%n", fp8 ? "FP8" : "bfloat16", arithmetic, off);
             return off;
         }
     }
@@ -130,7 +135,7 @@ class FluxDevGpuTest {
     @Test
     void theWholeModelIsTheSameThroughTheCoreAndThroughAMask() {
         try (Geometry geometry = Geometry.windowed(512, 64, 64, AttentionWindow.DEFAULT);
-                FluxTransformer transformer = FluxTransformer.random(DEV, Gpu.BFLOAT16);
+                FluxTransformer transformer = FluxTransformer.random(DEV, Gpu.BFLOAT16, false);
                 Attention dense = DenseAttention.windowed(geometry.layout(), AttentionWindow.DEFAULT, Gpu.BFLOAT16);
                 Attention exact = new CudaAttention(geometry, Arithmetic.BFLOAT16);
                 Attention int8 = new CudaAttention(geometry, Arithmetic.INT8)) {
@@ -153,11 +158,12 @@ class FluxDevGpuTest {
     }
 
     /** Blocks come one after the other: two take the memory of 57. */
-    @Test
-    void aStepAt4096TakesNoMoreThanTwoGibibytesAboveTheWeights() {
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void aStepAt4096TakesNoMoreThanTwoGibibytesAboveTheWeights(boolean fp8) {
         long before = Gpu.allocatedBytes();
         try (Geometry geometry = Geometry.windowed(512, 256, 256, AttentionWindow.DEFAULT);
-                FluxTransformer transformer = FluxTransformer.random(TWO_BLOCKS, Gpu.BFLOAT16);
+                FluxTransformer transformer = FluxTransformer.random(TWO_BLOCKS, Gpu.BFLOAT16, fp8);
                 Attention attention = new CudaAttention(geometry, Arithmetic.INT8)) {
             long weights = transformer.weightBytes();
             Tensors.run(() -> {
@@ -170,7 +176,7 @@ class FluxDevGpuTest {
             long peak = Tensors.compute(
                     () -> torch.getDeviceStats((byte) 0).allocated_bytes().peak());
             double above = (double) (peak - before - weights) / (1 << 30);
-            System.out.printf("4096²: %.2f GiB above the weights%n", above);
+            System.out.printf("4096² in %s: %.2f GiB above the weights%n", fp8 ? "FP8" : "bfloat16", above);
             assertThat(above).isLessThan(2.0);
         }
     }

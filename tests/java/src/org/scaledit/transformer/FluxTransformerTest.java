@@ -188,8 +188,8 @@ class FluxTransformerTest {
         Weights weights = Weights.of(
                 Safetensors.openModel(directory.part("transformer"), "diffusion_pytorch_model"), Placement.FLOAT32_CPU);
         try (Golden golden = Golden.open("scaledit/forward_" + size);
-                FluxTransformer grouped =
-                        FluxTransformer.load(FluxConfig.of(directory.config("transformer")), weights, headGroups)) {
+                FluxTransformer grouped = FluxTransformer.load(
+                        FluxConfig.of(directory.config("transformer")), weights, headGroups, false)) {
             for (JsonNode run : golden.json().get("runs")) {
                 String name = run.get("name").asText();
                 Tensors.run(() -> assertVelocity(

@@ -4,10 +4,13 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
+import java.util.Optional;
 import java.util.function.Supplier;
 import org.bytedeco.pytorch.GeneratorOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
@@ -78,6 +81,9 @@ public final class Weights implements AutoCloseable {
         public void close() {}
     }
 
+    private static final String VALUES = " in FP8";
+    private static final String SCALES = " in FP8, scales";
+
     private final Store store;
     private final String prefix;
 
@@ -116,8 +122,8 @@ public final class Weights implements AutoCloseable {
      * @throws CheckpointException if it is missing or has another shape
      */
     public Tensor load(String name, long... expectedShape) {
-        return loaded(
-                prefix + name, List.of(name), expectedShape, () -> store.placement.place(tensor(name, expectedShape)));
+        store.origin.check(prefix + name, expectedShape);
+        return loaded(prefix + name, () -> store.placement.place(tensor(name, expectedShape)));
     }
 
     /**
@@ -127,9 +133,16 @@ public final class Weights implements AutoCloseable {
      * @throws CheckpointException if one of them is missing or has another shape
      */
     public Tensor loadStacked(List<String> names, int part, int parts, long... expectedShape) {
-        String all = prefix + String.join(" + " + prefix, names) + " " + (part + 1) + "/" + parts;
-        long rows = expectedShape[0] / parts;
-        return loaded(all, names, expectedShape, () -> {
+        return loaded(key(names, part, parts), () -> stacked(names, part, parts, expectedShape));
+    }
+
+    private String key(List<String> names, int part, int parts) {
+        return prefix + String.join(" + " + prefix, names) + " " + (part + 1) + "/" + parts;
+    }
+
+    private Tensor stacked(List<String> names, int part, int parts, long[] expectedShape) {
+        return Tensors.scoped(() -> {
+            long rows = expectedShape[0] / parts;
             long[] shape = expectedShape.clone();
             shape[0] = names.size() * rows;
             Tensor stacked = torch.empty(shape, store.placement.options(), null);
@@ -141,15 +154,39 @@ public final class Weights implements AutoCloseable {
         });
     }
 
-    private Tensor loaded(String key, List<String> names, long[] expectedShape, Supplier<Tensor> make) {
-        names.forEach(name -> store.origin.check(prefix + name, expectedShape));
+    /**
+     * The same in FP8 with a scale for each row, quantised in float32.
+     *
+     * @throws CheckpointException likewise
+     */
+    public Matrix loadQuantised(List<String> names, int part, int parts, long... expectedShape) {
+        String key = key(names, part, parts);
+        synchronized (store.loaded) {
+            if (!store.loaded.containsKey(key + VALUES)) {
+                Tensors.run(() -> {
+                    Tensor whole = Tensors.toFloat32(stacked(names, part, parts, expectedShape));
+                    Matrix quantised = Matrix.quantised(whole);
+                    store.loaded.put(key + VALUES, Tensors.keep(quantised.values()));
+                    store.loaded.put(
+                            key + SCALES, Tensors.keep(quantised.scales().orElseThrow()));
+                });
+            }
+            return new Matrix(
+                    Objects.requireNonNull(store.loaded.get(key + VALUES)),
+                    Optional.of(Objects.requireNonNull(store.loaded.get(key + SCALES))));
+        }
+    }
+
+    private Tensor loaded(String key, Supplier<Tensor> make) {
         synchronized (store.loaded) {
             return store.loaded.computeIfAbsent(key, absent -> Tensors.outlive(() -> new Tensor(make.get())));
         }
     }
 
-    private Tensor tensor(String name, long[] shape) {
-        return store.origin.tensor(prefix + name, shape, store.placement);
+    /** As it comes, with the shape that it must have. */
+    private Tensor tensor(String name, long[] expectedShape) {
+        store.origin.check(prefix + name, expectedShape);
+        return store.origin.tensor(prefix + name, expectedShape, store.placement);
     }
 
     /** The bytes that the loaded weights take up, where they live. */

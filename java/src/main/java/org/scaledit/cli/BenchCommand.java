@@ -46,11 +46,12 @@ final class BenchCommand implements Callable<Integer> {
             names = "--methods",
             paramLabel = "METHOD",
             split = ",",
-            defaultValue = "scaledit,dense-flash,dense-cudnn,naive,linear",
+            defaultValue = "scaledit,scaledit-fp8,dense-flash,dense-cudnn,naive,linear",
             converter = MethodConverter.class,
-            description = "scaledit (native INT8 attention), scaledit-exact (native, not quantised), dense-flash and"
-                    + " dense-cudnn (plain FLUX, SDPA by FlashAttention-2 or cuDNN), naive (all scores in memory), linear"
-                    + " (SANA's). Default: ${DEFAULT-VALUE}.")
+            description =
+                    "scaledit (native INT8 attention), scaledit-fp8 (large products in FP8, too), scaledit-exact (native, not quantised), dense-flash and"
+                            + " dense-cudnn (plain FLUX, SDPA by FlashAttention-2 or cuDNN), naive (all scores in memory), linear"
+                            + " (SANA's). Default: ${DEFAULT-VALUE}.")
     private List<Method> methods = List.of();
 
     @Option(

@@ -135,7 +135,9 @@ final class GenerateCommand implements Callable<Integer> {
     @Option(
             names = "--precision",
             paramLabel = "KIND",
-            description = "float32 or bfloat16. Default: float32 on a CPU, bfloat16 on a GPU.")
+            description =
+                    "float32, bfloat16, or fp8 (the transformer's large products, on a GPU). Default: float32 on a CPU, "
+                            + "bfloat16 on a GPU.")
     private ScaleDit.@Nullable Precision precision;
 
     @Option(names = "--device", paramLabel = "KIND", description = "cpu or cuda (an NVIDIA GPU). Default: cpu.")

@@ -8,6 +8,8 @@ import java.util.stream.Collectors;
 public enum Method {
     /** Scale-DiT, attention by the native core in INT8. */
     SCALEDIT(true),
+    /** The same with the transformer's large products in FP8. */
+    SCALEDIT_FP8(true),
     /** Scale-DiT, attention by the native core without quantisation. */
     SCALEDIT_EXACT(true),
     /** Plain FLUX, everyone attends to everyone: torch's SDPA, by FlashAttention-2 on a GPU. */
@@ -28,6 +30,11 @@ public enum Method {
     /** Whether guidance tokens are part of the sequence. */
     boolean guided() {
         return guided;
+    }
+
+    /** Whether the transformer's large products are in FP8. */
+    boolean fp8() {
+        return this == SCALEDIT_FP8;
     }
 
     /** As users write it: "dense-flash". */

@@ -14,7 +14,7 @@ record Sequence(TokenLayout layout, Attention attention, Runnable release) imple
     /** @param cuda whether the tokens are on a GPU */
     static Sequence of(Method method, int textTokens, TokenGrid grid, boolean cuda) {
         return switch (method) {
-            case SCALEDIT -> ofCore(true, textTokens, grid, cuda);
+            case SCALEDIT, SCALEDIT_FP8 -> ofCore(true, textTokens, grid, cuda);
             case SCALEDIT_EXACT -> ofCore(false, textTokens, grid, cuda);
             case DENSE_FLASH -> plain(PeerAttention.flash(), textTokens, grid);
             case DENSE_CUDNN -> plain(PeerAttention.cudnn(), textTokens, grid);

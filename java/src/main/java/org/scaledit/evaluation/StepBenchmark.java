@@ -2,6 +2,7 @@ package org.scaledit.evaluation;
 
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -9,6 +10,7 @@ import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalLong;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.stream.DoubleStream;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -23,6 +25,7 @@ import org.scaledit.tensor.Torch;
 import org.scaledit.transformer.Denoiser;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.transformer.LoraScope;
 
 /** Measures a sampling step: its time, that of its bare matrix products in the same run, and its memory. */
 public final class StepBenchmark implements AutoCloseable {
@@ -56,16 +59,22 @@ public final class StepBenchmark implements AutoCloseable {
         }
     }
 
-    private final FluxTransformer transformer;
+    private final FluxConfig config;
+    private final Placement placement;
     private final Hardware hardware;
+    private final Function<Boolean, FluxTransformer> load; // whether in FP8 → the transformer
+    private final Map<Boolean, FluxTransformer> loaded = new HashMap<>();
 
-    private StepBenchmark(FluxTransformer transformer) {
-        this.transformer = transformer;
-        this.hardware = new Hardware(transformer.placement().cuda());
+    private StepBenchmark(FluxConfig config, Placement placement, Function<Boolean, FluxTransformer> load) {
+        this.config = config;
+        this.placement = placement;
+        this.hardware = new Hardware(placement.cuda());
+        this.load = load;
     }
 
     /**
-     * Loads what is to be measured.
+     * Gets ready to load what is to be measured: weights in bfloat16 and in FP8 are loaded when a method first needs them,
+     * and stay.
      *
      * @param model a FLUX.1 checkpoint in diffusers' layout; empty for FLUX.1-dev's sizes with random weights
      * @param cuda whether on the first GPU, in bfloat16, or on the CPU, in float32
@@ -78,9 +87,13 @@ public final class StepBenchmark implements AutoCloseable {
             Torch.load();
         }
         Placement placement = cuda ? new Placement(torch.ScalarType.BFloat16, true) : Placement.FLOAT32_CPU;
-        return new StepBenchmark(model.map(ModelDirectory::open)
-                .map(directory -> FluxTransformer.load(directory, placement))
-                .orElseGet(() -> FluxTransformer.random(FluxConfig.DEV, placement)));
+        return model.map(ModelDirectory::open)
+                .map(directory -> new StepBenchmark(
+                        FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE),
+                        placement,
+                        fp8 -> FluxTransformer.load(directory, placement, fp8)))
+                .orElseGet(() -> new StepBenchmark(
+                        FluxConfig.DEV, placement, fp8 -> FluxTransformer.random(FluxConfig.DEV, placement, fp8)));
     }
 
     /** What the results depend on beside the program: names and versions. */
@@ -108,10 +121,10 @@ public final class StepBenchmark implements AutoCloseable {
     private Measurement measure(Plan plan, Method method, int size) {
         TokenGrid grid = TokenGrid.ofPixels(size, size);
         long tokens = 0;
-        try (Sequence sequence = Sequence.of(
-                method, plan.textTokens, grid, transformer.placement().cuda())) {
+        try (Sequence sequence = Sequence.of(method, plan.textTokens, grid, placement.cuda())) {
             tokens = sequence.layout().tokens();
-            Measurement.Result result = measure(plan, sequence);
+            FluxTransformer transformer = loaded.computeIfAbsent(method.fp8(), load);
+            Measurement.Result result = measure(plan, sequence, transformer);
             return new Measurement(method, size, tokens, Optional.of(result), Optional.empty());
         } catch (RuntimeException | OutOfMemoryError e) {
             // One that does not fit or that the GPU has no kernel for is a result, too: the others go on.
@@ -125,15 +138,14 @@ public final class StepBenchmark implements AutoCloseable {
         return message.lines().findFirst().orElse(message);
     }
 
-    private Measurement.Result measure(Plan plan, Sequence sequence) {
+    private Measurement.Result measure(Plan plan, Sequence sequence, FluxTransformer transformer) {
         hardware.forgetPeak();
         OptionalLong before = hardware.allocatedBytes();
         double[] seconds = new double[plan.steps];
         Map<String, Double> parts = new LinkedHashMap<>();
         OptionalLong peak = Tensors.compute(() -> {
-            Tensor latents =
-                    random(sequence.layout().imageTokens(), transformer.config().latentChannels());
-            try (Denoiser denoiser = denoiser(sequence)) {
+            Tensor latents = random(sequence.layout().imageTokens(), config.latentChannels());
+            try (Denoiser denoiser = denoiser(sequence, transformer)) {
                 Runnable step = () -> Tensors.run(() -> denoiser.velocity(latents, SIGMA, () -> {}));
                 for (int i = 0; i < plan.warmUp; i++) {
                     step.run();
@@ -148,11 +160,11 @@ public final class StepBenchmark implements AutoCloseable {
                 return most;
             }
         });
-        MatrixProducts products = MatrixProducts.of(transformer.config(), sequence.layout());
+        MatrixProducts products = MatrixProducts.of(config, sequence.layout());
         return new Measurement.Result(
                 Hardware.median(seconds),
                 DoubleStream.of(seconds).min().orElseThrow(),
-                bare(products),
+                bare(products, transformer.fp8()),
                 products.operations(),
                 peak.isPresent() ? OptionalLong.of(peak.getAsLong() - before.orElseThrow()) : peak,
                 parts);
@@ -165,10 +177,10 @@ public final class StepBenchmark implements AutoCloseable {
         }
     }
 
-    private OptionalDouble bare(MatrixProducts products) {
+    private OptionalDouble bare(MatrixProducts products, boolean fp8) {
         hardware.forgetPeak();
         try {
-            return OptionalDouble.of(products.seconds(transformer.placement(), hardware));
+            return OptionalDouble.of(products.seconds(placement, fp8, hardware));
         } catch (RuntimeException e) {
             if (Cuda.isOutOfMemory(e)) {
                 return OptionalDouble.empty();
@@ -178,11 +190,11 @@ public final class StepBenchmark implements AutoCloseable {
     }
 
     /** Noise stands in for the text and the guidance image: time and memory do not depend on them. */
-    private Denoiser denoiser(Sequence sequence) {
+    private Denoiser denoiser(Sequence sequence, FluxTransformer transformer) {
         TokenLayout layout = sequence.layout();
         return Tensors.compute(() -> {
-            Tensor text = random(layout.textTokens(), transformer.config().jointWidth());
-            Tensor pooled = random(transformer.config().pooledWidth());
+            Tensor text = random(layout.textTokens(), config.jointWidth());
+            Tensor pooled = random(config.pooledWidth());
             return layout.guidanceTokens() == 0
                     ? transformer.denoiser(
                             layout, sequence.attention(), FluxTransformer.NTK_THETA, text, pooled, GUIDANCE)
@@ -193,17 +205,17 @@ public final class StepBenchmark implements AutoCloseable {
                             text,
                             pooled,
                             GUIDANCE,
-                            random(layout.guidanceTokens(), transformer.config().latentChannels()));
+                            random(layout.guidanceTokens(), config.latentChannels()));
         });
     }
 
     private Tensor random(long... shape) {
-        Placement placement = transformer.placement().with(torch.ScalarType.Float);
-        return torch.randn(shape, placement.options());
+        return torch.randn(shape, placement.with(torch.ScalarType.Float).options());
     }
 
     @Override
     public void close() {
-        transformer.close();
+        loaded.values().forEach(FluxTransformer::close);
+        loaded.clear();
     }
 }

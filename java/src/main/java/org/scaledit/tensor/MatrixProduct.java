@@ -1,9 +1,11 @@
 package org.scaledit.tensor;
 
+import org.bytedeco.cuda.cudart.cudaDeviceProp;
 import org.bytedeco.pytorch.IValue;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.bytedeco.pytorch.global.torch_cuda;
 
 /** The linear map of a layer, {@code y = x Wᵀ + b}, the fastest way that the processor has. */
 public final class MatrixProduct {
@@ -17,12 +19,101 @@ public final class MatrixProduct {
     /** Rows that are converted at a time: few enough that the copies stay small beside the weight's. */
     private static final long ROWS = 2048;
 
+    private static final int FP8_CAPABILITY = 89;
+
     /** {@code _addmm_activation(self, mat1, mat2, *, beta, alpha, use_gelu)}: cuBLASLt has bias and GELU in its epilogue. */
     private static final class WithActivation {
-        static final Operator OPERATOR = new Operator("aten::_addmm_activation");
+        static final Operator OPERATOR = new Operator("aten::_addmm_activation", "");
+    }
+
+    /**
+     * {@code _scaled_mm(self, mat2, scale_a, scale_b, bias, scale_result, out_dtype, use_fast_accum, *, out)}: with a scale
+     * for each row of the one and each column of the other, which must lie column by column.
+     */
+    private static final class Scaled {
+        static final Operator OPERATOR = new Operator("aten::_scaled_mm", "out");
     }
 
     private MatrixProduct() {}
+
+    /**
+     * Makes sure that the first GPU multiplies FP8.
+     *
+     * @throws UnsupportedOperationException in one sentence, if it does not
+     */
+    public static void requireFp8() {
+        Tensors.run(() -> {
+            cudaDeviceProp properties = torch_cuda.getDeviceProperties((byte) 0);
+            int capability = 10 * properties.major() + properties.minor();
+            if (capability < FP8_CAPABILITY) {
+                throw new UnsupportedOperationException("precision fp8 needs a GPU of compute capability 8.9 or later, "
+                        + properties.name().getString() + " has " + capability / 10 + "." + capability % 10);
+            }
+        });
+    }
+
+    /**
+     * The same of matrices which are both in FP8 or both not. Those in FP8 are on a GPU; their product is bfloat16.
+     *
+     * @param x {@code [rows, in]}
+     * @param weight {@code [out, in]}
+     * @param bias {@code [out]}; in bfloat16 beside FP8
+     */
+    public static Tensor linear(Matrix x, Matrix weight, Tensor bias) {
+        if (!x.isQuantised()) {
+            return linear(x.values(), weight.values(), bias);
+        }
+        return Tensors.scoped(() -> {
+            Tensor y = torch.empty(new long[] {x.rows(), weight.rows()}, bias.options(), null);
+            scaled(x, weight, new IValue(bias), y);
+            return y;
+        });
+    }
+
+    /** The same, written into y: {@code [rows, out]}; for matrices in FP8 contiguous. */
+    public static void linearInto(Matrix x, Matrix weight, Tensor bias, Tensor y) {
+        if (x.isQuantised()) {
+            scaled(x, weight, new IValue(bias), y);
+        } else {
+            linearInto(x.values(), weight.values(), bias, y);
+        }
+    }
+
+    /** The same of an input whose columns come in two parts. */
+    public static Tensor linearOfParts(Matrix left, Matrix right, Matrix weight, Tensor bias) {
+        if (!left.isQuantised()) {
+            return linearOfParts(left.values(), right.values(), weight.values(), bias);
+        }
+        return Tensors.scoped(() -> {
+            long in = left.columns();
+            Tensor y = linear(left, weight.columns(0, in), bias);
+            Tensor rest = torch.empty_like(y);
+            bare(right, weight.columns(in, right.columns()), rest);
+            return y.add_(rest);
+        });
+    }
+
+    /** {@code x Wᵀ} without a bias, written into y: {@code [rows, out]}, contiguous. */
+    public static void bare(Matrix x, Matrix weight, Tensor y) {
+        if (x.isQuantised()) {
+            scaled(x, weight, new IValue(), y);
+        } else {
+            Tensors.run(() -> torch.mm_out(y, x.values(), weight.values().t()));
+        }
+    }
+
+    private static void scaled(Matrix x, Matrix weight, IValue bias, Tensor y) {
+        Tensors.run(() -> Scaled.OPERATOR.call(
+                new IValue(x.values()),
+                new IValue(weight.values().t()),
+                new IValue(x.scales().orElseThrow()),
+                new IValue(weight.scales().orElseThrow().reshape(1, -1)),
+                bias,
+                new IValue(),
+                new IValue(torch.ScalarType.BFloat16),
+                new IValue(true),
+                new IValue(y)));
+    }
 
     /**
      * @param x {@code [rows, in]}

@@ -12,11 +12,12 @@ final class Operator {
 
     /**
      * @param name with its namespace: "aten::_scaled_mm"
+     * @param overload "out", or empty
      * @throws RuntimeException if torch has no such operator
      */
-    Operator(String name) {
+    Operator(String name, String overload) {
         this.handle =
-                Tensors.outlive(() -> new OperatorHandle(Dispatcher.singleton().findSchemaOrThrow(name, "")));
+                Tensors.outlive(() -> new OperatorHandle(Dispatcher.singleton().findSchemaOrThrow(name, overload)));
     }
 
     /** Calls it with all of its arguments, those by name included, in the order of its schema; one tensor comes back. */

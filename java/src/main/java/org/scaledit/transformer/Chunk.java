@@ -2,6 +2,7 @@ package org.scaledit.transformer;
 
 import java.util.function.Consumer;
 import org.bytedeco.pytorch.Tensor;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -42,5 +43,9 @@ record Chunk(long first, long rows, Modulation modulation) {
     /** Its rows of a tensor of the stream. */
     Tensor of(Tensor x) {
         return x.narrow(0, first, rows);
+    }
+
+    Matrix of(Matrix x) {
+        return x.rows(first, rows);
     }
 }

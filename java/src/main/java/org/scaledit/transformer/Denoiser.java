@@ -8,6 +8,7 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.TokenLayout;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
@@ -98,7 +99,7 @@ public final class Denoiser implements AutoCloseable {
                     torch.silu(placement.place(embedding)),
                     rotary,
                     attention,
-                    TokenWise.TORCH,
+                    transformer.fp8() ? TorchTokenWise.FP8 : TorchTokenWise.PLAIN,
                     layout.textTokens(),
                     layout.guidanceTokens(),
                     transformer.config(),
@@ -118,7 +119,7 @@ public final class Denoiser implements AutoCloseable {
             transformer
                     .model()
                     .latentEmbedder()
-                    .forward(placement.place(latents), 0, hidden.narrow(0, rows[0], rows[1]));
+                    .forward(Matrix.of(placement.place(latents)), 0, hidden.narrow(0, rows[0], rows[1]));
             hidden.narrow(0, rows[0] + rows[1], rows[2]).copy_(guidanceTokens);
             return hidden;
         });

@@ -4,6 +4,7 @@ import java.util.List;
 import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.attention.Preparation.Norms;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
 
 /** A block in which text and image have weights of their own and meet in attention; guidance uses the image's. */
@@ -22,11 +23,11 @@ record DoubleBlock(Stream text, Stream image) {
             Chunk.forEach(hidden.size(0), modulation, chunk -> {
                 Tensor rows = chunk.of(hidden);
                 pass.begins(Part.OUTPUT);
-                Tensor joined = output.forward(chunk.of(attended), chunk.guidanceRows());
-                pass.addGated(rows, joined, chunk.modulation(), 2);
-                Tensor x = pass.modulated(rows, chunk.modulation(), 3, 4);
+                Matrix joined = pass.tokenWise().attended(chunk.of(attended));
+                pass.addGated(rows, output.forward(joined, chunk.guidanceRows()), chunk.modulation(), 2);
+                Matrix x = pass.modulated(rows, chunk.modulation(), 3, 4);
                 pass.begins(Part.MLP);
-                Tensor wide = mlpIn.gelu(x, chunk.guidanceRows()); // [rows, mlp width]
+                Matrix wide = pass.tokenWise().gelu(mlpIn, x, chunk.guidanceRows()); // [rows, mlp width]
                 pass.addGated(rows, mlpOut.forward(wide, chunk.guidanceRows()), chunk.modulation(), 5);
             });
         }
@@ -41,16 +42,16 @@ record DoubleBlock(Stream text, Stream image) {
                         text.linear("norm1_context.linear", width, 6 * width),
                         text.heads("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", config),
                         text.norms("attn.norm_added_q", "attn.norm_added_k", config),
-                        text.linear("attn.to_add_out", width, width),
-                        text.linear("ff_context.net.0.proj", width, mlpWidth),
-                        text.linear("ff_context.net.2", mlpWidth, width)),
+                        text.product("attn.to_add_out", width, width),
+                        text.product("ff_context.net.0.proj", width, mlpWidth),
+                        text.product("ff_context.net.2", mlpWidth, width)),
                 new Stream(
                         layers.linear("norm1.linear", width, 6 * width),
                         layers.heads("attn.to_q", "attn.to_k", "attn.to_v", config),
                         layers.norms("attn.norm_q", "attn.norm_k", config),
-                        layers.linear("attn.to_out.0", width, width),
-                        layers.linear("ff.net.0.proj", width, mlpWidth),
-                        layers.linear("ff.net.2", mlpWidth, width)));
+                        layers.product("attn.to_out.0", width, width),
+                        layers.product("ff.net.0.proj", width, mlpWidth),
+                        layers.product("ff.net.2", mlpWidth, width)));
     }
 
     /** Adds the block's output to the hidden state: [text + image + guidance, width] */

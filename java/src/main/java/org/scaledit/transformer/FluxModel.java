@@ -57,7 +57,7 @@ record FluxModel(
             Modulation modulation = pass.modulationWithoutGuidance(finalModulation);
             pass.begins(Part.FINAL);
             // The final layer stores its scale before its shift, unlike the blocks.
-            return finalLayer.forward(pass.tokenWise().modulated(image, modulation, 1, 0), 0);
+            return finalLayer.forward(TorchTokenWise.PLAIN.modulated(image, modulation, 1, 0), 0);
         });
     }
 }

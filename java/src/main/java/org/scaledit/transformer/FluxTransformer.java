@@ -5,12 +5,15 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.Weights;
+import org.scaledit.tensor.Matrix;
+import org.scaledit.tensor.MatrixProduct;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.slf4j.Logger;
@@ -39,21 +42,23 @@ public final class FluxTransformer implements AutoCloseable {
     private final FluxConfig config;
     private final Weights weights;
     private final int headGroups;
+    private final boolean fp8;
     private final Adapters adapters;
     private final FluxModel model;
     private final boolean ownsWeights;
 
     private FluxTransformer(
-            FluxConfig config, Weights weights, int headGroups, Adapters adapters, boolean ownsWeights) {
+            FluxConfig config, Weights weights, int headGroups, boolean fp8, Adapters adapters, boolean ownsWeights) {
         this.config = config;
         this.weights = weights;
         this.headGroups = headGroups;
+        this.fp8 = fp8;
         this.adapters = adapters;
         this.ownsWeights = ownsWeights;
-        this.model = FluxModel.load(Layers.of(source(weights, headGroups), adapters), config);
+        this.model = FluxModel.load(Layers.of(source(weights, headGroups, fp8), adapters), config);
     }
 
-    private static Layers.Source source(Weights weights, int headGroups) {
+    private static Layers.Source source(Weights weights, int headGroups, boolean fp8) {
         return new Layers.Source() {
             @Override
             public Tensor tensor(String name, long... shape) {
@@ -63,6 +68,15 @@ public final class FluxTransformer implements AutoCloseable {
             @Override
             public Tensor stacked(List<String> names, int part, int parts, long... shape) {
                 return weights.loadStacked(names, part, parts, shape);
+            }
+
+            @Override
+            public Matrix weights(List<String> names, int part, int parts, long... shape) {
+                if (fp8) {
+                    return weights.loadQuantised(names, part, parts, shape);
+                }
+                boolean whole = names.size() == 1 && parts == 1;
+                return Matrix.of(whole ? tensor(names.get(0), shape) : stacked(names, part, parts, shape));
             }
 
             @Override
@@ -80,14 +94,20 @@ public final class FluxTransformer implements AutoCloseable {
      *     of the config that is not supported
      */
     public static FluxTransformer load(ModelDirectory directory, Placement placement) {
+        return load(directory, placement, false);
+    }
+
+    /**
+     * The same with a choice for the blocks' products of all tokens: those of queries, keys, values, attention's output
+     * and the MLPs.
+     *
+     * @param fp8 computes them in FP8 (e4m3) with a scale for each token and each output channel. The embedders, the layers
+     *     for modulation and the last one stay in the placement's precision, which must be bfloat16 on a GPU.
+     * @throws UnsupportedOperationException if the GPU does not multiply FP8
+     */
+    public static FluxTransformer load(ModelDirectory directory, Placement placement, boolean fp8) {
         FluxConfig config = FluxConfig.of(directory.config("transformer"));
-        Weights weights = Weights.of(Safetensors.openModel(directory.part("transformer"), STEM), placement);
-        try {
-            return load(config, weights);
-        } catch (RuntimeException | Error e) {
-            weights.close();
-            throw e;
-        }
+        return load(config, Weights.of(Safetensors.openModel(directory.part("transformer"), STEM), placement), fp8);
     }
 
     /**
@@ -107,8 +127,15 @@ public final class FluxTransformer implements AutoCloseable {
     }
 
     /** A transformer of these weights, which it owns from now on. */
-    static FluxTransformer load(FluxConfig config, Weights weights) {
-        return load(config, weights, weights.placement().cuda() ? HEAD_GROUPS : 0);
+    static FluxTransformer load(FluxConfig config, Weights weights, boolean fp8) {
+        return load(config, weights, weights.placement().cuda() ? HEAD_GROUPS : 0, fp8);
+    }
+
+    private static void requireFp8(Placement placement) {
+        if (!placement.cuda() || placement.dtype() != torch.ScalarType.BFloat16) {
+            throw new IllegalArgumentException("precision fp8 is for bfloat16 on a GPU alone");
+        }
+        MatrixProduct.requireFp8();
     }
 
     /**
@@ -116,14 +143,23 @@ public final class FluxTransformer implements AutoCloseable {
      *
      * @param headGroups into how many groups of heads, at most, projections are cut, each one product; with 0, as on a CPU,
      *     the layers for queries, keys and values stay apart and can stay in the memory-mapped file
+     * @param fp8 whether the blocks' products of all tokens are in FP8, quantised here, once
      */
-    static FluxTransformer load(FluxConfig config, Weights weights, int headGroups) {
-        return new FluxTransformer(config, weights, headGroups, Adapters.none(), true);
+    static FluxTransformer load(FluxConfig config, Weights weights, int headGroups, boolean fp8) {
+        try {
+            if (fp8) {
+                requireFp8(weights.placement());
+            }
+            return new FluxTransformer(config, weights, headGroups, fp8, Adapters.none(), true);
+        } catch (RuntimeException | Error e) {
+            weights.close();
+            throw e;
+        }
     }
 
     /** A transformer of random weights, made where they live: to measure speed with. */
-    public static FluxTransformer random(FluxConfig config, Placement placement) {
-        return load(config, Weights.random(placement));
+    public static FluxTransformer random(FluxConfig config, Placement placement, boolean fp8) {
+        return load(config, Weights.random(placement), fp8);
     }
 
     /** Name and shape of every tensor of a checkpoint, by diffusers' names. */
@@ -149,6 +185,11 @@ public final class FluxTransformer implements AutoCloseable {
                 }
 
                 @Override
+                public Matrix weights(List<String> names, int part, int parts, long... shape) {
+                    return Matrix.of(stacked(names, part, parts, shape));
+                }
+
+                @Override
                 public int headGroups() {
                     return 0;
                 }
@@ -167,7 +208,7 @@ public final class FluxTransformer implements AutoCloseable {
     public FluxTransformer withLoras(List<ScaledLora> loras, LoraScope scope) {
         Adapters adapters = new Adapters(loras, scope, weights.placement());
         try {
-            FluxTransformer adapted = new FluxTransformer(config, weights, headGroups, adapters, false);
+            FluxTransformer adapted = new FluxTransformer(config, weights, headGroups, fp8, adapters, false);
             adapters.requireAllAsked();
             adapters.warnings().forEach(LOG::warn);
             return adapted;
@@ -228,6 +269,11 @@ public final class FluxTransformer implements AutoCloseable {
             Tensor guidanceLatents) {
         return new Denoiser(
                 this, layout, attention, theta, textStates, pooledText, guidance, Optional.of(guidanceLatents));
+    }
+
+    /** Whether the blocks' products of all tokens are in FP8. */
+    public boolean fp8() {
+        return fp8;
     }
 
     FluxModel model() {

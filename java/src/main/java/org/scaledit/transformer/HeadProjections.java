@@ -2,6 +2,7 @@ package org.scaledit.transformer;
 
 import java.util.List;
 import org.bytedeco.pytorch.Tensor;
+import org.scaledit.tensor.Matrix;
 
 /**
  * From tokens to the queries, keys and values of their heads, a group of heads at a time: what a group projects is gone
@@ -15,7 +16,7 @@ record HeadProjections(List<Group> groups) {
     record Group(List<Linear> layers) {
 
         /** Writes [rows, 3 * heads * head_dim]: queries of all heads, then keys, then values. */
-        void forward(Tensor x, long guidanceRows, Tensor y) {
+        void forward(Matrix x, long guidanceRows, Tensor y) {
             long column = 0;
             for (Linear layer : layers) {
                 layer.forward(x, guidanceRows, y.narrow(1, column, layer.out()));

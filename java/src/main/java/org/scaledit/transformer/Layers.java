@@ -7,6 +7,7 @@ import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.attention.Preparation.Norms;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.transformer.Linear.LowRank;
 
 /**
@@ -24,6 +25,9 @@ final class Layers {
          * below the other.
          */
         Tensor stacked(List<String> names, int part, int parts, long... shape);
+
+        /** The same of a large product's weights, in the precision in which it is computed. */
+        Matrix weights(List<String> names, int part, int parts, long... shape);
 
         /**
          * Into how many groups of heads, at most, projections are cut. With 0 the layers for queries, keys and values stay
@@ -60,8 +64,18 @@ final class Layers {
 
     Linear linear(String name, long in, long out) {
         String module = prefix + name;
+        return linear(Matrix.of(source.tensor(module + ".weight", out, in)), module, in, out);
+    }
+
+    /** One of the large products of all tokens, which may be in FP8. */
+    Linear product(String name, long in, long out) {
+        String module = prefix + name;
+        return linear(source.weights(List.of(module + ".weight"), 0, 1, out, in), module, in, out);
+    }
+
+    private Linear linear(Matrix weight, String module, long in, long out) {
         return new Linear(
-                source.tensor(module + ".weight", out, in),
+                weight,
                 source.tensor(module + ".bias", out),
                 adapters.lowRank(module, in, out, guidancePasses).stream().toList());
     }
@@ -71,7 +85,7 @@ final class Layers {
         long width = config.width();
         if (source.headGroups() == 0) {
             return new HeadProjections(List.of(new HeadProjections.Group(Stream.of(query, key, value)
-                    .map(name -> linear(name, width, width))
+                    .map(name -> product(name, width, width))
                     .toList())));
         }
         int groups = IntStream.rangeClosed(1, source.headGroups())
@@ -85,7 +99,7 @@ final class Layers {
                 .toList();
         return new HeadProjections(IntStream.range(0, groups)
                 .mapToObj(group -> new HeadProjections.Group(List.of(new Linear(
-                        source.stacked(named(modules, ".weight"), group, groups, width, width),
+                        source.weights(named(modules, ".weight"), group, groups, width, width),
                         source.stacked(named(modules, ".bias"), group, groups, width),
                         side(loras, group, width / groups)))))
                 .toList());

@@ -3,18 +3,20 @@ package org.scaledit.transformer;
 import java.util.List;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.MatrixProduct;
 import org.scaledit.tensor.Tensors;
 
 /**
  * {@code y = x Wᵀ + b}, plus LoRAs' {@code (x Aᵀ) Bᵀ} on the rows that their scope reaches. Computes in the precision of
- * its input. One layer of the checkpoint, or several with the same input, their outputs side by side.
+ * its input; a layer in FP8 takes an input in FP8. One layer of the checkpoint, or several with the same input, their
+ * outputs side by side.
  *
  * @param weight [out, in]
  * @param bias [out]
  * @param loras of each layer of the checkpoint that has any
  */
-record Linear(Tensor weight, Tensor bias, List<LowRank> loras) {
+record Linear(Matrix weight, Tensor bias, List<LowRank> loras) {
 
     /**
      * What LoRAs add to one layer, their scales included.
@@ -27,18 +29,23 @@ record Linear(Tensor weight, Tensor bias, List<LowRank> loras) {
     record LowRank(Tensor down, Tensor up, boolean guidanceOnly, long firstColumn) {
 
         /** Adds to y [rows, out] what it makes of the columns of x [rows, part of in] that begin at {@code firstInput}. */
-        private void add(Tensor x, long firstInput, Tensor y, long guidanceRows) {
-            torch.ScalarType precision = x.scalar_type();
-            long reached = guidanceOnly ? guidanceRows : x.size(0);
-            Tensor from = x.narrow(0, x.size(0) - reached, reached);
+        private void add(Matrix x, long firstInput, Tensor y, long guidanceRows) {
+            torch.ScalarType precision = y.scalar_type();
+            long reached = guidanceOnly ? guidanceRows : x.rows();
+            Tensor from = x.rows(x.rows() - reached, reached).plain(precision);
             Tensor to = y.narrow(0, y.size(0) - reached, reached).narrow(1, firstColumn, up.size(0));
-            Tensor part = down.narrow(1, firstInput, x.size(1)).to(precision);
+            Tensor part = down.narrow(1, firstInput, x.columns()).to(precision);
             to.addmm_(from.matmul(part.t()), up.to(precision).t());
         }
     }
 
     long out() {
-        return weight.size(0);
+        return weight.rows();
+    }
+
+    /** {@link #forward(Matrix, long)} of an input as it is. */
+    Tensor forward(Tensor x, long guidanceRows) {
+        return forward(Matrix.of(x), guidanceRows);
     }
 
     /**
@@ -46,46 +53,51 @@ record Linear(Tensor weight, Tensor bias, List<LowRank> loras) {
      * @param guidanceRows how many rows, at the end, belong to the guidance stream
      * @return [rows, out]
      */
-    Tensor forward(Tensor x, long guidanceRows) {
+    Tensor forward(Matrix x, long guidanceRows) {
         return Tensors.scoped(() -> {
-            torch.ScalarType precision = x.scalar_type();
-            Tensor y = MatrixProduct.linear(x, weight.to(precision), bias.to(precision));
+            Tensor y = MatrixProduct.linear(x, weightFor(x), biasFor(x));
             addLoras(x, 0, y, guidanceRows);
             return y;
         });
     }
 
-    /** The same, written into y: [rows, out], which may be a strided view */
-    void forward(Tensor x, long guidanceRows, Tensor y) {
+    /** The same, written into y: [rows, out] */
+    void forward(Matrix x, long guidanceRows, Tensor y) {
         Tensors.run(() -> {
-            torch.ScalarType precision = x.scalar_type();
-            MatrixProduct.linearInto(x, weight.to(precision), bias.to(precision), y);
+            MatrixProduct.linearInto(x, weightFor(x), biasFor(x), y);
             addLoras(x, 0, y, guidanceRows);
         });
     }
 
     /** The same of an input in two parts, [rows, left in] and [rows, right in] → [rows, out] */
-    Tensor forward(Tensor left, Tensor right, long guidanceRows) {
+    Tensor forward(Matrix left, Matrix right, long guidanceRows) {
         return Tensors.scoped(() -> {
-            torch.ScalarType precision = left.scalar_type();
-            Tensor y = MatrixProduct.linearOfParts(left, right, weight.to(precision), bias.to(precision));
+            Tensor y = MatrixProduct.linearOfParts(left, right, weightFor(left), biasFor(left));
             addLoras(left, 0, y, guidanceRows);
-            addLoras(right, left.size(1), y, guidanceRows);
+            addLoras(right, left.columns(), y, guidanceRows);
             return y;
         });
     }
 
-    /** GELU, in its tanh form, of what {@link #forward(Tensor, long)} gives: [rows, in] → [rows, out] */
-    Tensor gelu(Tensor x, long guidanceRows) {
-        return Tensors.scoped(() -> {
-            torch.ScalarType precision = x.scalar_type();
-            return loras.isEmpty()
-                    ? MatrixProduct.linearGelu(x, weight.to(precision), bias.to(precision))
-                    : torch.gelu_(forward(x, guidanceRows), "tanh");
-        });
+    /** GELU, in its tanh form, of what {@link #forward(Matrix, long)} gives: [rows, in] → [rows, out] */
+    Tensor gelu(Matrix x, long guidanceRows) {
+        boolean fused = loras.isEmpty() && !x.isQuantised();
+        return Tensors.scoped(() -> fused
+                ? MatrixProduct.linearGelu(x.values(), weightFor(x).values(), biasFor(x))
+                : torch.gelu_(forward(x, guidanceRows), "tanh"));
     }
 
-    private void addLoras(Tensor x, long firstInput, Tensor y, long guidanceRows) {
+    private Matrix weightFor(Matrix x) {
+        return weight.isQuantised()
+                ? weight
+                : Matrix.of(weight.values().to(x.values().scalar_type()));
+    }
+
+    private Tensor biasFor(Matrix x) {
+        return weight.isQuantised() ? bias : bias.to(x.values().scalar_type());
+    }
+
+    private void addLoras(Matrix x, long firstInput, Tensor y, long guidanceRows) {
         loras.forEach(lora -> lora.add(x, firstInput, y, guidanceRows));
     }
 }

@@ -8,6 +8,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.Preparation;
 import org.scaledit.attention.Preparation.Norms;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -40,7 +41,7 @@ record Pass(
     }
 
     /** Layer norm, scale and shift of some rows: [rows, width] → [rows, width] */
-    Tensor modulated(Tensor hidden, Modulation modulation, int shift, int scale) {
+    Matrix modulated(Tensor hidden, Modulation modulation, int shift, int scale) {
         begins(Part.MODULATE);
         return tokenWise.modulated(hidden, modulation, shift, scale);
     }
@@ -56,7 +57,7 @@ record Pass(
      *
      * @param x [rows, width], normed and modulated
      */
-    record Stream(Tensor x, long guidanceRows, HeadProjections projections) {}
+    record Stream(Matrix x, long guidanceRows, HeadProjections projections) {}
 
     /**
      * Attention of all tokens.
@@ -68,9 +69,8 @@ record Pass(
     Tensor attend(Norms norms, Optional<Norms> textNorms, List<Stream> streams) {
         return Tensors.scoped(() -> {
             Preparation preparation = new Preparation(norms, textNorms, textTokens, rotary.turns());
-            long tokens = streams.stream().mapToLong(stream -> stream.x.size(0)).sum();
-            Tensor attended = torch.empty(
-                    new long[] {tokens, config.width()}, streams.get(0).x.options(), null);
+            long tokens = streams.stream().mapToLong(stream -> stream.x.rows()).sum();
+            Tensor attended = torch.empty(new long[] {tokens, config.width()}, conditioning.options(), null);
             int groups = streams.get(0).projections.groups().size();
             for (int group = 0; group < groups; group++) {
                 long columns = config.width() / groups;
@@ -88,9 +88,9 @@ record Pass(
         Tensor projected = torch.empty(new long[] {output.size(0), 3 * output.size(1)}, output.options(), null);
         long row = 0;
         for (Stream stream : streams) {
-            Tensor rows = projected.narrow(0, row, stream.x.size(0));
+            Tensor rows = projected.narrow(0, row, stream.x.rows());
             stream.projections.groups().get(group).forward(stream.x, stream.guidanceRows, rows);
-            row += stream.x.size(0);
+            row += stream.x.rows();
         }
         begins(Part.ATTEND);
         Tensor heads = projected.unflatten(1, 3, -1, config.headDim()); // [tokens, 3, heads, head_dim]

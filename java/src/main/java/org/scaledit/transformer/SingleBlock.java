@@ -4,6 +4,7 @@ import java.util.List;
 import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.attention.Preparation.Norms;
+import org.scaledit.tensor.Matrix;
 
 /** A block in which all streams share their weights, attention and MLP side by side. */
 record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear mlp, Linear output) {
@@ -14,20 +15,21 @@ record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear
                 layers.linear("norm.linear", width, 3 * width),
                 layers.heads("attn.to_q", "attn.to_k", "attn.to_v", config),
                 layers.norms("attn.norm_q", "attn.norm_k", config),
-                layers.linear("proj_mlp", width, config.mlpWidth()),
-                layers.linear("proj_out", width + config.mlpWidth(), width));
+                layers.product("proj_mlp", width, config.mlpWidth()),
+                layers.product("proj_out", width + config.mlpWidth(), width));
     }
 
     /** Adds the block's output to the hidden state: [text + image + guidance, width] */
     void forward(Tensor hidden, Pass pass) {
         Modulation shared = pass.modulation(modulation);
-        Tensor x = pass.modulated(hidden, shared, 0, 1);
+        Matrix x = pass.modulated(hidden, shared, 0, 1);
         Tensor attended =
                 pass.attend(norms, Optional.empty(), List.of(new Pass.Stream(x, pass.guidanceTokens(), heads)));
         Chunk.forEach(hidden.size(0), shared, chunk -> {
             pass.begins(Part.MLP);
-            Tensor wide = mlp.gelu(chunk.of(x), chunk.guidanceRows()); // [rows, mlp width]
-            Tensor y = output.forward(chunk.of(attended), wide, chunk.guidanceRows());
+            Matrix wide = pass.tokenWise().gelu(mlp, chunk.of(x), chunk.guidanceRows()); // [rows, mlp width]
+            Matrix joined = pass.tokenWise().attended(chunk.of(attended));
+            Tensor y = output.forward(joined, wide, chunk.guidanceRows());
             pass.addGated(chunk.of(hidden), y, chunk.modulation(), 2);
         });
     }

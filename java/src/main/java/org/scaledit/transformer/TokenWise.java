@@ -1,11 +1,12 @@
 package org.scaledit.transformer;
 
-import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.global.torch;
-import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Matrix;
 
-/** What happens to each token by itself between the matrix products of a block. */
+/**
+ * What happens to each token by itself between the matrix products of a block, up to the form in which the next product
+ * takes it.
+ */
 interface TokenWise {
 
     /**
@@ -15,7 +16,18 @@ interface TokenWise {
      * @param shift which part of the modulation; {@code scale} likewise
      * @return [rows, width], in the caller's scope
      */
-    Tensor modulated(Tensor hidden, Modulation modulation, int shift, int scale);
+    Matrix modulated(Tensor hidden, Modulation modulation, int shift, int scale);
+
+    /** Attention's output: [rows, width] → [rows, width], in the caller's scope */
+    Matrix attended(Tensor attended);
+
+    /**
+     * The first product of an MLP and GELU, in its tanh form.
+     *
+     * @param x [rows, width]
+     * @return [rows, mlp width], in the caller's scope
+     */
+    Matrix gelu(Linear mlpIn, Matrix x, long guidanceRows);
 
     /**
      * Adds {@code gate · y} to the hidden state.
@@ -25,46 +37,4 @@ interface TokenWise {
      * @param gate which part of the modulation
      */
     void addGated(Tensor hidden, Tensor y, Modulation modulation, int gate);
-
-    /** By torch's own kernels. */
-    TokenWise TORCH = new TokenWise() {
-        private static final double EPSILON = 1e-6;
-
-        /** Shift and scale go through the norm as its bias and weight: one pass over the tokens. */
-        @Override
-        public Tensor modulated(Tensor hidden, Modulation modulation, int shift, int scale) {
-            return Tensors.scoped(() -> {
-                Tensor y = normed(hidden, modulation, 0, shift, scale);
-                for (int stream = 1; stream < modulation.streams(); stream++) {
-                    Tensor rows = modulation.rows(hidden, stream);
-                    if (rows.size(0) > 0) {
-                        modulation.rows(y, stream).copy_(normed(rows, modulation, stream, shift, scale));
-                    }
-                }
-                return y;
-            });
-        }
-
-        private static Tensor normed(Tensor x, Modulation modulation, int stream, int shift, int scale) {
-            return Tensors.scoped(() -> torch.layer_norm(
-                    x,
-                    new long[] {x.size(1)},
-                    Tensors.optional(modulation.part(scale, stream).add(new Scalar(1))),
-                    Tensors.optional(modulation.part(shift, stream)),
-                    EPSILON,
-                    true));
-        }
-
-        @Override
-        public void addGated(Tensor hidden, Tensor y, Modulation modulation, int gate) {
-            Tensors.run(() -> {
-                for (int stream = 0; stream < modulation.streams(); stream++) {
-                    Tensor rows = modulation.rows(hidden, stream);
-                    if (rows.size(0) > 0) {
-                        rows.addcmul_(modulation.rows(y, stream), modulation.part(gate, stream));
-                    }
-                }
-            });
-        }
-    };
 }
