@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import java.awt.image.BufferedImage;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -16,6 +17,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalLong;
+import java.util.stream.IntStream;
+import javax.imageio.ImageIO;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
@@ -134,6 +137,14 @@ class StepBenchmarkTest {
         assertThat(json.at("/measurements/0/ratio").asDouble()).isEqualTo(1.2);
         assertThat(json.at("/measurements/0/parts/mlp").asDouble()).isEqualTo(0.9);
         assertThat(json.at("/measurements/1/failure").asText()).contains("memory");
+        for (String chart : List.of("step-time.png", "step-memory.png")) {
+            BufferedImage drawn = ImageIO.read(results.resolve(chart).toFile());
+            assertThat(drawn.getWidth()).isEqualTo(960);
+            long blue = IntStream.range(0, 960 * 600)
+                    .filter(i -> (drawn.getRGB(i % 960, i / 960) & 0xFFFFFF) == 0x0072B2) // scaledit's colour
+                    .count();
+            assertThat(blue).isGreaterThan(100);
+        }
         assertThat(Files.readAllLines(results.resolve("step.csv")))
                 .hasSize(3)
                 .contains("scaledit,4096,70144,1.5,1.4,1.25,1.2,2147483648,\"\"")

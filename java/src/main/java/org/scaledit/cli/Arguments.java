@@ -1,5 +1,6 @@
 package org.scaledit.cli;
 
+import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
@@ -11,6 +12,21 @@ final class Arguments {
     static void requireExists(String what, Path path) {
         if (!Files.exists(path)) {
             throw new IllegalArgumentException((what.isEmpty() ? "" : what + " ") + path + " does not exist");
+        }
+    }
+
+    /** Makes the folder and those above it, if they are not there. */
+    static void makeFolder(Path folder) {
+        if (Files.exists(folder) && !Files.isDirectory(folder)) {
+            throw new IllegalArgumentException("output " + folder + " is a file, expected a folder");
+        }
+        try {
+            Files.createDirectories(folder);
+        } catch (IOException e) {
+            throw new IllegalArgumentException("output folder " + folder + " cannot be made: " + e.getMessage(), e);
+        }
+        if (!Files.isWritable(folder)) {
+            throw new IllegalArgumentException("output folder " + folder + " is not writable");
         }
     }
 

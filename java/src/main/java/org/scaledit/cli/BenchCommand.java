@@ -1,7 +1,6 @@
 package org.scaledit.cli;
 
 import java.io.PrintWriter;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
@@ -98,7 +97,8 @@ final class BenchCommand implements Callable<Integer> {
     @Option(
             names = {"-o", "--output"},
             paramLabel = "DIR",
-            description = "Folder for step.json and step.csv. Default: none, the table alone.")
+            description =
+                    "Folder for step.json, step.csv, step-time.png and step-memory.png. Default: none, the table alone.")
     private @Nullable Path output;
 
     @Override
@@ -128,8 +128,9 @@ final class BenchCommand implements Callable<Integer> {
             throw new IllegalArgumentException(
                     "no model given, expected --model DIR on a CPU: random weights of FLUX.1-dev's size are for a GPU");
         }
-        if (output != null && Files.exists(output) && !Files.isDirectory(output)) {
-            throw new IllegalArgumentException("output " + output + " is a file, expected a folder");
+        if (output != null) {
+            // Better to hear of an unwritable folder before everything is measured than after.
+            Arguments.makeFolder(output);
         }
     }
 

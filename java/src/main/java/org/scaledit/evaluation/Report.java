@@ -76,11 +76,17 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
         return value.isPresent() ? String.format(Locale.ROOT, format, value.getAsDouble()) : "-";
     }
 
-    /** Writes {@code step.json} and {@code step.csv} into a folder, which is made if it is not there. */
+    /**
+     * Writes {@code step.json}, {@code step.csv} and two charts, {@code step-time.png} and {@code step-memory.png} (Table 3
+     * and Figure 4 of the paper are such), into a folder, which is made if it is not there.
+     */
     public void write(Path folder) throws IOException {
         Files.createDirectories(folder);
         replace(folder.resolve("step.json"), json());
         replace(folder.resolve("step.csv"), csv());
+        new Chart("seconds a step", result -> OptionalDouble.of(result.seconds()))
+                .write(folder.resolve("step-time.png"), measurements);
+        new Chart("memory above the weights, GiB", Report::gib).write(folder.resolve("step-memory.png"), measurements);
     }
 
     private static void replace(Path file, String contents) throws IOException {
