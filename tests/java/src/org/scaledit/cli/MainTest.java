@@ -185,6 +185,16 @@ class MainTest {
         assertThat(outcome.status()).isZero();
     }
 
+    @Test
+    void aMethodThatFailsIsARowOfItsOwnAndStatusOne() {
+        Outcome outcome = run(("bench --device cpu --model " + TINY
+                        + " --sizes 64 --methods scaledit-fp8,linear --steps 1" + " --warm-up 1 --text-tokens 8")
+                .split(" "));
+        assertThat(outcome.out()).contains("precision fp8 is for bfloat16 on a GPU alone\n", "linear             64");
+        assertThat(outcome.err()).isEmpty();
+        assertThat(outcome.status()).isEqualTo(1);
+    }
+
     @ParameterizedTest
     @CsvSource(
             delimiter = '|',

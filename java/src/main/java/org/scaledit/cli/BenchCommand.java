@@ -12,6 +12,7 @@ import org.scaledit.evaluation.Method;
 import org.scaledit.evaluation.Report;
 import org.scaledit.evaluation.StepBenchmark;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.ExitCode;
 import picocli.CommandLine.ITypeConverter;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
@@ -24,7 +25,8 @@ import picocli.CommandLine.TypeConversionException;
         description =
                 "Measures a sampling step of the transformer beside other ways to compute attention: seconds, those of"
                         + " its bare matrix products in the same run, and the most memory that torch's allocator hands out above"
-                        + " the weights. What does not fit the memory is a row that says so.",
+                        + " the weights. What does not fit the memory is a row that says so; with a row that"
+                        + " failed for another reason the exit status is 1.",
         mixinStandardHelpOptions = true,
         versionProvider = Version.class,
         sortOptions = false)
@@ -117,8 +119,8 @@ final class BenchCommand implements Callable<Integer> {
             if (output != null) {
                 new Report(benchmark.hardware(), description(), measurements).write(output);
             }
+            return measurements.stream().anyMatch(Measurement::failed) ? ExitCode.SOFTWARE : ExitCode.OK;
         }
-        return 0;
     }
 
     private void checkPaths() {

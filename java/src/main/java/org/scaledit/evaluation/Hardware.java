@@ -57,10 +57,14 @@ record Hardware(boolean cuda) {
                 : OptionalLong.empty();
     }
 
-    /** Gives what the allocator keeps back to the GPU and begins to look for a new peak. */
+    /**
+     * Gives what the allocator and cuBLAS keep back to the GPU and begins to look for a new peak: each measurement counts
+     * cuBLAS's workspace.
+     */
     void forgetPeak() {
         if (cuda) {
             Tensors.run(() -> {
+                torch_cuda.clearCublasWorkspaces();
                 torch.emptyCache();
                 CUDAAllocator allocator = torch_cuda.getAllocator();
                 allocator.resetPeakStats(DEVICE);

@@ -14,6 +14,12 @@ import java.util.OptionalLong;
  * @param failure why there is no result, in one sentence
  */
 public record Measurement(Method method, int size, long tokens, Optional<Result> result, Optional<String> failure) {
+    static final String OUT_OF_MEMORY = "out of memory";
+
+    /** Whether there is neither a result nor a want of memory: something is missing or wrong. */
+    public boolean failed() {
+        return failure.isPresent() && !failure.get().equals(OUT_OF_MEMORY);
+    }
 
     /**
      * @param seconds a step, the median

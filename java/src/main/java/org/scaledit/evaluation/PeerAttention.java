@@ -59,7 +59,7 @@ final class PeerAttention {
                 .squeeze(0)));
     }
 
-    /** All scores at once: [heads, tokens, tokens]. */
+    /** All scores at once: [heads, tokens, tokens], for the heads that are computed together. */
     static Attention naive() {
         return (query, key, value) -> Tensors.scoped(() -> {
             Tensor scaled = headsFirst(query).mul(new Scalar(1 / Math.sqrt(query.size(2))));
