@@ -2,9 +2,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
-#include <string_view>
 
 #include "abi/attention_checks.h"
+#include "abi/cuda.h"
 #include "abi/guard.h"
 #include "abi/handle.h"
 #include "cuda/device_geometry.h"
@@ -13,25 +13,13 @@
 #include "error.h"
 #if SCALEDIT_CUDA
 #include "cuda/attention.h"
+#include "cuda/device.h"
 #endif
 
 namespace abi = scaledit::abi;
 namespace cuda = scaledit::cuda;
 
 namespace {
-
-constexpr std::size_t kAlignment = 16;  // of a kernel's loads and stores
-constexpr std::int64_t kStrideMultiple = 8;
-
-#if !SCALEDIT_CUDA
-[[noreturn]] void refuse() {
-    throw scaledit::Error(SCALEDIT_UNSUPPORTED, "this build of scaledit has no CUDA, expected one made with it");
-}
-#endif
-
-void expect_multiple(std::int64_t stride, std::string_view argument) {
-    scaledit::expect(stride % kStrideMultiple == 0, argument, stride, "a multiple of 8 elements on a GPU");
-}
 
 // Sizes, strides and overlaps are the CPU's too.
 scaledit::cpu::Problem checked_for_gpu(const scaledit_cuda_attention_arguments* arguments) {
@@ -71,7 +59,7 @@ cuda::Kernel kernel_without_memory(const scaledit_cuda_attention_arguments& a) {
 #if SCALEDIT_CUDA
     return cuda::resolve(a.arithmetic, a.kernels, cuda::compute_capability(cuda::current_device()));
 #else
-    refuse();
+    abi::refuse_without_cuda();
 #endif
 }
 
@@ -92,7 +80,7 @@ void check_preparation(const scaledit_cuda_attention_arguments& a) {
         if (a.arithmetic != SCALEDIT_ARITHMETIC_INT8) {
             scaledit::fail_invalid(std::string(name) + " is given, expected null with bfloat16 arithmetic");
         }
-        abi::expect_aligned(data, kAlignment, name, "numbers");
+        abi::expect_aligned(data, abi::kGpuAlignment, name, "numbers");
     }
     const bool normed = a.query_norm != nullptr;
     if (normed != (a.key_norm != nullptr) || (a.text_query_norm != nullptr) != (a.text_key_norm != nullptr) ||
@@ -108,16 +96,17 @@ void check_preparation(const scaledit_cuda_attention_arguments& a) {
 
 // What the CPU's checks leave open.
 void check_for_gpu(const scaledit_cuda_attention_arguments& a) {
-    abi::expect_aligned(a.device_geometry, kAlignment, "device_geometry", "what scaledit_cuda_geometry_upload wrote");
+    abi::expect_aligned(a.device_geometry, abi::kGpuAlignment, "device_geometry",
+                        "what scaledit_cuda_geometry_upload wrote");
     const struct {
         std::string name;
         const scaledit_tensor& tensor;
     } tensors[] = {{"query", a.query}, {"key", a.key}, {"value", a.value}, {"output", a.output}};
     for (const auto& [name, tensor] : tensors) {
         scaledit::expect(tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype, "1 (bfloat16) on a GPU");
-        expect_multiple(tensor.token_stride, name + ".token_stride");
-        expect_multiple(tensor.head_stride, name + ".head_stride");
-        abi::expect_aligned(tensor.data, kAlignment, name + ".data", "bfloat16 numbers");
+        abi::expect_gpu_stride(tensor.token_stride, name + ".token_stride");
+        abi::expect_gpu_stride(tensor.head_stride, name + ".head_stride");
+        abi::expect_aligned(tensor.data, abi::kGpuAlignment, name + ".data", "bfloat16 numbers");
     }
     check_preparation(a);
 }
@@ -129,7 +118,7 @@ scaledit_status scaledit_cuda_supported([[maybe_unused]] int32_t device) {
 #if SCALEDIT_CUDA
         cuda::check_device(device);
 #else
-        refuse();
+        abi::refuse_without_cuda();
 #endif
     });
 }
@@ -147,12 +136,12 @@ scaledit_status scaledit_cuda_geometry_upload(const scaledit_geometry* geometry,
     return abi::guard([&] {
         abi::expect_pointer(geometry, "geometry", "a geometry from scaledit_geometry_create");
         const std::size_t needed = geometry->device_layout().bytes;
-        abi::expect_aligned(device_memory, kAlignment, "device_memory", scaledit::to_text(needed) + " bytes");
+        abi::expect_aligned(device_memory, abi::kGpuAlignment, "device_memory", scaledit::to_text(needed) + " bytes");
         scaledit::expect(bytes >= needed, "bytes", bytes, "at least " + scaledit::to_text(needed));
 #if SCALEDIT_CUDA
         cuda::upload(geometry->value, device_memory, stream);
 #else
-        refuse();
+        abi::refuse_without_cuda();
 #endif
     });
 }
@@ -182,7 +171,7 @@ scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments*
         }
         cuda::attend(problem.geometry, arguments->geometry->device_layout(), kernel, *arguments);
 #else
-        refuse();
+        abi::refuse_without_cuda();
 #endif
     });
 }

@@ -8,6 +8,7 @@
 #include "cuda/attention_bfloat16_hopper.cuh"
 #include "cuda/attention_int8_hopper.cuh"
 #include "cuda/attention_int8_mma.cuh"
+#include "cuda/device.h"
 #include "cuda/device_geometry.h"
 #include "cuda/kernels.h"
 #include "cuda/packed.h"
@@ -19,45 +20,8 @@ namespace {
 
 constexpr int kOldestMajor = 8;
 
-void check(cudaError_t result, const char* what) {
-    if (result != cudaSuccess) {
-        cudaGetLastError();  // a later call must not find it
-        const bool absent = result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidDeviceFunction;
-        throw Error(absent ? SCALEDIT_UNSUPPORTED : SCALEDIT_INTERNAL_ERROR,
-                    std::string(what) + " failed: " + cudaGetErrorString(result));
-    }
-}
-
-void expect_gpu(cudaError_t result) {
-    if (result != cudaSuccess) {
-        cudaGetLastError();
-        throw Error(SCALEDIT_UNSUPPORTED, std::string("CUDA finds no GPU: ") + cudaGetErrorString(result));
-    }
-}
-
-// Makes a GPU the thread's current one, and the one before it again at the end.
-class CurrentDevice {
-public:
-    explicit CurrentDevice(int device) {
-        check(cudaGetDevice(&before_), "cudaGetDevice");
-        check(cudaSetDevice(device), "cudaSetDevice");
-    }
-    ~CurrentDevice() { cudaSetDevice(before_); }
-    CurrentDevice(const CurrentDevice&) = delete;
-    CurrentDevice& operator=(const CurrentDevice&) = delete;
-
-private:
-    int before_ = 0;
-};
-
 DeviceTensor device_tensor(const scaledit_tensor& t) {
     return {static_cast<__nv_bfloat16*>(t.data), t.token_stride, t.head_stride};
-}
-
-int attribute(cudaDeviceAttr which, int device) {
-    int value = 0;
-    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
-    return value;
 }
 
 // One call, on the GPU that is current.
@@ -281,26 +245,6 @@ void check_device(std::int32_t device) {
     }
 }
 
-int current_device() {
-    int device = 0;
-    expect_gpu(cudaGetDevice(&device));
-    return device;
-}
-
-int compute_capability(int device) {
-    return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
-           attribute(cudaDevAttrComputeCapabilityMinor, device);
-}
-
-int device_of(const void* memory, const char* name) {
-    cudaPointerAttributes attributes{};
-    expect_gpu(cudaPointerGetAttributes(&attributes, memory));
-    if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) {
-        fail_invalid(std::string(name) + " is in the host's memory, expected a GPU's");
-    }
-    return attributes.device;
-}
-
 void upload(const Geometry& geometry, void* device_memory, void* stream) {
     const CurrentDevice current(device_of(device_memory, "device_memory"));
     const auto block = pack(geometry);
@@ -312,27 +256,18 @@ void upload(const Geometry& geometry, void* device_memory, void* stream) {
 
 void attend(const Geometry& geometry, const DeviceGeometryLayout& at, Kernel kernel,
             const scaledit_cuda_attention_arguments& a) {
-    const int device = device_of(a.query.data, "query.data");
-    const struct {
-        const void* memory;
-        const char* name;
-    } others[] = {{a.key.data, "key.data"},
-                  {a.value.data, "value.data"},
-                  {a.output.data, "output.data"},
-                  {a.device_geometry, "device_geometry"},
-                  {a.log_sum_exp, "log_sum_exp"},
-                  {a.query_norm, "query_norm"},
-                  {a.key_norm, "key_norm"},
-                  {a.text_query_norm, "text_query_norm"},
-                  {a.text_key_norm, "text_key_norm"},
-                  {a.rotation, "rotation"},
-                  {a.arithmetic == SCALEDIT_ARITHMETIC_INT8 ? a.workspace : nullptr, "workspace"}};
-    for (const auto& [memory, name] : others) {
-        if (memory != nullptr && device_of(memory, name) != device) {
-            fail_invalid(std::string(name) + " is on GPU " + to_text(device_of(memory, name)) + ", expected GPU " +
-                         to_text(device) + " as for query");
-        }
-    }
+    const int device = common_device({a.query.data, "query.data"},
+                                     {{a.key.data, "key.data"},
+                                      {a.value.data, "value.data"},
+                                      {a.output.data, "output.data"},
+                                      {a.device_geometry, "device_geometry"},
+                                      {a.log_sum_exp, "log_sum_exp"},
+                                      {a.query_norm, "query_norm"},
+                                      {a.key_norm, "key_norm"},
+                                      {a.text_query_norm, "text_query_norm"},
+                                      {a.text_key_norm, "text_key_norm"},
+                                      {a.rotation, "rotation"},
+                                      {a.arithmetic == SCALEDIT_ARITHMETIC_INT8 ? a.workspace : nullptr, "workspace"}});
     const CurrentDevice current(device);
     const Call call{geometry, at, a, device};
     a.head_dim == 128 ? attend_with<128>(kernel, call) : attend_with<64>(kernel, call);

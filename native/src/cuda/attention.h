@@ -13,15 +13,6 @@ namespace scaledit::cuda {
 
 void check_device(std::int32_t device);
 
-// The thread's current GPU.
-int current_device();
-
-// 10 * major + minor.
-int compute_capability(int device);
-
-// The number of the GPU whose memory this is.
-int device_of(const void* memory, const char* name);
-
 void upload(const Geometry& geometry, void* device_memory, void* stream);
 
 // Sizes, strides and overlaps are checked already; query's GPU runs the kernel.

@@ -1,0 +1,72 @@
+#include <string>
+
+#include "cuda/device.h"
+#include "error.h"
+
+namespace scaledit::cuda {
+
+void check(cudaError_t result, const char* what) {
+    if (result != cudaSuccess) {
+        cudaGetLastError();  // a later call must not find it
+        const bool absent = result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidDeviceFunction;
+        throw Error(absent ? SCALEDIT_UNSUPPORTED : SCALEDIT_INTERNAL_ERROR,
+                    std::string(what) + " failed: " + cudaGetErrorString(result));
+    }
+}
+
+void expect_gpu(cudaError_t result) {
+    if (result != cudaSuccess) {
+        cudaGetLastError();
+        throw Error(SCALEDIT_UNSUPPORTED, std::string("CUDA finds no GPU: ") + cudaGetErrorString(result));
+    }
+}
+
+int attribute(cudaDeviceAttr which, int device) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");
+    return value;
+}
+
+int current_device() {
+    int device = 0;
+    expect_gpu(cudaGetDevice(&device));
+    return device;
+}
+
+int compute_capability(int device) {
+    return 10 * attribute(cudaDevAttrComputeCapabilityMajor, device) +
+           attribute(cudaDevAttrComputeCapabilityMinor, device);
+}
+
+int device_of(const void* memory, const char* name) {
+    cudaPointerAttributes attributes{};
+    expect_gpu(cudaPointerGetAttributes(&attributes, memory));
+    if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) {
+        fail_invalid(std::string(name) + " is in the host's memory, expected a GPU's");
+    }
+    return attributes.device;
+}
+
+int common_device(const NamedMemory& first, std::initializer_list<NamedMemory> others) {
+    const int device = device_of(first.memory, first.name);
+    for (const auto& [memory, name] : others) {
+        if (memory == nullptr) {
+            continue;
+        }
+        const int other = device_of(memory, name);
+        if (other != device) {
+            fail_invalid(std::string(name) + " is on GPU " + to_text(other) + ", expected GPU " + to_text(device) +
+                         " as for " + first.name);
+        }
+    }
+    return device;
+}
+
+CurrentDevice::CurrentDevice(int device) {
+    check(cudaGetDevice(&before_), "cudaGetDevice");
+    check(cudaSetDevice(device), "cudaSetDevice");
+}
+
+CurrentDevice::~CurrentDevice() { cudaSetDevice(before_); }
+
+}  // namespace scaledit::cuda
