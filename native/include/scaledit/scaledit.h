@@ -121,7 +121,11 @@ SCALEDIT_API scaledit_status scaledit_geometry_schedule(const scaledit_geometry*
 // ---------------------------------------------------------------------------------------------------------------
 // Attention over a geometry's tile lists.
 
-typedef enum scaledit_dtype { SCALEDIT_FLOAT32 = 0, SCALEDIT_BFLOAT16 = 1 } scaledit_dtype;
+typedef enum scaledit_dtype {
+    SCALEDIT_FLOAT32 = 0,
+    SCALEDIT_BFLOAT16 = 1,
+    SCALEDIT_E4M3 = 2  // FP8 without infinities, up to 448; in a scaledit_matrix only
+} scaledit_dtype;
 
 typedef enum scaledit_arithmetic {
     SCALEDIT_ARITHMETIC_FLOAT32 = 0,  // exact to float32 rounding
@@ -238,6 +242,90 @@ SCALEDIT_API scaledit_status scaledit_cuda_attention_workspace(const scaledit_cu
 // output = softmax(scale * query key^T + mask) value in bfloat16, with softmax and sums in float32. The same bits from
 // run to run.
 SCALEDIT_API scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments);
+
+// ---------------------------------------------------------------------------------------------------------------
+// What a transformer block does to each token by itself, on an NVIDIA GPU (compute capability 8.0 and later): bfloat16
+// in memory, float32 in between. Everything is queued on the caller's stream, nothing is allocated, a CUDA graph can
+// capture it, and the bits are the same from run to run. Present in every build; without CUDA each function answers
+// SCALEDIT_UNSUPPORTED.
+//
+// Widths are multiples of 8 channels, up to 16,384. A call with 0 rows does nothing, and looks at no pointer.
+//
+// A matrix in e4m3 has a scale for each row, for products with scales by row: a row is its codes times its scale. The
+// scale is the row's largest magnitude / 448, at least 2^-100, so that a row of zeros has one that can be divided by.
+// Codes are rounded to nearest, ties to even. A NaN or an infinity in a row makes NaNs of all that is computed from it.
+
+// A [rows, width] matrix; width is contiguous. 16-byte aligned.
+typedef struct scaledit_matrix {
+    void* data;
+    int64_t row_stride;  // elements, at least the width, a multiple of 8
+    int32_t dtype;       // a scaledit_dtype
+} scaledit_matrix;
+
+// One of shift, scale and gate: bfloat16 [width], 16-byte aligned. Guidance tokens, the last rows of a call, have their
+// own, because they are clean at every step.
+typedef struct scaledit_modulation_part {
+    const void* current;   // of all other rows
+    const void* guidance;  // null if and only if there are no guidance rows
+} scaledit_modulation_part;
+
+typedef struct scaledit_cuda_add_gated_arguments {
+    int64_t rows;
+    int64_t guidance_rows;  // the last ones, 0 .. rows
+    int32_t width;
+    scaledit_matrix hidden;  // [rows, width] bfloat16, read and written
+    scaledit_matrix update;  // [rows, width] bfloat16
+    scaledit_modulation_part gate;
+    void* stream;  // a cudaStream_t of the GPU whose memory the matrices are
+} scaledit_cuda_add_gated_arguments;
+
+// hidden += gate * update.
+SCALEDIT_API scaledit_status scaledit_cuda_add_gated(const scaledit_cuda_add_gated_arguments* arguments);
+
+typedef struct scaledit_cuda_modulate_arguments {
+    int64_t rows;
+    int64_t guidance_rows;  // the last ones, 0 .. rows
+    int32_t width;
+    scaledit_matrix hidden;  // [rows, width] bfloat16, read; with an update also written
+    // What is added before the norm, as by scaledit_cuda_add_gated(); its data and the gate are null where nothing is.
+    scaledit_matrix update;  // [rows, width] bfloat16
+    scaledit_modulation_part gate;
+    scaledit_modulation_part shift;
+    scaledit_modulation_part scale;
+    float epsilon;           // of the norm, above 0
+    scaledit_matrix output;  // [rows, width] bfloat16 or e4m3, written
+    float* output_scale;     // [rows], written; null for bfloat16
+    void* stream;
+} scaledit_cuda_modulate_arguments;
+
+// hidden += gate * update where there is one; then output = norm(hidden) * (1 + scale) + shift. The norm is LayerNorm
+// without weights: mean 0 and variance 1 over the width of a row.
+SCALEDIT_API scaledit_status scaledit_cuda_modulate(const scaledit_cuda_modulate_arguments* arguments);
+
+typedef struct scaledit_cuda_gelu_arguments {
+    int64_t rows;
+    int32_t width;
+    scaledit_matrix input;   // [rows, width] bfloat16
+    scaledit_matrix output;  // [rows, width] bfloat16, written; may be the input itself
+    void* stream;
+} scaledit_cuda_gelu_arguments;
+
+// output = GELU(input), as approximated by tanh.
+SCALEDIT_API scaledit_status scaledit_cuda_gelu(const scaledit_cuda_gelu_arguments* arguments);
+
+typedef struct scaledit_cuda_quantize_arguments {
+    int64_t rows;  // tokens, or output channels of a weight
+    int32_t width;
+    int32_t gelu_width;          // one of the two widths may be 0, and the data of its input is null then
+    scaledit_matrix input;       // [rows, width] bfloat16
+    scaledit_matrix gelu_input;  // [rows, gelu_width] bfloat16
+    scaledit_matrix output;      // [rows, width + gelu_width] e4m3, written
+    float* output_scale;         // [rows], written
+    void* stream;
+} scaledit_cuda_quantize_arguments;
+
+// output = [input, GELU(gelu_input)] in e4m3. A single block's product reads both: attention's output and the MLP.
+SCALEDIT_API scaledit_status scaledit_cuda_quantize(const scaledit_cuda_quantize_arguments* arguments);
 
 #ifdef __cplusplus
 }

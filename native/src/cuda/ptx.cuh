@@ -130,6 +130,13 @@ __device__ inline float max_nan(float a, float b) {
     return larger;
 }
 
+// The same of two bfloat16 in a register each.
+__device__ inline std::uint32_t max_nan_bfloat(std::uint32_t a, std::uint32_t b) {
+    std::uint32_t larger;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(larger) : "r"(a), "r"(b));
+    return larger;
+}
+
 // To a relative error of 2^-23.
 __device__ inline float reciprocal(float x) {
     float result;
@@ -143,6 +150,16 @@ __device__ inline uint4 load_once(const void* from) {
     asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
                  : "l"(from));
+    return bits;
+}
+
+// The same of memory that the kernel itself may write.
+__device__ inline uint4 load_changing(const void* from) {
+    uint4 bits;
+    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
+                 : "l"(from)
+                 : "memory");
     return bits;
 }
 

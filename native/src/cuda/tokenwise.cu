@@ -1,0 +1,110 @@
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cuda/device.h"
+#include "cuda/tokenwise.cuh"
+#include "cuda/tokenwise.h"
+
+namespace scaledit::cuda {
+namespace {
+
+using namespace tokenwise;
+
+int chunks_of(std::int32_t width) { return width / kChunkChannels; }
+
+template <typename Element>
+Rows<Element> rows_of(const scaledit_matrix& matrix) {
+    return {static_cast<Element*>(matrix.data), matrix.row_stride};
+}
+
+ModulationPart part(const scaledit_modulation_part& vectors) {
+    return {static_cast<const __nv_bfloat16*>(vectors.current), static_cast<const __nv_bfloat16*>(vectors.guidance)};
+}
+
+// A kernel of rows that fill their block, and the same of any rows.
+template <typename Parameters>
+struct Kernels {
+    void (*whole)(Parameters);
+    void (*ragged)(Parameters);
+};
+
+// A block for each row of a call, with room for so many rows in shared memory.
+template <int kCopiedRows, typename Parameters, typename Arguments>
+void launch(const Kernels<Parameters>& kernels, const Parameters& parameters, int chunks, const Arguments& a,
+            const char* what) {
+    const int threads = row_threads(chunks);
+    const auto kernel = threads * kThreadChunks == chunks ? kernels.whole : kernels.ragged;
+    kernel<<<static_cast<unsigned>(a.rows), static_cast<unsigned>(threads),
+             static_cast<std::size_t>(kCopiedRows * chunks * kChunkBytes), static_cast<cudaStream_t>(a.stream)>>>(
+        parameters);
+    check(cudaGetLastError(), what);
+}
+
+template <typename Arguments>  // with hidden, update and gate
+AddGatedParameters gated_sum(const Arguments& a) {
+    return {rows_of<__nv_bfloat16>(a.hidden), rows_of<__nv_bfloat16>(a.update), part(a.gate), a.rows - a.guidance_rows,
+            chunks_of(a.width)};
+}
+
+template <bool kAdds, typename Output>
+void modulate_to(const scaledit_cuda_modulate_arguments& a) {
+    const auto width = static_cast<float>(a.width);
+    const ModulateParameters<Output> parameters{
+        gated_sum(a),  part(a.shift), part(a.scale), width, 1 / width, a.epsilon, rows_of<Output>(a.output),
+        a.output_scale};
+    launch<kAdds ? 2 : 1>(
+        Kernels<ModulateParameters<Output>>{modulate_rows<kAdds, true, Output>, modulate_rows<kAdds, false, Output>},
+        parameters, chunks_of(a.width), a, "the kernel that norms and modulates");
+}
+
+}  // namespace
+
+void run(const scaledit_cuda_add_gated_arguments& a) {
+    const CurrentDevice current(common_device(
+        {a.hidden.data, "hidden.data"},
+        {{a.update.data, "update.data"}, {a.gate.current, "gate.current"}, {a.gate.guidance, "gate.guidance"}}));
+    launch<2>(Kernels<AddGatedParameters>{add_gated_rows<true>, add_gated_rows<false>}, gated_sum(a),
+              chunks_of(a.width), a, "the kernel that adds under a gate");
+}
+
+void run(const scaledit_cuda_modulate_arguments& a) {
+    const CurrentDevice current(common_device({a.hidden.data, "hidden.data"}, {{a.update.data, "update.data"},
+                                                                               {a.gate.current, "gate.current"},
+                                                                               {a.gate.guidance, "gate.guidance"},
+                                                                               {a.shift.current, "shift.current"},
+                                                                               {a.shift.guidance, "shift.guidance"},
+                                                                               {a.scale.current, "scale.current"},
+                                                                               {a.scale.guidance, "scale.guidance"},
+                                                                               {a.output.data, "output.data"},
+                                                                               {a.output_scale, "output_scale"}}));
+    const bool adds = a.update.data != nullptr;
+    if (a.output.dtype == SCALEDIT_E4M3) {
+        adds ? modulate_to<true, std::uint8_t>(a) : modulate_to<false, std::uint8_t>(a);
+    } else {
+        adds ? modulate_to<true, __nv_bfloat16>(a) : modulate_to<false, __nv_bfloat16>(a);
+    }
+}
+
+void run(const scaledit_cuda_gelu_arguments& a) {
+    const CurrentDevice current(common_device({a.input.data, "input.data"}, {{a.output.data, "output.data"}}));
+    const int chunks = chunks_of(a.width);
+    launch<1>(Kernels<GeluParameters>{gelu_rows<true>, gelu_rows<false>},
+              GeluParameters{rows_of<__nv_bfloat16>(a.input), rows_of<__nv_bfloat16>(a.output), chunks}, chunks, a,
+              "the kernel of GELU");
+}
+
+void run(const scaledit_cuda_quantize_arguments& a) {
+    const CurrentDevice current(common_device(
+        {a.output.data, "output.data"},
+        {{a.output_scale, "output_scale"}, {a.input.data, "input.data"}, {a.gelu_input.data, "gelu_input.data"}}));
+    const int plain_chunks = chunks_of(a.width);
+    const QuantizeParameters parameters{
+        rows_of<__nv_bfloat16>(a.input),        rows_of<__nv_bfloat16>(a.gelu_input), plain_chunks,
+        plain_chunks + chunks_of(a.gelu_width), rows_of<std::uint8_t>(a.output),      a.output_scale};
+    launch<1>(Kernels<QuantizeParameters>{quantize_rows<true>, quantize_rows<false>}, parameters, parameters.chunks, a,
+              "the kernel that quantises");
+}
+
+}  // namespace scaledit::cuda

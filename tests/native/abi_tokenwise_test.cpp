@@ -1,0 +1,317 @@
+// What the C ABI's token-wise functions refuse before they ask for a GPU, and how they say so.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <iterator>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "scaledit/scaledit.h"
+
+namespace scaledit {
+namespace {
+
+constexpr std::int64_t kRows = 5;
+constexpr std::int64_t kGuidanceRows = 2;
+constexpr std::int32_t kWidth = 16;
+constexpr std::int32_t kGeluWidth = 64;
+constexpr std::byte kPoison{0x5a};
+
+scaledit_status call(const scaledit_cuda_add_gated_arguments* a) { return scaledit_cuda_add_gated(a); }
+scaledit_status call(const scaledit_cuda_modulate_arguments* a) { return scaledit_cuda_modulate(a); }
+scaledit_status call(const scaledit_cuda_gelu_arguments* a) { return scaledit_cuda_gelu(a); }
+scaledit_status call(const scaledit_cuda_quantize_arguments* a) { return scaledit_cuda_quantize(a); }
+
+// Arguments in which everything is right, but for the memory, which is the host's. Tests spoil one thing.
+class AbiTokenwise : public testing::Test {
+protected:
+    AbiTokenwise() {
+        const scaledit_modulation_part gate = {at(8), at(9)};
+        const scaledit_modulation_part shift = {at(10), at(11)};
+        const scaledit_modulation_part scale = {at(12), at(13)};
+        const scaledit_matrix hidden = bfloat16(0, kWidth);
+        const scaledit_matrix update = bfloat16(1, kWidth);
+        add_gated = {kRows, kGuidanceRows, kWidth, hidden, update, gate, nullptr};
+        modulate = {kRows, kGuidanceRows, kWidth, hidden,          update,   gate,
+                    shift, scale,         1e-6F,  e4m3(2, kWidth), scales(), nullptr};
+        gelu = {kRows, kGeluWidth, bfloat16(3, kGeluWidth), bfloat16(4, kGeluWidth), nullptr};
+        quantize = {kRows,    kWidth, kGeluWidth, hidden, bfloat16(3, kGeluWidth), e4m3(2, kWidth + kGeluWidth),
+                    scales(), nullptr};
+    }
+
+    // Rooms of 1 KB.
+    std::byte* at(std::size_t room) { return memory + 1024 * room; }
+    float* scales() { return reinterpret_cast<float*>(at(14)); }
+    scaledit_matrix bfloat16(std::size_t room, std::int64_t stride) { return {at(room), stride, SCALEDIT_BFLOAT16}; }
+    scaledit_matrix e4m3(std::size_t room, std::int64_t stride) { return {at(room), stride, SCALEDIT_E4M3}; }
+
+    template <typename Arguments>
+    void expect_refused(const Arguments& bad, const std::string& message) {
+        EXPECT_EQ(call(&bad), SCALEDIT_INVALID_ARGUMENT) << message;
+        EXPECT_EQ(scaledit_last_error(), message);
+        for (const std::byte byte : memory) {
+            ASSERT_EQ(byte, kPoison) << message;
+        }
+    }
+
+    // What is right is refused for want of CUDA, of a GPU, or of memory that is a GPU's.
+    template <typename Arguments>
+    void expect_right(const Arguments& good) {
+        EXPECT_NE(call(&good), SCALEDIT_OK);
+        const std::string message = scaledit_last_error();
+        EXPECT_TRUE(message == "this build of scaledit has no CUDA, expected one made with it" ||
+                    message.starts_with("CUDA finds no GPU: ") ||
+                    message.ends_with(" is in the host's memory, expected a GPU's"))
+            << message;
+    }
+
+    alignas(64) std::byte memory[16 * 1024];
+    scaledit_cuda_add_gated_arguments add_gated{};
+    scaledit_cuda_modulate_arguments modulate{};
+    scaledit_cuda_gelu_arguments gelu{};
+    scaledit_cuda_quantize_arguments quantize{};
+
+    void SetUp() override { std::fill(std::begin(memory), std::end(memory), kPoison); }
+};
+
+template <typename Arguments>
+struct Case {
+    std::function<void(Arguments&)> spoil;
+    const char* message;
+};
+
+TEST_F(AbiTokenwise, TakesTheRightArguments) {
+    expect_right(add_gated);
+    expect_right(modulate);
+    expect_right(gelu);
+    expect_right(quantize);
+}
+
+TEST_F(AbiTokenwise, TakesEveryKindOfCall) {
+    add_gated.guidance_rows = 0;
+    add_gated.gate.guidance = nullptr;
+    expect_right(add_gated);
+    modulate.guidance_rows = kRows;
+    expect_right(modulate);
+    modulate.update.data = nullptr;
+    modulate.gate = {};
+    expect_right(modulate);
+    modulate.output.dtype = SCALEDIT_BFLOAT16;
+    modulate.output_scale = nullptr;
+    expect_right(modulate);
+    gelu.output = gelu.input;
+    expect_right(gelu);
+    quantize.width = 0;
+    quantize.input.data = nullptr;
+    expect_right(quantize);
+    quantize.width = kWidth;
+    quantize.input.data = at(0);
+    quantize.gelu_width = 0;
+    quantize.gelu_input.data = nullptr;
+    expect_right(quantize);
+}
+
+TEST_F(AbiTokenwise, WithoutRowsNoPointerIsLookedAt) {
+    const auto expect_done = [](auto& arguments) {
+        arguments.rows = 0;
+        EXPECT_EQ(call(&arguments), SCALEDIT_CUDA ? SCALEDIT_OK : SCALEDIT_UNSUPPORTED) << scaledit_last_error();
+    };
+    add_gated.guidance_rows = modulate.guidance_rows = 0;
+    expect_done(add_gated);
+    add_gated.hidden.data = nullptr;
+    expect_done(add_gated);
+    expect_done(modulate);
+    modulate.output.data = nullptr;
+    modulate.update.data = nullptr;
+    expect_done(modulate);
+    expect_done(gelu);
+    gelu.input.data = at(0) + 1;
+    expect_done(gelu);
+    quantize.output_scale = nullptr;
+    expect_done(quantize);
+}
+
+TEST_F(AbiTokenwise, RefusesNoArguments) {
+    EXPECT_EQ(scaledit_cuda_add_gated(nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_STREQ(scaledit_last_error(), "arguments is null, expected a scaledit_cuda_add_gated_arguments");
+    EXPECT_EQ(scaledit_cuda_modulate(nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_STREQ(scaledit_last_error(), "arguments is null, expected a scaledit_cuda_modulate_arguments");
+    EXPECT_EQ(scaledit_cuda_gelu(nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_STREQ(scaledit_last_error(), "arguments is null, expected a scaledit_cuda_gelu_arguments");
+    EXPECT_EQ(scaledit_cuda_quantize(nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_STREQ(scaledit_last_error(), "arguments is null, expected a scaledit_cuda_quantize_arguments");
+}
+
+TEST_F(AbiTokenwise, AddGatedRefuses) {
+    using Arguments = scaledit_cuda_add_gated_arguments;
+    const std::vector<Case<Arguments>> cases = {
+        {[](Arguments& a) { a.rows = -1; }, "rows is -1, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.rows = std::int64_t{1} << 31; }, "rows is 2147483648, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.guidance_rows = 6; }, "guidance_rows is 6, expected 0 to 5"},
+        {[](Arguments& a) { a.guidance_rows = -1; }, "guidance_rows is -1, expected 0 to 5"},
+        {[](Arguments& a) { a.width = 0; }, "width is 0, expected a multiple of 8 from 8 to 8192"},
+        {[](Arguments& a) { a.width = 12; }, "width is 12, expected a multiple of 8 from 8 to 8192"},
+        {[](Arguments& a) { a.width = 8200; }, "width is 8200, expected a multiple of 8 from 8 to 8192"},
+        {[](Arguments& a) { a.hidden.dtype = SCALEDIT_FLOAT32; }, "hidden.dtype is 0, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.update.dtype = SCALEDIT_E4M3; }, "update.dtype is 2, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.hidden.row_stride = 8; },
+         "hidden.row_stride is 8, expected 16 to 96076792050570581 elements"},
+        {[](Arguments& a) { a.hidden.row_stride = std::int64_t{1} << 57; },
+         "hidden.row_stride is 144115188075855872, expected 16 to 96076792050570581 elements"},
+        {[](Arguments& a) { a.update.row_stride = 20; },
+         "update.row_stride is 20, expected a multiple of 8 elements on a GPU"},
+        {[](Arguments& a) { a.hidden.data = nullptr; }, "hidden.data is null, expected 5 rows of 32 bytes"},
+        {[this](Arguments& a) { a.update.data = at(1) + 8; },
+         "update.data is at an address that is no multiple of 16 bytes"},
+        {[](Arguments& a) { a.gate.current = nullptr; }, "gate.current is null, expected 32 bytes"},
+        {[](Arguments& a) { a.gate.guidance = nullptr; }, "gate.guidance is null, expected 32 bytes"},
+        {[](Arguments& a) { a.guidance_rows = 0; }, "gate.guidance is given, expected null without guidance rows"},
+        {[](Arguments& a) { a.update.data = a.hidden.data; },
+         "update.data overlaps hidden.data, expected memory of its own"},
+        {[this](Arguments& a) { a.gate.current = at(0) + 144; },
+         "gate.current overlaps hidden.data, expected memory of its own"},
+    };
+    for (const auto& [spoil, message] : cases) {
+        Arguments bad = add_gated;
+        spoil(bad);
+        expect_refused(bad, message);
+    }
+}
+
+TEST_F(AbiTokenwise, ModulateRefuses) {
+    using Arguments = scaledit_cuda_modulate_arguments;
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    const std::vector<Case<Arguments>> cases = {
+        {[](Arguments& a) { a.rows = -7; }, "rows is -7, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.guidance_rows = 9; }, "guidance_rows is 9, expected 0 to 5"},
+        {[](Arguments& a) { a.width = 8200; }, "width is 8200, expected a multiple of 8 from 8 to 8192"},
+        {[](Arguments& a) { a.epsilon = 0; }, "epsilon is 0, expected a finite number above 0"},
+        {[](Arguments& a) { a.epsilon = kInfinity; }, "epsilon is inf, expected a finite number above 0"},
+        {[](Arguments& a) { a.epsilon = std::nanf(""); }, "epsilon is nan, expected a finite number above 0"},
+        {[](Arguments& a) { a.hidden.dtype = SCALEDIT_E4M3; }, "hidden.dtype is 2, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.update.data = nullptr; }, "gate.current is given, expected null without an update"},
+        {[](Arguments& a) {
+             a.update.data = nullptr;
+             a.gate.current = nullptr;
+         },
+         "gate.guidance is given, expected null without an update"},
+        {[](Arguments& a) { a.gate.current = nullptr; }, "gate.current is null, expected 32 bytes"},
+        {[](Arguments& a) { a.shift.current = nullptr; }, "shift.current is null, expected 32 bytes"},
+        {[](Arguments& a) { a.shift.guidance = nullptr; }, "shift.guidance is null, expected 32 bytes"},
+        {[this](Arguments& a) { a.scale.current = at(12) + 2; },
+         "scale.current is at an address that is no multiple of 16 bytes"},
+        {[](Arguments& a) { a.scale.guidance = nullptr; }, "scale.guidance is null, expected 32 bytes"},
+        {[](Arguments& a) { a.output.dtype = SCALEDIT_FLOAT32; },
+         "output.dtype is 0, expected 1 (bfloat16) or 2 (e4m3)"},
+        {[](Arguments& a) { a.output.row_stride = 8; },
+         "output.row_stride is 8, expected 16 to 96076792050570581 elements"},
+        {[](Arguments& a) { a.output.row_stride = 28; },
+         "output.row_stride is 28, expected a multiple of 8 elements on a GPU"},
+        {[](Arguments& a) { a.output.data = nullptr; }, "output.data is null, expected 5 rows of 16 bytes"},
+        {[](Arguments& a) { a.output.dtype = SCALEDIT_BFLOAT16; },
+         "output_scale is given, expected null with an output in bfloat16"},
+        {[](Arguments& a) { a.output_scale = nullptr; }, "output_scale is null, expected 20 bytes"},
+        {[](Arguments& a) { a.output_scale += 1; }, "output_scale is at an address that is no multiple of 16 bytes"},
+        {[](Arguments& a) { a.output.data = a.hidden.data; },
+         "output.data overlaps hidden.data, expected memory of its own"},
+        {[](Arguments& a) { a.output.data = a.update.data; },
+         "output.data overlaps update.data, expected memory of its own"},
+        {[](Arguments& a) { a.update.data = a.hidden.data; },
+         "update.data overlaps hidden.data, expected memory of its own"},
+        {[this](Arguments& a) { a.output_scale = reinterpret_cast<float*>(at(2) + 64); },
+         "output_scale overlaps output.data, expected memory of its own"},
+    };
+    for (const auto& [spoil, message] : cases) {
+        Arguments bad = modulate;
+        spoil(bad);
+        expect_refused(bad, message);
+    }
+}
+
+TEST_F(AbiTokenwise, GeluRefuses) {
+    using Arguments = scaledit_cuda_gelu_arguments;
+    const std::vector<Case<Arguments>> cases = {
+        {[](Arguments& a) { a.rows = -1; }, "rows is -1, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.width = 16392; }, "width is 16392, expected a multiple of 8 from 8 to 16384"},
+        {[](Arguments& a) { a.input.dtype = 3; }, "input.dtype is 3, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.output.dtype = SCALEDIT_E4M3; }, "output.dtype is 2, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.input.data = nullptr; }, "input.data is null, expected 5 rows of 128 bytes"},
+        {[](Arguments& a) { a.output.data = nullptr; }, "output.data is null, expected 5 rows of 128 bytes"},
+        {[this](Arguments& a) { a.output.data = at(3) + 16; },
+         "output.data overlaps input.data, expected memory of its own"},
+        {[](Arguments& a) {
+             a.output = a.input;
+             a.output.row_stride += 8;
+         },
+         "output.data overlaps input.data, expected memory of its own"},
+    };
+    for (const auto& [spoil, message] : cases) {
+        Arguments bad = gelu;
+        spoil(bad);
+        expect_refused(bad, message);
+    }
+}
+
+TEST_F(AbiTokenwise, QuantizeRefuses) {
+    using Arguments = scaledit_cuda_quantize_arguments;
+    const std::vector<Case<Arguments>> cases = {
+        {[](Arguments& a) { a.rows = -1; }, "rows is -1, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.width = -8; }, "width is -8, expected a multiple of 8 from 0 to 16384"},
+        {[](Arguments& a) { a.gelu_width = 4; }, "gelu_width is 4, expected a multiple of 8 from 0 to 16384"},
+        {[](Arguments& a) { a.gelu_width = 16376; },
+         "width + gelu_width is 16392, expected a multiple of 8 from 8 to 16384"},
+        {[](Arguments& a) { a.width = a.gelu_width = 0; },
+         "width + gelu_width is 0, expected a multiple of 8 from 8 to 16384"},
+        {[](Arguments& a) { a.width = 0; }, "input.data is given, expected null where width is 0"},
+        {[](Arguments& a) { a.gelu_width = 0; }, "gelu_input.data is given, expected null where gelu_width is 0"},
+        {[](Arguments& a) { a.input.dtype = SCALEDIT_FLOAT32; }, "input.dtype is 0, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.gelu_input.dtype = SCALEDIT_E4M3; }, "gelu_input.dtype is 2, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.output.dtype = SCALEDIT_BFLOAT16; }, "output.dtype is 1, expected 2 (e4m3)"},
+        {[](Arguments& a) { a.output.row_stride = 72; },
+         "output.row_stride is 72, expected 80 to 96076792050570581 elements"},
+        {[](Arguments& a) { a.output.data = nullptr; }, "output.data is null, expected 5 rows of 80 bytes"},
+        {[](Arguments& a) { a.output_scale = nullptr; }, "output_scale is null, expected 20 bytes"},
+        {[](Arguments& a) { a.output.data = a.input.data; },
+         "output.data overlaps input.data, expected memory of its own"},
+        {[](Arguments& a) { a.output.data = a.gelu_input.data; },
+         "output.data overlaps gelu_input.data, expected memory of its own"},
+    };
+    for (const auto& [spoil, message] : cases) {
+        Arguments bad = quantize;
+        spoil(bad);
+        expect_refused(bad, message);
+    }
+}
+
+// GELU from one part of a buffer to another, at every distance: refused if and only if an element is shared.
+TEST_F(AbiTokenwise, PartsOfOneBufferMayInterleave) {
+    constexpr std::int64_t kStride = 5 * kGeluWidth;
+    std::vector<std::byte> buffer(static_cast<std::size_t>(4 * (kRows + 1) * kStride * 2) + 16);
+    const std::size_t padding = 16 - reinterpret_cast<std::uintptr_t>(buffer.data()) % 16;
+    constexpr std::int64_t kMiddle = 2 * (kRows + 1) * kStride;
+    for (std::int64_t distance = -(kRows + 1) * kStride; distance <= (kRows + 1) * kStride; distance += 8) {
+        bool shared = false;
+        for (std::int64_t row = 0; row < kRows; ++row) {
+            for (std::int64_t other = 0; other < kRows; ++other) {
+                shared |= std::abs(distance + (other - row) * kStride) < kGeluWidth;
+            }
+        }
+        std::byte* const first = buffer.data() + padding;
+        gelu.input = {first + 2 * kMiddle, kStride, SCALEDIT_BFLOAT16};
+        gelu.output = {first + 2 * (kMiddle + distance), kStride, SCALEDIT_BFLOAT16};
+        if (shared && distance != 0) {
+            expect_refused(gelu, "output.data overlaps input.data, expected memory of its own");
+        } else {
+            expect_right(gelu);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace scaledit
