@@ -1,0 +1,240 @@
+// Times the token-wise kernels on a GPU without Java, at FLUX's widths: medians over CUDA events, and the memory's rate
+// beside that of a copy from device to device in the same run. A graph repeats each call, so that what the host does
+// before a kernel is not counted: the shortest take no longer than that.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "scaledit/scaledit.h"
+
+namespace {
+
+constexpr std::int32_t kWidth = 3072;
+constexpr std::int32_t kMlpWidth = 4 * kWidth;
+constexpr std::int64_t kTokens = 512 + 256 * 256 + 64 * 64;  // text, image and guidance of 4096 x 4096 pixels
+constexpr std::int64_t kGuidance = 64 * 64;
+constexpr std::int64_t kText = 512;
+constexpr int kRuns = 15;
+constexpr int kCalls = 10;  // of a run
+
+void require(bool holds, const char* what) {
+    if (!holds) {
+        std::fprintf(stderr, "cuda_tokenwise_benchmark: %s: %s %s\n", what, scaledit_last_error(),
+                     cudaGetErrorString(cudaGetLastError()));
+        std::exit(1);
+    }
+}
+
+void* device_memory(std::size_t bytes) {
+    void* memory = nullptr;
+    require(cudaMalloc(&memory, bytes) == cudaSuccess, "cudaMalloc");
+    return memory;
+}
+
+// A bfloat16 matrix of normal numbers.
+scaledit_matrix normal_matrix(std::int64_t rows, std::int64_t width) {
+    std::mt19937 random(17);
+    std::normal_distribution<float> normal;
+    std::vector<std::uint16_t> block(1 << 20);
+    std::ranges::generate(
+        block, [&] { return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(normal(random)) >> 16); });
+    const auto count = static_cast<std::size_t>(rows * width);
+    auto* const memory = static_cast<std::uint16_t*>(device_memory(2 * count));
+    for (std::size_t at = 0; at < count; at += block.size()) {
+        const std::size_t part = std::min(block.size(), count - at);
+        // A different place to begin for each part, so that they differ.
+        std::ranges::rotate(block, block.begin() + 4099);
+        require(cudaMemcpy(memory + at, block.data(), part * 2, cudaMemcpyHostToDevice) == cudaSuccess, "cudaMemcpy");
+    }
+    return {memory, width, SCALEDIT_BFLOAT16};
+}
+
+scaledit_matrix matrix(std::int64_t rows, std::int64_t width, std::int32_t dtype) {
+    return {device_memory(static_cast<std::size_t>(rows * width * (dtype == SCALEDIT_E4M3 ? 1 : 2))), width, dtype};
+}
+
+cudaStream_t stream() {
+    static const cudaStream_t own = [] {
+        cudaStream_t created = nullptr;
+        require(cudaStreamCreate(&created) == cudaSuccess, "cudaStreamCreate");
+        return created;
+    }();
+    return own;
+}
+
+// Of one of the kCalls calls that `run` queues.
+template <typename Run>
+double median_milliseconds(const Run& run) {
+    cudaEvent_t begin = nullptr;
+    cudaEvent_t end = nullptr;
+    require(cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess, "cudaEventCreate");
+    std::vector<float> times;
+    for (int i = -3; i < kRuns; ++i) {
+        cudaEventRecord(begin, stream());
+        run();
+        cudaEventRecord(end, stream());
+        require(cudaEventSynchronize(end) == cudaSuccess, "the kernel");
+        float milliseconds = 0;
+        cudaEventElapsedTime(&milliseconds, begin, end);
+        if (i >= 0) {
+            times.push_back(milliseconds);
+        }
+    }
+    cudaEventDestroy(begin);
+    cudaEventDestroy(end);
+    std::ranges::sort(times);
+    return static_cast<double>(times[times.size() / 2]) / kCalls;
+}
+
+template <typename Call>
+cudaGraphExec_t graph_of_calls(const Call& call) {
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    require(cudaStreamBeginCapture(stream(), cudaStreamCaptureModeGlobal) == cudaSuccess, "cudaStreamBeginCapture");
+    for (int i = 0; i < kCalls; ++i) {
+        call();
+    }
+    require(cudaStreamEndCapture(stream(), &graph) == cudaSuccess, "cudaStreamEndCapture");
+    require(cudaGraphInstantiate(&executable, graph, 0) == cudaSuccess, "cudaGraphInstantiate");
+    cudaGraphDestroy(graph);
+    return executable;
+}
+
+// Bytes that a call reads and writes for each channel of a row; what belongs to a row or a channel alone is not
+// counted.
+struct Traffic {
+    std::int64_t rows;
+    std::int64_t width;
+    int bytes;
+};
+
+class Report {
+public:
+    explicit Report(double copy_rate) : copy_rate_(copy_rate) {}
+
+    template <typename Call>
+    void line(const std::string& name, const Traffic& traffic, const Call& call) const {
+        const cudaGraphExec_t graph = graph_of_calls(call);
+        const double milliseconds =
+            median_milliseconds([&] { require(cudaGraphLaunch(graph, stream()) == cudaSuccess, "cudaGraphLaunch"); });
+        cudaGraphExecDestroy(graph);
+        const double rate = static_cast<double>(traffic.rows * traffic.width * traffic.bytes) / milliseconds * 1e-6;
+        std::printf("%-48s %6lld x %5lld %8.4f ms %7.0f GB/s %5.2f of a copy\n", name.c_str(),
+                    static_cast<long long>(traffic.rows), static_cast<long long>(traffic.width), milliseconds, rate,
+                    rate / copy_rate_);
+    }
+
+private:
+    double copy_rate_;  // GB/s
+};
+
+// Norms and modulations of rows among which the last are guidance tokens, and gated additions.
+void measure_hidden(const Report& report, std::int64_t rows, std::int64_t guidance_rows) {
+    const scaledit_matrix hidden = normal_matrix(rows, kWidth);
+    const scaledit_matrix update = normal_matrix(rows, kWidth);
+    const scaledit_matrix parts = normal_matrix(6, kWidth);
+    const auto part = [&](int index) {
+        const auto* const first = static_cast<const std::uint16_t*>(parts.data) + 2 * index * kWidth;
+        return scaledit_modulation_part{first, guidance_rows > 0 ? first + kWidth : nullptr};
+    };
+    const scaledit_cuda_add_gated_arguments add_gated = {rows,   guidance_rows, kWidth,  hidden,
+                                                         update, part(0),       stream()};
+    report.line("add under a gate", {rows, kWidth, 6},
+                [&] { require(scaledit_cuda_add_gated(&add_gated) == SCALEDIT_OK, "add_gated"); });
+
+    for (const std::int32_t dtype : {SCALEDIT_BFLOAT16, SCALEDIT_E4M3}) {
+        const bool in_fp8 = dtype == SCALEDIT_E4M3;
+        scaledit_cuda_modulate_arguments modulate{};
+        modulate.rows = rows;
+        modulate.guidance_rows = guidance_rows;
+        modulate.width = kWidth;
+        modulate.stream = stream();
+        modulate.hidden = hidden;
+        modulate.shift = part(1);
+        modulate.scale = part(2);
+        modulate.epsilon = 1e-6F;
+        modulate.output = matrix(rows, kWidth, dtype);
+        modulate.output_scale =
+            in_fp8 ? static_cast<float*>(device_memory(static_cast<std::size_t>(rows) * sizeof(float))) : nullptr;
+        const std::string to = in_fp8 ? "e4m3" : "bfloat16";
+        const auto call = [&] { require(scaledit_cuda_modulate(&modulate) == SCALEDIT_OK, "modulate"); };
+        report.line("norm and modulate to " + to, {rows, kWidth, in_fp8 ? 3 : 4}, call);
+        modulate.update = update;
+        modulate.gate = part(0);
+        report.line("add under a gate, norm and modulate to " + to, {rows, kWidth, in_fp8 ? 7 : 8}, call);
+        cudaFree(modulate.output.data);
+        cudaFree(modulate.output_scale);
+    }
+    cudaFree(hidden.data);
+    cudaFree(update.data);
+    cudaFree(parts.data);
+}
+
+void measure_mlp(const Report& report) {
+    const scaledit_matrix attended = normal_matrix(kTokens, kWidth);
+    const scaledit_matrix mlp = normal_matrix(kTokens, kMlpWidth);
+    const scaledit_matrix activated = matrix(kTokens, kMlpWidth, SCALEDIT_BFLOAT16);
+    const scaledit_cuda_gelu_arguments gelu = {kTokens, kMlpWidth, mlp, activated, stream()};
+    report.line("GELU to bfloat16", {kTokens, kMlpWidth, 4},
+                [&] { require(scaledit_cuda_gelu(&gelu) == SCALEDIT_OK, "gelu"); });
+
+    auto* const scales = static_cast<float*>(device_memory(kTokens * sizeof(float)));
+    const auto quantize = [&](const std::string& name, std::int32_t width, std::int32_t gelu_width) {
+        scaledit_cuda_quantize_arguments arguments{};
+        arguments.rows = kTokens;
+        arguments.width = width;
+        arguments.gelu_width = gelu_width;
+        arguments.stream = stream();
+        if (width > 0) {
+            arguments.input = attended;
+        }
+        if (gelu_width > 0) {
+            arguments.gelu_input = mlp;
+        }
+        arguments.output = {activated.data, width + gelu_width, SCALEDIT_E4M3};
+        arguments.output_scale = scales;
+        report.line(name, {kTokens, width + gelu_width, 3},
+                    [&] { require(scaledit_cuda_quantize(&arguments) == SCALEDIT_OK, "quantize"); });
+    };
+    quantize("attention's output to e4m3", kWidth, 0);
+    quantize("GELU to e4m3", 0, kMlpWidth);
+    quantize("attention's output and GELU to e4m3", kWidth, kMlpWidth);
+    cudaFree(attended.data);
+    cudaFree(mlp.data);
+    cudaFree(activated.data);
+    cudaFree(scales);
+}
+
+// GB/s of a copy from device to device, its reads and its writes.
+double copy_rate() {
+    constexpr std::size_t kBytes = kTokens * kMlpWidth * 2;
+    void* const from = device_memory(kBytes);
+    void* const to = device_memory(kBytes);
+    require(cudaMemset(from, 1, kBytes) == cudaSuccess, "cudaMemset");
+    const double milliseconds = median_milliseconds(
+        [&] { require(cudaMemcpyAsync(to, from, kBytes, cudaMemcpyDeviceToDevice, nullptr) == cudaSuccess, "copy"); });
+    cudaFree(from);
+    cudaFree(to);
+    return 2 * static_cast<double>(kBytes) / milliseconds * 1e-6;
+}
+
+}  // namespace
+
+int main() {
+    require(scaledit_cuda_supported(0) == SCALEDIT_OK, "GPU");
+    const double rate = copy_rate();
+    std::printf("a copy from device to device: %.0f GB/s\n", rate);
+    const Report report(rate);
+    measure_hidden(report, kTokens, kGuidance);
+    measure_hidden(report, kText, 0);
+    measure_mlp(report);
+    return 0;
+}
