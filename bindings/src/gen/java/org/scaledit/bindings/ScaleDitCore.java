@@ -122,7 +122,10 @@ public static native @Cast("scaledit_status") int scaledit_geometry_schedule(@Co
 // Attention over a geometry's tile lists.
 
 /** enum scaledit_dtype */
-public static final int SCALEDIT_FLOAT32 = 0, SCALEDIT_BFLOAT16 = 1;
+public static final int
+    SCALEDIT_FLOAT32 = 0,
+    SCALEDIT_BFLOAT16 = 1,
+    SCALEDIT_E4M3 = 2;  // FP8 without infinities, up to 448; in a scaledit_matrix only
 
 /** enum scaledit_arithmetic */
 public static final int
@@ -193,6 +196,37 @@ public static native @Cast("scaledit_status") int scaledit_cuda_attention_worksp
 // output = softmax(scale * query key^T + mask) value in bfloat16, with softmax and sums in float32. The same bits from
 // run to run.
 public static native @Cast("scaledit_status") int scaledit_cuda_attention(@Const CudaAttentionArguments arguments);
+// Targeting MatrixView.java
+
+
+// Targeting ModulationPart.java
+
+
+// Targeting CudaAddGatedArguments.java
+
+
+
+// hidden += gate * update.
+public static native @Cast("scaledit_status") int scaledit_cuda_add_gated(@Const CudaAddGatedArguments arguments);
+// Targeting CudaModulateArguments.java
+
+
+
+// hidden += gate * update where there is one; then output = norm(hidden) * (1 + scale) + shift. The norm is LayerNorm
+// without weights: mean 0 and variance 1 over the width of a row.
+public static native @Cast("scaledit_status") int scaledit_cuda_modulate(@Const CudaModulateArguments arguments);
+// Targeting CudaGeluArguments.java
+
+
+
+// output = GELU(input), as approximated by tanh.
+public static native @Cast("scaledit_status") int scaledit_cuda_gelu(@Const CudaGeluArguments arguments);
+// Targeting CudaQuantizeArguments.java
+
+
+
+// output = [input, GELU(gelu_input)] in e4m3. A single block's product reads both: attention's output and the MLP.
+public static native @Cast("scaledit_status") int scaledit_cuda_quantize(@Const CudaQuantizeArguments arguments);
 
 // #ifdef __cplusplus
 // #endif

@@ -23,6 +23,12 @@ public class ScaleDitCore implements InfoMapper {
         java(infoMap, "scaledit_tensor", "TensorView");
         java(infoMap, "scaledit_attention_arguments", "AttentionArguments");
         java(infoMap, "scaledit_cuda_attention_arguments", "CudaAttentionArguments");
+        java(infoMap, "scaledit_matrix", "MatrixView");
+        java(infoMap, "scaledit_modulation_part", "ModulationPart");
+        java(infoMap, "scaledit_cuda_add_gated_arguments", "CudaAddGatedArguments");
+        java(infoMap, "scaledit_cuda_modulate_arguments", "CudaModulateArguments");
+        java(infoMap, "scaledit_cuda_gelu_arguments", "CudaGeluArguments");
+        java(infoMap, "scaledit_cuda_quantize_arguments", "CudaQuantizeArguments");
     }
 
     private static void java(InfoMap infoMap, String cName, String javaName) {
