@@ -153,16 +153,6 @@ __device__ inline uint4 load_once(const void* from) {
     return bits;
 }
 
-// The same of memory that the kernel itself may write.
-__device__ inline uint4 load_changing(const void* from) {
-    uint4 bits;
-    asm volatile("ld.global.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(bits.x), "=r"(bits.y), "=r"(bits.z), "=r"(bits.w)
-                 : "l"(from)
-                 : "memory");
-    return bits;
-}
-
 // Two bfloat16 in one register, the first in the lower half.
 __device__ inline std::uint32_t pack_bfloat(float low, float high) {
     const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);

@@ -11,7 +11,7 @@ public class ScaleDitCore extends org.scaledit.bindings.presets.ScaleDitCore {
 
 // Parsed from scaledit/scaledit.h
 
-// Scale-DiT's native core: token geometry and window attention.
+// Scale-DiT's native core: token geometry, window attention, and what a GPU does to each token by itself.
 //
 // The C ABI: the only header that Java, C and the tests see. Every call that can fail returns a status; the sentence
 // that explains a failure is scaledit_last_error() of the same thread. No exception crosses this boundary, nothing is
