@@ -204,6 +204,26 @@ TEST(DeviceGeometry, PairsHoldTheSameKeysAsTheTileLists) {
     }
 }
 
+// Text attends to everything: few heads leave blocks waiting for it.
+TEST(DeviceGeometry, SplitsTextWhereItWouldTakeLongest) {
+    const auto split_of = [](std::int64_t width, std::int64_t height, std::int64_t text, std::int32_t heads) {
+        return cuda::split(cuda::layout(Geometry(geometry_options(width, height, text))), heads);
+    };
+    EXPECT_EQ(split_of(256, 256, 512, 24).groups, 0);
+    EXPECT_EQ(split_of(256, 256, 0, 1).groups, 22) << "without text guidance attends to most";
+    const cuda::Split six = split_of(256, 256, 512, 6);
+    EXPECT_EQ(six.groups, 3) << "512 tokens are 8 tiles";
+    EXPECT_EQ(six.parts, 7) << "3 groups of 6 heads in 7 parts are 126 jobs for 132 multiprocessors";
+    EXPECT_EQ(six.rows(), 3 * 7 * 3 * 64);
+    for (const std::int32_t heads : {1, 2, 3, 24, 4096}) {
+        for (const std::int64_t text : {1, 77, 512, 4096}) {
+            const cuda::Split split = split_of(37, 29, text, heads);
+            EXPECT_TRUE(split.groups == 0 || split.parts > 1);
+            EXPECT_LE(std::int64_t{split.groups} * split.parts * heads, 132);
+        }
+    }
+}
+
 TEST(DeviceGeometry, HoldsThePairs) {
     const Geometry geometry(geometry_options(37, 29, 77));
     const cuda::PairLists lists = cuda::pair_tiles(geometry);

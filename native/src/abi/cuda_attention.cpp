@@ -47,7 +47,9 @@ scaledit::cpu::Problem checked_for_gpu(const scaledit_cuda_attention_arguments* 
 
 std::size_t workspace_bytes(const scaledit_cuda_attention_arguments& a, cuda::Kernel kernel) {
     return a.arithmetic == SCALEDIT_ARITHMETIC_INT8
-               ? cuda::workspace(kernel, a.geometry->value.info().tiles, a.heads, a.head_dim).bytes
+               ? cuda::workspace(kernel, a.geometry->value.info().tiles,
+                                 cuda::split(a.geometry->device_layout(), a.heads), a.heads, a.head_dim)
+                     .bytes
                : 0;
 }
 

@@ -55,9 +55,9 @@ std::int64_t checked_jobs(std::int64_t count, const char* what, std::int32_t hea
 }
 
 // Of the kernels that take groups of tiles times heads one after the other.
-unsigned persistent_blocks(const Call& call) {
+unsigned persistent_blocks(const Call& call, std::int64_t groups) {
     // A block counts beyond the last.
-    const std::int64_t jobs = checked_jobs(call.at.group_count, "groups of tiles", call.arguments.heads, kMostBlocks);
+    const std::int64_t jobs = checked_jobs(groups, "groups of tiles", call.arguments.heads, kMostBlocks);
     const std::int64_t processors = std::min(attribute(cudaDevAttrMultiProcessorCount, call.device), kMostBlocks);
     return static_cast<unsigned>(std::min(jobs, processors));
 }
@@ -81,7 +81,7 @@ void attend_in_bfloat16_wgmma(const Call& call) {
     constexpr std::size_t bytes = kBfloat16HopperSharedBytes<kHeadDim>;
     allow_shared_memory(attend_bfloat16_hopper<kHeadDim>, bytes);
     attend_bfloat16_hopper<kHeadDim>
-        <<<persistent_blocks(call), bfloat16_hopper::kThreads, bytes, call.stream()>>>(parameters);
+        <<<persistent_blocks(call, call.at.group_count), bfloat16_hopper::kThreads, bytes, call.stream()>>>(parameters);
     check(cudaGetLastError(), "the attention kernel");
 }
 
@@ -111,7 +111,7 @@ const __nv_bfloat16* weights(const void* data) { return static_cast<const __nv_b
 
 // The pre-pass.
 template <int kHeadDim, ValueFormat kFormat>
-void pack_tiles(const Call& call, const Workspace& at) {
+void pack_tiles(const Call& call, const Workspace& at, bool with_mean) {
     const auto& a = call.arguments;
     const scaledit_geometry_info& info = call.geometry.info();
     auto* memory = static_cast<std::byte*>(a.workspace);
@@ -132,7 +132,7 @@ void pack_tiles(const Call& call, const Workspace& at) {
                                         a.norm_epsilon,
                                         reinterpret_cast<const float2*>(a.rotation),
                                         a.scale,
-                                        a.log_sum_exp != nullptr,
+                                        with_mean,
                                         block_heads(info.tiles, a.heads),
                                         memory,
                                         at};
@@ -157,26 +157,55 @@ template <int kHeadDim>
 void attend_in_int8_wgmma(const Call& call) {
     const auto& a = call.arguments;
     const scaledit_geometry_info& info = call.geometry.info();
-    const unsigned blocks = persistent_blocks(call);
-    const Workspace at = workspace(Kernel::kInt8Wgmma, info.tiles, a.heads, kHeadDim);
-    pack_tiles<kHeadDim, ValueFormat::kFp8>(call, at);
+    const Split parts = split(call.at, a.heads);
+    const Workspace at = workspace(Kernel::kInt8Wgmma, info.tiles, parts, a.heads, kHeadDim);
+    // Parts are joined by their log-sum-exp.
+    pack_tiles<kHeadDim, ValueFormat::kFp8>(call, at, a.log_sum_exp != nullptr || parts.groups > 0);
 
-    const Int8Parameters parameters{call.part<TokenRange>(call.at.queries),
-                                    call.part<TileGroup>(call.at.groups),
-                                    call.part<KeyRun>(call.at.runs),
-                                    static_cast<std::int32_t>(info.tiles),
-                                    call.at.group_count,
-                                    call.at.long_groups,
-                                    a.heads,
-                                    info.tokens,
-                                    device_tensor(a.output),
-                                    a.log_sum_exp,
-                                    static_cast<std::byte*>(a.workspace),
-                                    at};
+    auto* memory = static_cast<std::byte*>(a.workspace);
+    auto* next = reinterpret_cast<std::int32_t*>(memory + at.next);
+    Int8Parameters parameters{call.part<TokenRange>(call.at.queries),
+                              call.part<TileGroup>(call.at.groups),
+                              call.part<KeyRun>(call.at.runs),
+                              static_cast<std::int32_t>(info.tiles),
+                              call.at.group_count,
+                              call.at.long_groups,
+                              1,
+                              a.heads,
+                              info.tokens,
+                              device_tensor(a.output),
+                              a.log_sum_exp,
+                              next,
+                              memory,
+                              at};
     constexpr std::size_t bytes = kHopperSharedBytes<kHeadDim>;
     allow_shared_memory(attend_int8_hopper<kHeadDim>, bytes);
-    attend_int8_hopper<kHeadDim><<<blocks, hopper::kThreads, bytes, call.stream()>>>(parameters);
-    check(cudaGetLastError(), "the attention kernel");
+    const auto launch = [&](const Int8Parameters& p) {
+        attend_int8_hopper<kHeadDim><<<persistent_blocks(call, std::int64_t{p.group_count} * p.parts), hopper::kThreads,
+                                       bytes, call.stream()>>>(p);
+        check(cudaGetLastError(), "the attention kernel");
+    };
+    if (parts.groups > 0) {
+        Int8Parameters of_parts = parameters;
+        of_parts.group_count = of_parts.long_groups = parts.groups;
+        of_parts.parts = parts.parts;
+        of_parts.output = {reinterpret_cast<__nv_bfloat16*>(memory + at.part_output), kHeadDim,
+                           parts.rows() * kHeadDim};
+        of_parts.log_sum_exp = reinterpret_cast<float*>(memory + at.part_log_sum_exp);
+        of_parts.tokens = parts.rows();
+        launch(of_parts);
+        join_parts<kHeadDim>
+            <<<dim3(static_cast<unsigned>(parts.groups * kGroupTiles), static_cast<unsigned>(a.heads)), kJoinThreads, 0,
+               call.stream()>>>(of_parts, parameters.output, a.log_sum_exp, info.tokens);
+        check(cudaGetLastError(), "the kernel that joins parts");
+        parameters.groups += parts.groups;
+        parameters.group_count -= parts.groups;
+        parameters.long_groups -= parts.groups;
+        ++parameters.next;
+    }
+    if (parameters.group_count > 0) {
+        launch(parameters);
+    }
 }
 
 template <int kHeadDim, ValueFormat kFormat>
@@ -184,8 +213,8 @@ void attend_in_int8_mma(const Call& call, Kernel kernel) {
     const auto& a = call.arguments;
     const scaledit_geometry_info& info = call.geometry.info();
     const std::int64_t blocks = checked_jobs(call.at.pair_count, "pairs of tiles", a.heads);
-    const Workspace at = workspace(kernel, info.tiles, a.heads, kHeadDim);
-    pack_tiles<kHeadDim, kFormat>(call, at);
+    const Workspace at = workspace(kernel, info.tiles, {}, a.heads, kHeadDim);
+    pack_tiles<kHeadDim, kFormat>(call, at, a.log_sum_exp != nullptr);
 
     const auto* memory = static_cast<const std::byte*>(a.workspace);
     const Int8MmaParameters parameters{call.part<TokenRange>(call.at.queries),

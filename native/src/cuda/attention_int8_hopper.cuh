@@ -15,22 +15,27 @@
 #include "cuda/device_geometry.h"
 #include "cuda/device_tensor.cuh"
 #include "cuda/packed.h"
+#include "cuda/prepare.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/ptx_hopper.cuh"
 
 namespace scaledit::cuda {
 
+// A launch may do groups as a whole, or parts of them: each part is then a job of its own, whose rows go to rows of
+// their own of the output, [group_count][parts][kGroupTiles][kTileTokens] for each head.
 struct Int8Parameters {
     const TokenRange* tiles;
     const TileGroup* groups;
     const KeyRun* runs;
     std::int32_t tile_count;
     std::int32_t group_count;
-    std::int32_t long_groups;
+    std::int32_t long_groups;  // all of them if there are parts
+    std::int32_t parts;        // of each group
     std::int32_t heads;
     std::int64_t tokens;
     DeviceTensor output;
-    float* log_sum_exp;  // or null
+    float* log_sum_exp;  // [heads, tokens], or null
+    std::int32_t* next;  // jobs that are given out
     std::byte* workspace;
     Workspace at;
 };
@@ -115,12 +120,12 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
     constexpr std::uint32_t kTileBytes = Shared<kHeadDim>::kTileBytes;
     constexpr std::uint32_t kValueBytes = Shared<kHeadDim>::kValueBytes;
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    const std::int32_t jobs = p.group_count * p.heads;
-    const std::int32_t long_jobs = p.long_groups * p.heads;
+    const std::int32_t jobs = p.group_count * p.parts * p.heads;
+    const std::int32_t long_jobs = p.long_groups * p.parts * p.heads;
     const auto take = [&] {
         std::int32_t taken = 0;
         if (lane == 0) {
-            taken = atomicAdd(reinterpret_cast<std::int32_t*>(p.workspace + p.at.next), 1);
+            taken = atomicAdd(p.next, 1);
         }
         return __shfl_sync(0xffffffffU, taken, 0);
     };
@@ -142,23 +147,36 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
         const std::int32_t image_groups = p.group_count - p.long_groups;
         const std::int32_t rest = taken - long_jobs;
         const int head = rest < 0 ? taken % p.heads : rest / image_groups;
-        const TileGroup& group = p.groups[rest < 0 ? taken / p.heads : p.long_groups + rest % image_groups];
+        const std::int32_t number = rest < 0 ? taken / p.heads / p.parts : p.long_groups + rest % image_groups;
+        const std::int32_t part = rest < 0 ? taken / p.heads % p.parts : 0;
+        const TileGroup& group = p.groups[number];
+        // The part's stages.
+        const std::int32_t begin = group.stages * part / p.parts;
+        const std::int32_t end = group.stages * (part + 1) / p.parts;
         const auto tile_at = [&](int tile) { return static_cast<std::size_t>(head) * p.tile_count + tile; };
 
         Job& job = shared.job[slot.index];
         const std::int32_t own = lane < kConsumers ? group.tile[lane] : -1;
         if (lane < kConsumers) {
             job.tile[lane] = own;
-            job.range[lane] = own >= 0 ? p.tiles[own] : TokenRange{0, 0};
+            TokenRange range = own >= 0 ? p.tiles[own] : TokenRange{0, 0};
+            std::int32_t whole = group.whole[lane];
+            std::int32_t halves = group.halves[lane];
+            if (p.parts > 1) {  // all query tiles attend to all stages
+                range.first = ((number * p.parts + part) * kConsumers + lane) * kTileTokens;
+                whole = own >= 0 ? min(end, group.together) - min(begin, group.together) : 0;
+                halves = own >= 0 ? end - begin - whole : 0;
+            }
+            job.range[lane] = range;
             job.apart[lane] = group.apart[lane];
-            job.whole[lane] = group.whole[lane];
-            job.halves[lane] = group.halves[lane];
+            job.whole[lane] = whole;
+            job.halves[lane] = halves;
         }
         const std::int32_t tiles = __popc(__ballot_sync(0xffffffffU, own >= 0));
         if (lane == 0) {
             job.head = head;
-            job.together = group.together;
-            job.stages = group.stages;
+            job.together = min(end, group.together) - min(begin, group.together);
+            job.stages = end - begin;
         }
         constexpr std::uint32_t kScaleBytes = kTileTokens * sizeof(float);
         constexpr std::uint32_t kLimitBytes = kHeadDim * sizeof(float);
@@ -181,6 +199,7 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
 
         const std::int32_t runs_first = group.runs_first;
         const std::int32_t runs_end = group.runs_end;
+        std::int32_t before = -begin;  // stages between the part's begin and the run's
         for (std::int32_t first = runs_first; first < runs_end; first += 32) {
             KeyRun mine{};
             if (first + lane < runs_end) {
@@ -195,8 +214,11 @@ __device__ inline void produce(const Int8Parameters& p, Shared<kHeadDim>& shared
                 const Successors last = __shfl_sync(0xffffffffU, mine.last, i);
                 // A lane copies one tile.
                 const std::uint32_t copies = other < 0 ? 1 : 2;
-                std::int32_t tile = lane == 0 ? one : other;
-                for (std::int32_t t = 0; t < stages; ++t, stage.advance(), tile += 2) {
+                const std::int32_t from = max(0, -before);
+                const std::int32_t until = min(stages, end - begin - before);
+                before += stages;
+                std::int32_t tile = (lane == 0 ? one : other) + 2 * from;
+                for (std::int32_t t = from; t < until; ++t, stage.advance(), tile += 2) {
                     ptx::barrier_wait(ptx::shared_address(&shared.empty[stage.index]), stage.parity ^ 1);
                     const std::uint32_t full = ptx::shared_address(&shared.full[stage.index]);
                     if (lane == 0) {
@@ -603,5 +625,51 @@ __global__ void __launch_bounds__(hopper::kThreads, 1) attend_int8_hopper(const 
 
 template <int kHeadDim>
 constexpr std::size_t kHopperSharedBytes = sizeof(hopper::Shared<kHeadDim>) + 1024;
+
+constexpr int kJoinThreads = 256;
+
+// The output and log-sum-exp of query tiles whose groups were done in parts. Grid [groups * kGroupTiles, heads].
+template <int kHeadDim>
+__global__ void __launch_bounds__(kJoinThreads)
+    join_parts(const __grid_constant__ Int8Parameters p, DeviceTensor output, float* log_sum_exp, std::int64_t tokens) {
+    constexpr int kLanes = kHeadDim / kLaneChannels;  // that share a row
+    const int group = static_cast<int>(blockIdx.x) / kGroupTiles;
+    const int cell = static_cast<int>(blockIdx.x) % kGroupTiles;
+    const int head = static_cast<int>(blockIdx.y);
+    const int lane = static_cast<int>(threadIdx.x) % kLanes;
+    const std::int32_t tile = p.groups[group].tile[cell];
+    if (tile < 0) {
+        return;
+    }
+    const TokenRange own = p.tiles[tile];
+    for (int row = static_cast<int>(threadIdx.x) / kLanes; row < own.tokens; row += kJoinThreads / kLanes) {
+        const auto part_row = [&](int part) {
+            return ((group * p.parts + part) * kGroupTiles + cell) * kTileTokens + row;
+        };
+        const float* logs = p.log_sum_exp + head * p.tokens;
+        float largest = logs[part_row(0)];
+        for (int part = 1; part < p.parts; ++part) {
+            largest = fmaxf(largest, logs[part_row(part)]);
+        }
+        float all = 0;
+        LaneChannels sum{};
+        for (int part = 0; part < p.parts; ++part) {
+            const float weight = ptx::exp2((logs[part_row(part)] - largest) * ptx::kLog2E);
+            const LaneChannels of_part = unpack(load_channels(p.output.row(part_row(part), head), lane));
+            all += weight;
+#pragma unroll
+            for (int i = 0; i < kLaneChannels; ++i) {
+                sum.x[i] = fmaf(of_part.x[i], weight, sum.x[i]);
+            }
+        }
+        const float share = 1 / all;
+        *reinterpret_cast<uint4*>(output.row(own.first + row, head) + lane * kLaneChannels) = {
+            ptx::pack_bfloat(sum.x[0] * share, sum.x[1] * share), ptx::pack_bfloat(sum.x[2] * share, sum.x[3] * share),
+            ptx::pack_bfloat(sum.x[4] * share, sum.x[5] * share), ptx::pack_bfloat(sum.x[6] * share, sum.x[7] * share)};
+        if (log_sum_exp != nullptr && lane == 0) {
+            log_sum_exp[head * tokens + own.first + row] = largest + logf(all);
+        }
+    }
+}
 
 }  // namespace scaledit::cuda

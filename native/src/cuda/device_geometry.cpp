@@ -193,6 +193,16 @@ GroupLists group_tiles(const Geometry& geometry) {
 
 namespace {
 
+// Whether all query tiles of a group attend to all of its stages.
+bool attend_alike(const TileGroup& group) {
+    for (std::size_t i = 0; i < kGroupTiles; ++i) {
+        if (group.tile[i] >= 0 && group.whole[i] + group.halves[i] != group.stages) {
+            return false;
+        }
+    }
+    return true;
+}
+
 DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, const PairLists& pair_lists) {
     const scaledit_geometry_info& info = geometry.info();
     const auto tiles = static_cast<std::size_t>(info.tiles);
@@ -209,6 +219,17 @@ DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, c
     at.bytes = aligned(at.pair_runs + pair_lists.runs.size() * sizeof(TileRun));
     at.group_count = static_cast<std::int32_t>(lists.groups.size());
     at.long_groups = lists.long_groups;
+    for (const TileGroup& group : lists.groups) {
+        at.stages += group.stages;
+    }
+    for (std::int32_t i = 0; i < lists.long_groups; ++i) {
+        const TileGroup& group = lists.groups[static_cast<std::size_t>(i)];
+        if (group.stages != lists.groups.front().stages || !attend_alike(group)) {
+            break;
+        }
+        at.alike_groups = i + 1;
+        at.alike_stages = group.stages;
+    }
     at.pair_count = static_cast<std::int32_t>(pair_lists.pairs.size());
     at.long_pairs = pair_lists.long_pairs;
     return at;
@@ -224,6 +245,17 @@ void expect_32_bits(const Geometry& geometry) {
 }
 
 }  // namespace
+
+Split split(const DeviceGeometryLayout& at, std::int32_t heads) {
+    constexpr std::int64_t kProcessors = 132;
+    constexpr std::int64_t kLeastStages = 8;  // of a part: it begins with its queries and ends with its sums
+    const std::int64_t jobs = std::int64_t{at.alike_groups} * heads;
+    if (jobs == 0 || at.alike_stages <= at.stages * heads / kProcessors / 2) {
+        return {0, 1};
+    }
+    const std::int64_t parts = std::min(kProcessors / jobs, at.alike_stages / kLeastStages);
+    return parts > 1 ? Split{at.alike_groups, static_cast<std::int32_t>(parts)} : Split{0, 1};
+}
 
 DeviceGeometryLayout layout(const Geometry& geometry) {
     expect_32_bits(geometry);

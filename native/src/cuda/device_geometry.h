@@ -62,10 +62,29 @@ struct DeviceGeometryLayout {
     std::size_t pair_runs;  // TileRun[]
     std::int32_t group_count;
     std::int32_t long_groups;
+    std::int64_t stages;  // of all groups
+    // How many of the first groups are equally long and have query tiles that all attend to the same keys, as text has;
+    // and their stages.
+    std::int32_t alike_groups;
+    std::int32_t alike_stages;
     std::int32_t pair_count;
     std::int32_t long_pairs;
     std::size_t bytes;  // of it all
 };
+
+constexpr int kMostBlocks = 144;  // that share out groups: a whole Hopper's multiprocessors
+
+// The first groups, split over their keys, so that no block is left alone with one: each part has about the same
+// stages, and the parts' results are joined.
+struct Split {
+    std::int32_t groups;  // 0: none is split
+    std::int32_t parts;   // of each
+    // Room for the rows of all parts, [groups][parts][kGroupTiles][64].
+    [[nodiscard]] constexpr std::int64_t rows() const { return std::int64_t{groups} * parts * kGroupTiles * 64; }
+};
+// Where a group takes longer than half of a multiprocessor's share of all, in as many parts as fill a GPU once. The
+// same for every GPU, so that results are.
+Split split(const DeviceGeometryLayout& at, std::int32_t heads);
 
 // The groups and their runs of key tiles.
 struct GroupLists {

@@ -31,7 +31,6 @@ constexpr float kFp8Limit = 448;  // the largest e4m3
 // What a channel's largest power of two becomes in FP16. With weights up to 2^14, 65,536 of them add up to less than
 // 2^46 in float32.
 constexpr float kFp16Limit = 16384;
-constexpr int kMostBlocks = 144;   // of the attention kernel: a whole Hopper's multiprocessors
 constexpr int kSampleBlocks = 32;  // that look at a head's keys and values
 
 enum class ValueFormat { kFp8, kFp16 };
@@ -64,8 +63,8 @@ struct Workspace {
     std::size_t key_record;    // KeyRecord[heads][tiles]
     std::size_t value_errors;  // FP16[heads][tiles][head_dim]: what rounding added to a tile's values, in units of
                                // which value_limits has kFp8Limit; for FP8
-    std::size_t output_mean;  // float[heads][tiles][head_dim]: the values' mean, less what rounding added to the mean
-                              // of those that a query tile attends to; for FP8
+    std::size_t output_mean;   // float[heads][tiles][head_dim]: the values' mean, less what rounding added to the mean
+                               // of those that a query tile attends to; for FP8
     // float[kSampleBlocks][heads][head_dim]: what measure() finds.
     std::size_t query_squares;
     std::size_t key_sums;
@@ -85,14 +84,18 @@ struct Workspace {
     std::size_t value_limits;   // what kValueLimit stands for
     std::size_t totals;         // float4[kMostBlocks][kGroupTiles][head_dim / 8 + 1][128]: sums of long rows and their
                                 // base, for wgmma
-    std::size_t next;           // int32: groups that are given out, for wgmma; 0 after the pre-pass
+    // Of groups that are split, for wgmma: bfloat16[heads][split rows][head_dim], float[heads][split rows].
+    std::size_t part_output;
+    std::size_t part_log_sum_exp;
+    std::size_t next;  // int32[2]: jobs that are given out, of parts and of groups, for wgmma; 0 after the pre-pass
     std::size_t bytes;
 };
 
 constexpr std::size_t kWorkspaceAlignment = 128;
 
-// Of a quantised kernel.
-constexpr Workspace workspace(Kernel kernel, std::int64_t tiles, std::int32_t heads, std::int32_t head_dim) {
+// Of a quantised kernel. `split` is that of the geometry and the heads.
+constexpr Workspace workspace(Kernel kernel, std::int64_t tiles, const Split& split, std::int32_t heads,
+                              std::int32_t head_dim) {
     Workspace at{};
     std::size_t end = 0;
     const auto place = [&end](std::size_t bytes) {
@@ -122,9 +125,13 @@ constexpr Workspace workspace(Kernel kernel, std::int64_t tiles, std::int32_t he
     for (std::size_t* part : {&at.key_mean, &at.value_mean, &at.value_forward, &at.value_limits}) {
         *part = place(head_count * channels * sizeof(float));
     }
-    at.totals = place(
-        kernel == Kernel::kInt8Wgmma ? std::size_t{kMostBlocks} * kGroupTiles * (channels / 8 + 1) * 128 * 16 : 0);
-    at.next = place(sizeof(std::int32_t));
+    const bool with_wgmma = kernel == Kernel::kInt8Wgmma;
+    const std::size_t of_group = kGroupTiles * (channels / 8 + 1) * 128 * 16;
+    const std::size_t part_rows = with_wgmma ? head_count * static_cast<std::size_t>(split.rows()) : 0;
+    at.totals = place(with_wgmma ? kMostBlocks * of_group : 0);
+    at.part_output = place(part_rows * channels * 2);
+    at.part_log_sum_exp = place(part_rows * sizeof(float));
+    at.next = place(2 * sizeof(std::int32_t));
     at.bytes = end;
     return at;
 }

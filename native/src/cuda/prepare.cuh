@@ -365,7 +365,9 @@ __global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) 
     p.in_workspace<float>(p.at.value_limits)[channel] = limit;
     p.in_workspace<float>(p.at.value_forward)[channel] = limit < 1e-30F ? 0 : kValueLimit<kFormat> / limit;
     if (channel == 0) {
-        *p.in_workspace<std::int32_t>(p.at.next) = 0;
+        for (int i = 0; i < 2; ++i) {
+            p.in_workspace<std::int32_t>(p.at.next)[i] = 0;
+        }
     }
 }
 
