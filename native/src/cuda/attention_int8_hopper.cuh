@@ -632,7 +632,7 @@ constexpr int kJoinThreads = 256;
 template <int kHeadDim>
 __global__ void __launch_bounds__(kJoinThreads)
     join_parts(const __grid_constant__ Int8Parameters p, DeviceTensor output, float* log_sum_exp, std::int64_t tokens) {
-    constexpr int kLanes = kHeadDim / kLaneChannels;  // that share a row
+    constexpr int kLanes = kHeadDim / kChunkChannels;  // that share a row
     const int group = static_cast<int>(blockIdx.x) / kGroupTiles;
     const int cell = static_cast<int>(blockIdx.x) % kGroupTiles;
     const int head = static_cast<int>(blockIdx.y);
@@ -652,20 +652,22 @@ __global__ void __launch_bounds__(kJoinThreads)
             largest = fmaxf(largest, logs[part_row(part)]);
         }
         float all = 0;
-        LaneChannels sum{};
+        Channels sum{};
         for (int part = 0; part < p.parts; ++part) {
             const float weight = ptx::exp2((logs[part_row(part)] - largest) * ptx::kLog2E);
-            const LaneChannels of_part = unpack(load_channels(p.output.row(part_row(part), head), lane));
+            const Channels of_part = unpack(load_channels(p.output.row(part_row(part), head), lane));
             all += weight;
 #pragma unroll
-            for (int i = 0; i < kLaneChannels; ++i) {
+            for (int i = 0; i < kChunkChannels; ++i) {
                 sum.x[i] = fmaf(of_part.x[i], weight, sum.x[i]);
             }
         }
         const float share = 1 / all;
-        *reinterpret_cast<uint4*>(output.row(own.first + row, head) + lane * kLaneChannels) = {
-            ptx::pack_bfloat(sum.x[0] * share, sum.x[1] * share), ptx::pack_bfloat(sum.x[2] * share, sum.x[3] * share),
-            ptx::pack_bfloat(sum.x[4] * share, sum.x[5] * share), ptx::pack_bfloat(sum.x[6] * share, sum.x[7] * share)};
+#pragma unroll
+        for (float& x : sum.x) {
+            x *= share;
+        }
+        *reinterpret_cast<uint4*>(output.row(own.first + row, head) + lane * kChunkChannels) = pack(sum);
         if (log_sum_exp != nullptr && lane == 0) {
             log_sum_exp[head * tokens + own.first + row] = largest + logf(all);
         }

@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cuda/channels.cuh"
 #include "cuda/device_geometry.h"
 #include "cuda/device_tensor.cuh"
 #include "cuda/packed.h"
@@ -51,25 +52,8 @@ struct PrepareParameters {
     }
 };
 
-constexpr int kLaneChannels = 8;  // of a row that a lane holds: one 16-byte load
-
-struct LaneChannels {
-    float x[kLaneChannels];
-};
-
-__device__ inline LaneChannels unpack(const uint4& bits) {
-    LaneChannels channels;
-    const std::uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        channels.x[2 * i] = __uint_as_float(words[i] << 16);
-        channels.x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000U);
-    }
-    return channels;
-}
-
 __device__ inline uint4 load_channels(const __nv_bfloat16* row, int lane) {
-    return *reinterpret_cast<const uint4*>(row + lane * kLaneChannels);
+    return *reinterpret_cast<const uint4*>(row + lane * kChunkChannels);
 }
 
 // The sum over the lanes that share a row.
@@ -91,10 +75,10 @@ __device__ inline float row_max(float x) {
     return x;
 }
 
-__device__ inline float largest_magnitude(const LaneChannels& channels) {
+__device__ inline float largest_magnitude(const Channels& channels) {
     float largest = fabsf(channels.x[0]);
 #pragma unroll
-    for (int i = 1; i < kLaneChannels; ++i) {
+    for (int i = 1; i < kChunkChannels; ++i) {
         largest = ptx::max_nan(largest, fabsf(channels.x[i]));
     }
     return largest;
@@ -102,40 +86,40 @@ __device__ inline float largest_magnitude(const LaneChannels& channels) {
 
 // What a row is to be multiplied by for a root mean square of 1.
 template <int kLanes>
-__device__ inline float norm_factor(const LaneChannels& channels, float epsilon) {
+__device__ inline float norm_factor(const Channels& channels, float epsilon) {
     float squares = 0;
 #pragma unroll
     for (const float x : channels.x) {
         squares = fmaf(x, x, squares);
     }
-    return rsqrtf(row_sum<kLanes>(squares) / (kLanes * kLaneChannels) + epsilon);
+    return rsqrtf(row_sum<kLanes>(squares) / (kLanes * kChunkChannels) + epsilon);
 }
 
-__device__ inline void multiply(LaneChannels& channels, const LaneChannels& weight) {
+__device__ inline void multiply(Channels& channels, const Channels& weight) {
 #pragma unroll
-    for (int i = 0; i < kLaneChannels; ++i) {
+    for (int i = 0; i < kChunkChannels; ++i) {
         channels.x[i] *= weight.x[i];
     }
 }
 
 struct LaneRotation {
-    float2 turn[kLaneChannels / 2];
+    float2 turn[kChunkChannels / 2];
 };
 
 __device__ inline LaneRotation load_rotation(const float2* row, int lane) {
     LaneRotation rotation;
 #pragma unroll
-    for (int i = 0; i < kLaneChannels / 4; ++i) {
-        const float4 two = *reinterpret_cast<const float4*>(row + lane * (kLaneChannels / 2) + 2 * i);
+    for (int i = 0; i < kChunkChannels / 4; ++i) {
+        const float4 two = *reinterpret_cast<const float4*>(row + lane * (kChunkChannels / 2) + 2 * i);
         rotation.turn[2 * i] = {two.x, two.y};
         rotation.turn[2 * i + 1] = {two.z, two.w};
     }
     return rotation;
 }
 
-__device__ inline void rotate(LaneChannels& channels, const LaneRotation& rotation) {
+__device__ inline void rotate(Channels& channels, const LaneRotation& rotation) {
 #pragma unroll
-    for (int i = 0; i < kLaneChannels / 2; ++i) {
+    for (int i = 0; i < kChunkChannels / 2; ++i) {
         const auto [cosine, sine] = rotation.turn[i];
         const float x = channels.x[2 * i];
         const float y = channels.x[2 * i + 1];
@@ -146,10 +130,9 @@ __device__ inline void rotate(LaneChannels& channels, const LaneRotation& rotati
 
 // Channels of a query or key, normed and rotated.
 template <int kLanes>
-__device__ inline LaneChannels finished(const PrepareParameters& p, const DeviceTensor& tensor,
-                                        const __nv_bfloat16* norm, const __nv_bfloat16* text_norm, std::int64_t token,
-                                        int head, int lane) {
-    LaneChannels channels = unpack(load_channels(tensor.row(token, head), lane));
+__device__ inline Channels finished(const PrepareParameters& p, const DeviceTensor& tensor, const __nv_bfloat16* norm,
+                                    const __nv_bfloat16* text_norm, std::int64_t token, int head, int lane) {
+    Channels channels = unpack(load_channels(tensor.row(token, head), lane));
     if (norm != nullptr) {
         const float factor = norm_factor<kLanes>(channels, p.norm_epsilon);
         multiply(channels, unpack(load_channels(token < p.text_tokens ? text_norm : norm, lane)));
@@ -159,7 +142,7 @@ __device__ inline LaneChannels finished(const PrepareParameters& p, const Device
         }
     }
     if (p.rotation != nullptr) {
-        rotate(channels, load_rotation(p.rotation + token * (kLanes * kLaneChannels / 2), lane));
+        rotate(channels, load_rotation(p.rotation + token * (kLanes * kChunkChannels / 2), lane));
     }
     return channels;
 }
@@ -204,7 +187,7 @@ __device__ inline Sample sample(std::int64_t tokens, int stride) {
 // Grid [heads, kSampleBlocks].
 template <int kHeadDim>
 __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParameters p) {
-    constexpr int kLanes = kHeadDim / kLaneChannels;
+    constexpr int kLanes = kHeadDim / kChunkChannels;
     constexpr int kRows = kMeasureThreads / kLanes;
     __shared__ float shared[kRows][kHeadDim];
     const int head = static_cast<int>(blockIdx.x);
@@ -212,11 +195,11 @@ __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParam
     const int row = static_cast<int>(threadIdx.x) / kLanes;
 
     // Joins what the block's rows have of each channel, and keeps it for conclude().
-    const auto join = [&](const LaneChannels& own, std::size_t to, auto&& both) {
+    const auto join = [&](const Channels& own, std::size_t to, auto&& both) {
         __syncthreads();
 #pragma unroll
-        for (int i = 0; i < kLaneChannels; ++i) {
-            shared[row][lane * kLaneChannels + i] = own.x[i];
+        for (int i = 0; i < kChunkChannels; ++i) {
+            shared[row][lane * kChunkChannels + i] = own.x[i];
         }
         __syncthreads();
         if (threadIdx.x < kHeadDim) {
@@ -235,22 +218,22 @@ __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParam
             look(at < of.count ? at * of.stride : 0, at < of.count);
         }
     };
-    LaneChannels query_squares{};
+    Channels query_squares{};
     for_sample(sample(p.tokens, kMeasureQueryStride), [&](std::int64_t token, bool real) {
-        const LaneChannels query = finished<kLanes>(p, p.query, p.query_norm, p.text_query_norm, token, head, lane);
+        const Channels query = finished<kLanes>(p, p.query, p.query_norm, p.text_query_norm, token, head, lane);
 #pragma unroll
-        for (int i = 0; i < kLaneChannels; ++i) {
+        for (int i = 0; i < kChunkChannels; ++i) {
             query_squares.x[i] = real ? fmaf(query.x[i], query.x[i], query_squares.x[i]) : query_squares.x[i];
         }
     });
     join(query_squares, p.at.query_squares, add);
 
-    LaneChannels key_sum{};
-    LaneChannels key_squares{};
+    Channels key_sum{};
+    Channels key_squares{};
     for_sample(sample(p.tokens, kMeasureStride), [&](std::int64_t token, bool real) {
-        const LaneChannels key = finished<kLanes>(p, p.key, p.key_norm, p.text_key_norm, token, head, lane);
+        const Channels key = finished<kLanes>(p, p.key, p.key_norm, p.text_key_norm, token, head, lane);
 #pragma unroll
-        for (int i = 0; i < kLaneChannels; ++i) {
+        for (int i = 0; i < kChunkChannels; ++i) {
             key_sum.x[i] += real ? key.x[i] : 0;
             key_squares.x[i] = real ? fmaf(key.x[i], key.x[i], key_squares.x[i]) : key_squares.x[i];
         }
@@ -258,11 +241,11 @@ __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParam
     join(key_squares, p.at.key_squares, add);
     join(key_sum, p.at.key_sums, add);
 
-    LaneChannels sum{};
-    __nv_bfloat162 low[kLaneChannels / 2];
-    __nv_bfloat162 high[kLaneChannels / 2];
+    Channels sum{};
+    __nv_bfloat162 low[kChunkChannels / 2];
+    __nv_bfloat162 high[kChunkChannels / 2];
 #pragma unroll
-    for (int i = 0; i < kLaneChannels / 2; ++i) {
+    for (int i = 0; i < kChunkChannels / 2; ++i) {
         low[i] = __float2bfloat162_rn(INFINITY);
         high[i] = __float2bfloat162_rn(-INFINITY);
     }
@@ -273,15 +256,15 @@ __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParam
 #pragma unroll
         for (int i = 0; i < kAhead; ++i) {
             const std::int64_t token = first + row + i * kSampleBlocks * kRows;
-            bits[i] = ptx::load_once(p.value.row(token < p.tokens ? token : 0, head) + lane * kLaneChannels);
+            bits[i] = ptx::load_once(p.value.row(token < p.tokens ? token : 0, head) + lane * kChunkChannels);
         }
 #pragma unroll
         for (int i = 0; i < kAhead; ++i) {
             const bool real = first + row + i * kSampleBlocks * kRows < p.tokens;
-            const LaneChannels value = unpack(bits[i]);
+            const Channels value = unpack(bits[i]);
             const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&bits[i]);
 #pragma unroll
-            for (int c = 0; c < kLaneChannels / 2; ++c) {
+            for (int c = 0; c < kChunkChannels / 2; ++c) {
                 sum.x[2 * c] += real ? value.x[2 * c] : 0;
                 sum.x[2 * c + 1] += real ? value.x[2 * c + 1] : 0;
                 low[c] = __hmin2(low[c], pairs[c]);
@@ -289,10 +272,10 @@ __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParam
             }
         }
     }
-    const auto in_float = [](const __nv_bfloat162(&pairs)[kLaneChannels / 2]) {
-        LaneChannels channels;
+    const auto in_float = [](const __nv_bfloat162(&pairs)[kChunkChannels / 2]) {
+        Channels channels;
 #pragma unroll
-        for (int i = 0; i < kLaneChannels / 2; ++i) {
+        for (int i = 0; i < kChunkChannels / 2; ++i) {
             channels.x[2 * i] = __low2float(pairs[i]);
             channels.x[2 * i + 1] = __high2float(pairs[i]);
         }
@@ -393,9 +376,9 @@ template <int kHeadDim>
 class TileRows {
 public:
     static constexpr int kThreads = kPrepareThreads<kHeadDim>;
-    static constexpr int kLanes = kHeadDim / kLaneChannels;  // that share a row
-    static constexpr int kRows = kThreads / kLanes;          // at a time
-    static constexpr int kTurns = kTileTokens / kRows;       // until all rows are done
+    static constexpr int kLanes = kHeadDim / kChunkChannels;  // that share a row
+    static constexpr int kRows = kThreads / kLanes;           // at a time
+    static constexpr int kTurns = kTileTokens / kRows;        // until all rows are done
     static constexpr std::size_t kTileBytes = kTileTokens * kHeadDim;
 
     __device__ TileRows(const PrepareParameters& parameters)
@@ -451,15 +434,15 @@ public:
     __device__ float4 four(int which, int head, int from) const {
         return *reinterpret_cast<const float4*>(&memory_.numbers[which][(head - rows_.first_head) * kWidth + from]);
     }
-    __device__ LaneChannels lane_channels(int which, int head) const {
-        const float4 low = four<kHeadDim>(which, head, rows_.lane * kLaneChannels);
-        const float4 high = four<kHeadDim>(which, head, rows_.lane * kLaneChannels + 4);
+    __device__ Channels lane_channels(int which, int head) const {
+        const float4 low = four<kHeadDim>(which, head, rows_.lane * kChunkChannels);
+        const float4 high = four<kHeadDim>(which, head, rows_.lane * kChunkChannels + 4);
         return {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     }
     // For each pair of this lane's channels.
     __device__ float4 lane_pairs(int which, int head) const {
-        static_assert(kLaneChannels == 8);
-        return four<kHeadDim / 2>(which, head, rows_.lane * kLaneChannels / 2);
+        static_assert(kChunkChannels == 8);
+        return four<kHeadDim / 2>(which, head, rows_.lane * kChunkChannels / 2);
     }
 
 private:
@@ -480,7 +463,8 @@ public:
         : head_stride_(tensor.head_stride), heads_(rows.end_head - rows.first_head) {
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            from_[turn] = tensor.row(rows.own.first + rows.real_row(turn), rows.first_head) + rows.lane * kLaneChannels;
+            from_[turn] =
+                tensor.row(rows.own.first + rows.real_row(turn), rows.first_head) + rows.lane * kChunkChannels;
         }
         load();
     }
@@ -520,8 +504,8 @@ public:
     __device__ Finish(const Rows& rows, const __nv_bfloat16* norm_weight, const __nv_bfloat16* text_norm_weight)
         : rows_(rows), weight_(rows.own.first < rows.p.text_tokens ? text_norm_weight : norm_weight) {}
 
-    __device__ LaneChannels operator()(const uint4& bits, int turn, float& factor) const {
-        LaneChannels channels = unpack(bits);
+    __device__ Channels operator()(const uint4& bits, int turn, float& factor) const {
+        Channels channels = unpack(bits);
         factor = 1;
         if (weight_ != nullptr) {
             factor = norm_factor<Rows::kLanes>(channels, rows_.p.norm_epsilon);
@@ -559,10 +543,10 @@ __device__ inline void prepare_queries(const TileRows<kHeadDim>& rows, OfHeads<k
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
             const int row = rows.row(turn);
             float factor;
-            LaneChannels query = finish(bits[turn], turn, factor);
+            Channels query = finish(bits[turn], turn, factor);
             const float4 balance = heads.lane_pairs(0, head);
 #pragma unroll
-            for (int i = 0; i < kLaneChannels; ++i) {
+            for (int i = 0; i < kChunkChannels; ++i) {
                 query.x[i] *= element(balance, i / 2);
             }
             const QuantizationScale scale = int8_scale(row_max<Rows::kLanes>(largest_magnitude(query)));
@@ -571,10 +555,10 @@ __device__ inline void prepare_queries(const TileRows<kHeadDim>& rows, OfHeads<k
                     scale.back * factor * p.scale * ptx::kLog2E;
             }
             if (p.with_mean) {
-                const LaneChannels mean = heads.lane_channels(1, head);
+                const Channels mean = heads.lane_channels(1, head);
                 float product = 0;
 #pragma unroll
-                for (int i = 0; i < kLaneChannels; ++i) {
+                for (int i = 0; i < kChunkChannels; ++i) {
                     product = fmaf(query.x[i], mean.x[i], product);
                 }
                 product = row_sum<Rows::kLanes>(product);
@@ -607,15 +591,15 @@ __device__ inline void prepare_keys(const TileRows<kHeadDim>& rows, OfHeads<kHea
         auto& magnitude = magnitudes[head % 3];
         uint4 bits[Rows::kTurns];
         source.take(bits);
-        LaneChannels keys[Rows::kTurns];
-        const LaneChannels mean = heads.lane_channels(1, head);
+        Channels keys[Rows::kTurns];
+        const Channels mean = heads.lane_channels(1, head);
         const float4 balance = heads.lane_pairs(0, head);
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
             float factor;
             keys[turn] = finish(bits[turn], turn, factor);
 #pragma unroll
-            for (int i = 0; i < kLaneChannels; ++i) {
+            for (int i = 0; i < kChunkChannels; ++i) {
                 keys[turn].x[i] = fmaf(keys[turn].x[i], factor * element(balance, i / 2), -mean.x[i]);
             }
         }
@@ -745,13 +729,13 @@ __device__ inline void prepare_values_in_fp16(const TileRows<kHeadDim>& rows, Of
     for (int head = rows.first_head; head < rows.end_head; ++head) {
         uint4 bits[Rows::kTurns];
         source.take(bits);
-        const LaneChannels forward = heads.lane_channels(0, head);
+        const Channels forward = heads.lane_channels(0, head);
 #pragma unroll
         for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            const LaneChannels value = unpack(rows.row(turn) < rows.own.tokens ? bits[turn] : uint4{});
-            std::uint32_t pairs[kLaneChannels / 2];
+            const Channels value = unpack(rows.row(turn) < rows.own.tokens ? bits[turn] : uint4{});
+            std::uint32_t pairs[kChunkChannels / 2];
 #pragma unroll
-            for (int i = 0; i < kLaneChannels / 2; ++i) {
+            for (int i = 0; i < kChunkChannels / 2; ++i) {
                 pairs[i] = ptx::pack_half(value.x[2 * i] * forward.x[2 * i], value.x[2 * i + 1] * forward.x[2 * i + 1]);
             }
             const int row = rows.row(turn);
@@ -789,8 +773,8 @@ constexpr int kCorrectThreads = 128;
 template <int kHeadDim>
 __global__ void __launch_bounds__(kCorrectThreads)
     correct(const PrepareParameters p, const TilePair* pairs, const TileRun* runs, const std::int32_t* key_tokens) {
-    constexpr int kLanes = kHeadDim / kLaneChannels;  // that share a tile
-    constexpr int kTiles = kCorrectThreads / kLanes;  // at a time
+    constexpr int kLanes = kHeadDim / kChunkChannels;  // that share a tile
+    constexpr int kTiles = kCorrectThreads / kLanes;   // at a time
     constexpr int kFound = 8;
     __shared__ float sums[kPairTiles][kTiles][kHeadDim];
     __shared__ TileRun some_runs[kCorrectThreads];
@@ -803,9 +787,9 @@ __global__ void __launch_bounds__(kCorrectThreads)
     const TilePair pair = pairs[static_cast<int>(blockIdx.x) / p.heads];
     const int lane = static_cast<int>(threadIdx.x) % kLanes;
     const int turn = static_cast<int>(threadIdx.x) / kLanes;
-    const __half* errors = p.in_workspace<__half>(p.at.value_errors) + lane * kLaneChannels;
+    const __half* errors = p.in_workspace<__half>(p.at.value_errors) + lane * kChunkChannels;
 
-    LaneChannels sum[kPairTiles] = {};
+    Channels sum[kPairTiles] = {};
     // Those tiles of this thread's turn that have been found and not yet added: so loads need not wait for each other.
     int found = 0;
     const std::uint32_t of_turn = ((1U << kLanes) - 1) << (threadIdx.x % 32 / kLanes * kLanes);
@@ -817,7 +801,7 @@ __global__ void __launch_bounds__(kCorrectThreads)
             const uint4 bits = *reinterpret_cast<const uint4*>(errors + p.head_tile(head, tile) * kHeadDim);
             const auto* pairs_of_bits = reinterpret_cast<const __half2*>(&bits);
 #pragma unroll
-            for (int c = 0; c < kLaneChannels / 2; ++c) {
+            for (int c = 0; c < kChunkChannels / 2; ++c) {
                 const float2 error = __half22float2(pairs_of_bits[c]);
 #pragma unroll
                 for (int t = 0; t < kPairTiles; ++t) {
@@ -856,8 +840,8 @@ __global__ void __launch_bounds__(kCorrectThreads)
 #pragma unroll
     for (int t = 0; t < kPairTiles; ++t) {
 #pragma unroll
-        for (int i = 0; i < kLaneChannels; ++i) {
-            sums[t][turn][lane * kLaneChannels + i] = sum[t].x[i];
+        for (int i = 0; i < kChunkChannels; ++i) {
+            sums[t][turn][lane * kChunkChannels + i] = sum[t].x[i];
         }
     }
     __syncthreads();

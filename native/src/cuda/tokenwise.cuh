@@ -10,12 +10,12 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cuda/channels.cuh"
 #include "cuda/ptx.cuh"
 #include "cuda/tokenwise.h"
 
 namespace scaledit::cuda::tokenwise {
 
-constexpr int kChunkChannels = 8;
 constexpr int kChunkBytes = 16;  // of bfloat16
 // Of a thread: what a row costs however long it is, its sums over the block above all, is paid by few warps, and FLUX's
 // rows of 3072, 12288 and 15360 channels fill 2, 8 and 10 warps.
@@ -90,27 +90,6 @@ struct ModulationPart {
         return reinterpret_cast<const uint4*>(of_guidance ? guidance : current);
     }
 };
-
-struct Channels {
-    float x[kChunkChannels];
-};
-
-__device__ inline Channels unpack(const uint4& bits) {
-    Channels channels;
-    const std::uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        channels.x[2 * i] = __uint_as_float(words[i] << 16);
-        channels.x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000U);
-    }
-    return channels;
-}
-
-__device__ inline uint4 pack(const Channels& channels) {
-    const float(&x)[kChunkChannels] = channels.x;
-    return {ptx::pack_bfloat(x[0], x[1]), ptx::pack_bfloat(x[2], x[3]), ptx::pack_bfloat(x[4], x[5]),
-            ptx::pack_bfloat(x[6], x[7])};
-}
 
 __device__ inline void store(__nv_bfloat16* to, const uint4& bits) { *reinterpret_cast<uint4*>(to) = bits; }
 

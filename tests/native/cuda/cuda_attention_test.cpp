@@ -17,35 +17,10 @@
 #include <vector>
 
 #include "attention_reference.h"
+#include "cuda/gpu.h"
 
 namespace scaledit {
 namespace {
-
-// Memory of the GPU, filled with what a forgotten store would leave.
-class DeviceMemory {
-public:
-    explicit DeviceMemory(std::size_t bytes) : bytes_(bytes) {
-        EXPECT_EQ(cudaMalloc(&memory_, bytes), cudaSuccess);
-        EXPECT_EQ(cudaMemset(memory_, static_cast<int>(kPoison), bytes), cudaSuccess);
-    }
-    explicit DeviceMemory(const std::vector<std::byte>& host) : DeviceMemory(host.size()) {
-        EXPECT_EQ(cudaMemcpy(memory_, host.data(), host.size(), cudaMemcpyHostToDevice), cudaSuccess);
-    }
-    ~DeviceMemory() { cudaFree(memory_); }
-    DeviceMemory(const DeviceMemory&) = delete;
-    DeviceMemory& operator=(const DeviceMemory&) = delete;
-
-    [[nodiscard]] std::byte* data() const { return static_cast<std::byte*>(memory_); }
-    [[nodiscard]] std::vector<std::byte> read() const {
-        std::vector<std::byte> host(bytes_);
-        EXPECT_EQ(cudaMemcpy(host.data(), memory_, bytes_, cudaMemcpyDeviceToHost), cudaSuccess);
-        return host;
-    }
-
-private:
-    void* memory_ = nullptr;
-    std::size_t bytes_;
-};
 
 // A tensor's memory on the GPU, and its view there.
 struct DeviceCopy {
@@ -58,11 +33,6 @@ struct DeviceCopy {
     Tensor host;
     DeviceMemory memory;
 };
-
-bool there_is_a_gpu() {
-    int devices = 0;
-    return cudaGetDeviceCount(&devices) == cudaSuccess && devices > 0;
-}
 
 TEST(GpuSupport, IsToldApart) {
     if (there_is_a_gpu()) {
@@ -119,16 +89,6 @@ constexpr Way kInt8Ways[] = {
     {"Int8Sm80", SCALEDIT_ARITHMETIC_INT8, SCALEDIT_CUDA_KERNELS_SM80, {0.9999, 0.013}, 0.05, {0.9999, 0.0135}},
     {"Int8Sm89", SCALEDIT_ARITHMETIC_INT8, SCALEDIT_CUDA_KERNELS_SM89, kFp8Bounds, 0.05, kFp8OutlierBounds},
     {"Int8Sm90", SCALEDIT_ARITHMETIC_INT8, SCALEDIT_CUDA_KERNELS_SM90, kFp8Bounds, 0.05, kFp8OutlierBounds}};
-
-// Without a GPU there is nothing to run on; with one nothing is passed over, whatever the library says of it.
-class Gpu : public testing::Test {
-protected:
-    void SetUp() override {
-        if (!there_is_a_gpu()) {
-            GTEST_SKIP() << "no GPU";
-        }
-    }
-};
 
 class GpuAttention : public Gpu, public testing::WithParamInterface<Way> {};
 

@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "attention_reference.h"
-#include "gpu.h"
+#include "cuda/gpu.h"
 
 namespace scaledit {
 namespace {

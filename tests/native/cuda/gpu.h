@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "attention_reference.h"
+
 namespace scaledit {
 
 inline bool there_is_a_gpu() {
@@ -24,13 +26,14 @@ protected:
     }
 };
 
-// A copy of host memory on the GPU.
+// Memory of the GPU: filled with what a forgotten store would leave, or a copy of the host's.
 class DeviceMemory {
 public:
-    explicit DeviceMemory(const std::vector<std::byte>& host) : bytes_(host.size()) {
-        EXPECT_EQ(cudaMalloc(&memory_, bytes_), cudaSuccess);
-        write(host);
+    explicit DeviceMemory(std::size_t bytes) : bytes_(bytes) {
+        EXPECT_EQ(cudaMalloc(&memory_, bytes), cudaSuccess);
+        EXPECT_EQ(cudaMemset(memory_, static_cast<int>(kPoison), bytes), cudaSuccess);
     }
+    explicit DeviceMemory(const std::vector<std::byte>& host) : DeviceMemory(host.size()) { write(host); }
     ~DeviceMemory() { cudaFree(memory_); }
     DeviceMemory(const DeviceMemory&) = delete;
     DeviceMemory& operator=(const DeviceMemory&) = delete;
