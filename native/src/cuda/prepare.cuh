@@ -775,14 +775,8 @@ __global__ void __launch_bounds__(kCorrectThreads)
     correct(const PrepareParameters p, const TilePair* pairs, const TileRun* runs, const std::int32_t* key_tokens) {
     constexpr int kLanes = kHeadDim / kChunkChannels;  // that share a tile
     constexpr int kTiles = kCorrectThreads / kLanes;   // at a time
-    constexpr int kFound = 8;
     __shared__ float sums[kPairTiles][kTiles][kHeadDim];
     __shared__ TileRun some_runs[kCorrectThreads];
-    struct Found {
-        std::int32_t tile;
-        std::uint32_t cells;  // of the pair that attend to it
-    };
-    __shared__ Found own_tiles[kTiles][kFound];
     const int head = static_cast<int>(blockIdx.x) % p.heads;
     const TilePair pair = pairs[static_cast<int>(blockIdx.x) / p.heads];
     const int lane = static_cast<int>(threadIdx.x) % kLanes;
@@ -790,30 +784,6 @@ __global__ void __launch_bounds__(kCorrectThreads)
     const __half* errors = p.in_workspace<__half>(p.at.value_errors) + lane * kChunkChannels;
 
     Channels sum[kPairTiles] = {};
-    // Those tiles of this thread's turn that have been found and not yet added: so loads need not wait for each other.
-    int found = 0;
-    const std::uint32_t of_turn = ((1U << kLanes) - 1) << (threadIdx.x % 32 / kLanes * kLanes);
-    const auto add_found = [&] {
-        __syncwarp(of_turn);
-#pragma unroll 4
-        for (int i = 0; i < found; ++i) {
-            const auto [tile, cells] = own_tiles[turn][i];
-            const uint4 bits = *reinterpret_cast<const uint4*>(errors + p.head_tile(head, tile) * kHeadDim);
-            const auto* pairs_of_bits = reinterpret_cast<const __half2*>(&bits);
-#pragma unroll
-            for (int c = 0; c < kChunkChannels / 2; ++c) {
-                const float2 error = __half22float2(pairs_of_bits[c]);
-#pragma unroll
-                for (int t = 0; t < kPairTiles; ++t) {
-                    const bool attends = (cells >> t & 1) != 0;
-                    sum[t].x[2 * c] += attends ? error.x : 0;
-                    sum[t].x[2 * c + 1] += attends ? error.y : 0;
-                }
-            }
-        }
-        found = 0;
-        __syncwarp(of_turn);
-    };
     std::int32_t skip = turn;  // tiles until the next of this turn
     for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
         const std::int32_t place = (r - pair.runs_first) % kCorrectThreads;
@@ -826,17 +796,24 @@ __global__ void __launch_bounds__(kCorrectThreads)
         }
         const TileRun& run = some_runs[place];
         std::int32_t tile = run.first + skip;
+#pragma unroll 4
         for (; tile < run.end; tile += kTiles) {
-            if (lane == 0) {
-                own_tiles[turn][found] = {tile, run.cells};
-            }
-            if (++found == kFound) {
-                add_found();
+            const uint4 bits = *reinterpret_cast<const uint4*>(errors + p.head_tile(head, tile) * kHeadDim);
+            const auto* two = reinterpret_cast<const __half2*>(&bits);
+#pragma unroll
+            for (int t = 0; t < kPairTiles; ++t) {
+                if ((run.cells >> t & 1) != 0) {
+#pragma unroll
+                    for (int i = 0; i < kChunkChannels / 2; ++i) {
+                        const float2 error = __half22float2(two[i]);
+                        sum[t].x[2 * i] += error.x;
+                        sum[t].x[2 * i + 1] += error.y;
+                    }
+                }
             }
         }
         skip = tile - run.end;
     }
-    add_found();
 #pragma unroll
     for (int t = 0; t < kPairTiles; ++t) {
 #pragma unroll
