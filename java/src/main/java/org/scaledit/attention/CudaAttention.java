@@ -9,6 +9,7 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.bindings.CudaAttentionArguments;
 import org.scaledit.bindings.NativeLibrary;
+import org.scaledit.bindings.Status;
 import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;

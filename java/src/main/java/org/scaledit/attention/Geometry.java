@@ -9,6 +9,7 @@ import org.scaledit.bindings.GeometryHandle;
 import org.scaledit.bindings.GeometryInfo;
 import org.scaledit.bindings.GeometryOptions;
 import org.scaledit.bindings.NativeLibrary;
+import org.scaledit.bindings.Status;
 import org.scaledit.bindings.Tile;
 import org.scaledit.bindings.TileRange;
 import org.scaledit.tensor.Tensors;

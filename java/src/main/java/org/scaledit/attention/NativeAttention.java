@@ -5,6 +5,7 @@ import static org.scaledit.bindings.ScaleDitCore.*;
 import org.bytedeco.javacpp.SizeTPointer;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.bindings.AttentionArguments;
+import org.scaledit.bindings.Status;
 import org.scaledit.tensor.Tensors;
 
 /**
