@@ -57,7 +57,7 @@ class ArchitectureTest {
             .whereLayer("attention")
             .mayOnlyBeAccessedByLayers("transformer", "sampling", "facade", "evaluation")
             .whereLayer("bindings")
-            .mayOnlyBeAccessedByLayers("attention");
+            .mayOnlyBeAccessedByLayers("transformer", "attention");
 
     @ArchTest
     static final ArchRule LEAVES = noClasses()

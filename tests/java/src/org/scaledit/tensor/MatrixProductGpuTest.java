@@ -77,11 +77,7 @@ class MatrixProductGpuTest {
                     Tensors.optional(layer.bias.to(torch.ScalarType.Double)));
             Tensor y = torch.empty(new long[] {600, 192}, Gpu.BFLOAT16.options(), null);
             MatrixProduct.linearInto(x, weight, layer.bias, y.narrow(0, 80, 520));
-            for (Tensor product : new Tensor[] {
-                MatrixProduct.linear(x, weight, layer.bias),
-                MatrixProduct.linearOfParts(x.columns(0, 64), x.columns(64, 192), weight, layer.bias),
-                y.narrow(0, 80, 520)
-            }) {
+            for (Tensor product : new Tensor[] {MatrixProduct.linear(x, weight, layer.bias), y.narrow(0, 80, 520)}) {
                 double off = Golden.relativeL2(product, expected);
                 System.out.printf("FP8 product: %.1e to the numbers it stands for%n", off);
                 assertThat(off).isLessThan(FP8_LIMIT);

@@ -1,6 +1,7 @@
 package org.scaledit.transformer;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.util.ArrayList;
 import java.util.List;
@@ -10,7 +11,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
-import org.scaledit.tensor.Matrix;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 
@@ -44,9 +45,10 @@ class ChunkTest {
             torch.manual_seed(5);
             Tensor hidden = torch.randn(9, WIDTH).mul_(new Scalar(3)).add_(new Scalar(1));
             Modulation modulation = new Modulation(torch.randn(2, 3 * WIDTH), WIDTH, 4);
-            Tensor y = TorchTokenWise.PLAIN.modulated(hidden, modulation, 0, 1).values();
+            TokenWise tokenWise = new TorchTokenWise();
+            Tensor y = tokenWise.modulated(hidden, modulation, 0, 1).values();
             Tensor gated = hidden.clone();
-            TorchTokenWise.PLAIN.addGated(gated, y, modulation, 2);
+            tokenWise.addGated(gated, y, modulation, 2);
             for (int row = 0; row < 9; row++) {
                 int stream = row < 5 ? 0 : 1;
                 Tensor x = hidden.select(0, row);
@@ -59,10 +61,25 @@ class ChunkTest {
                 assertThat(Golden.relativeL2(gated.select(0, row), x.add(expected.mul(modulation.part(2, stream)))))
                         .isLessThan(1e-6);
             }
-            Matrix quantised = TorchTokenWise.FP8.modulated(hidden, modulation, 0, 1);
-            assertThat(quantised.values().scalar_type().intern()).isEqualTo(torch.ScalarType.Float8_e4m3fn);
-            assertThat(Golden.relativeL2(quantised.plain(torch.ScalarType.Float), y))
-                    .isBetween(1e-2, 4e-2);
+            Tensor sum = hidden.clone();
+            Tensor next =
+                    tokenWise.addedAndModulated(sum, y, modulation, 2, 0, 1).values();
+            assertThat(sum.equal(gated)).isTrue();
+            assertThat(next.equal(tokenWise.modulated(gated, modulation, 0, 1).values()))
+                    .isTrue();
         });
+    }
+
+    /** On a GPU the core's kernels, which take bfloat16. */
+    @Test
+    void whereTokensAreChoosesWhoWorksOnThem() {
+        Placement bfloat16 = new Placement(torch.ScalarType.BFloat16, true);
+        assertThat(TokenWise.of(bfloat16, false)).isEqualTo(CudaTokenWise.BFLOAT16);
+        assertThat(TokenWise.of(bfloat16, true)).isEqualTo(CudaTokenWise.FP8);
+        assertThat(TokenWise.of(bfloat16.with(torch.ScalarType.Float), false)).isInstanceOf(TorchTokenWise.class);
+        assertThat(TokenWise.of(Placement.BFLOAT16_CPU, false)).isInstanceOf(TorchTokenWise.class);
+        assertThatThrownBy(() -> TokenWise.of(Placement.BFLOAT16_CPU, true))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessageContaining("bfloat16 on a GPU alone");
     }
 }

@@ -61,16 +61,12 @@ public record Matrix(Tensor values, Optional<Tensor> scales) {
         return new Matrix(values.narrow(0, first, count), scales.map(scale -> scale.narrow(0, first, count)));
     }
 
-    /** A view of some columns, in the caller's scope. */
-    public Matrix columns(long first, long count) {
-        return new Matrix(values.narrow(1, first, count), scales);
-    }
-
     /** The numbers that it stands for, in the caller's scope: {@code [rows, columns]} */
     public Tensor plain(torch.ScalarType precision) {
-        return Tensors.scoped(
-                () -> scales.map(scale -> Tensors.toFloat32(values).mul_(scale))
-                        .orElse(values)
-                        .to(precision));
+        return Tensors.scoped(() -> {
+            // A number of e4m3 is one of any other precision, too: the product with its scale alone is rounded.
+            Tensor numbers = values.to(precision);
+            return scales.map(numbers::mul_).orElse(numbers);
+        });
     }
 }

@@ -79,20 +79,6 @@ public final class MatrixProduct {
         }
     }
 
-    /** The same of an input whose columns come in two parts. */
-    public static Tensor linearOfParts(Matrix left, Matrix right, Matrix weight, Tensor bias) {
-        if (!left.isQuantised()) {
-            return linearOfParts(left.values(), right.values(), weight.values(), bias);
-        }
-        return Tensors.scoped(() -> {
-            long in = left.columns();
-            Tensor y = linear(left, weight.columns(0, in), bias);
-            Tensor rest = torch.empty_like(y);
-            bare(right, weight.columns(in, right.columns()), rest);
-            return y.add_(rest);
-        });
-    }
-
     /** {@code x Wᵀ} without a bias, written into y: {@code [rows, out]}, contiguous. */
     public static void bare(Matrix x, Matrix weight, Tensor y) {
         if (x.isQuantised()) {

@@ -99,7 +99,7 @@ public final class Denoiser implements AutoCloseable {
                     torch.silu(placement.place(embedding)),
                     rotary,
                     attention,
-                    transformer.fp8() ? TorchTokenWise.FP8 : TorchTokenWise.PLAIN,
+                    TokenWise.of(placement, transformer.fp8()),
                     layout.textTokens(),
                     layout.guidanceTokens(),
                     transformer.config(),

@@ -24,8 +24,8 @@ record DoubleBlock(Stream text, Stream image) {
                 Tensor rows = chunk.of(hidden);
                 pass.begins(Part.OUTPUT);
                 Matrix joined = pass.tokenWise().attended(chunk.of(attended));
-                pass.addGated(rows, output.forward(joined, chunk.guidanceRows()), chunk.modulation(), 2);
-                Matrix x = pass.modulated(rows, chunk.modulation(), 3, 4);
+                Tensor y = output.forward(joined, chunk.guidanceRows());
+                Matrix x = pass.addedAndModulated(rows, y, chunk.modulation(), 2, 3, 4);
                 pass.begins(Part.MLP);
                 Matrix wide = pass.tokenWise().gelu(mlpIn, x, chunk.guidanceRows()); // [rows, mlp width]
                 pass.addGated(rows, mlpOut.forward(wide, chunk.guidanceRows()), chunk.modulation(), 5);

@@ -56,8 +56,8 @@ record FluxModel(
             Tensor image = hidden.narrow(0, pass.textTokens(), images);
             Modulation modulation = pass.modulationWithoutGuidance(finalModulation);
             pass.begins(Part.FINAL);
-            // The final layer stores its scale before its shift, unlike the blocks.
-            return finalLayer.forward(TorchTokenWise.PLAIN.modulated(image, modulation, 1, 0), 0);
+            // The final layer stores its scale before its shift, unlike the blocks, and is never in FP8.
+            return finalLayer.forward(new TorchTokenWise().modulated(image, modulation, 1, 0), 0);
         });
     }
 }

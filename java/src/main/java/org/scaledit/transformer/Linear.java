@@ -69,22 +69,32 @@ record Linear(Matrix weight, Tensor bias, List<LowRank> loras) {
         });
     }
 
-    /** The same of an input in two parts, [rows, left in] and [rows, right in] → [rows, out] */
-    Tensor forward(Matrix left, Matrix right, long guidanceRows) {
+    /**
+     * The same of an input whose columns come in one part, or in two that are not in FP8.
+     *
+     * @param parts [rows, its part of in] each
+     */
+    Tensor forward(List<Matrix> parts, long guidanceRows) {
+        if (parts.size() == 1) {
+            return forward(parts.get(0), guidanceRows);
+        }
+        Matrix left = parts.get(0);
+        Matrix right = parts.get(1);
         return Tensors.scoped(() -> {
-            Tensor y = MatrixProduct.linearOfParts(left, right, weightFor(left), biasFor(left));
+            Tensor y = MatrixProduct.linearOfParts(
+                    left.values(), right.values(), weightFor(left).values(), biasFor(left));
             addLoras(left, 0, y, guidanceRows);
             addLoras(right, left.columns(), y, guidanceRows);
             return y;
         });
     }
 
-    /** GELU, in its tanh form, of what {@link #forward(Matrix, long)} gives: [rows, in] → [rows, out] */
-    Tensor gelu(Matrix x, long guidanceRows) {
-        boolean fused = loras.isEmpty() && !x.isQuantised();
-        return Tensors.scoped(() -> fused
-                ? MatrixProduct.linearGelu(x.values(), weightFor(x).values(), biasFor(x))
-                : torch.gelu_(forward(x, guidanceRows), "tanh"));
+    /** GELU, in its tanh form, of what {@link #forward(Tensor, long)} gives: [rows, in] → [rows, out] */
+    Tensor gelu(Tensor x, long guidanceRows) {
+        Matrix input = Matrix.of(x);
+        return Tensors.scoped(() -> loras.isEmpty()
+                ? MatrixProduct.linearGelu(x, weightFor(input).values(), biasFor(input))
+                : torch.gelu_(forward(input, guidanceRows), "tanh"));
     }
 
     private Matrix weightFor(Matrix x) {

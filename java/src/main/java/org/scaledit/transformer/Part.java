@@ -4,7 +4,7 @@ package org.scaledit.transformer;
 public enum Part {
     /** Embedders, conditioning, modulations' layers. */
     EMBED,
-    /** Layer norm, shift and scale. */
+    /** Layer norm, shift and scale; before an MLP with the gated addition of attention's output. */
     MODULATE,
     /** Queries, keys and values. */
     PROJECT,
@@ -14,7 +14,7 @@ public enum Part {
     OUTPUT,
     /** Both products of an MLP and GELU; in single blocks with attention's output. */
     MLP,
-    /** The gated addition to the hidden state. */
+    /** The gated addition of a block's output to the hidden state. */
     GATE,
     /** Last norm and layer. */
     FINAL

@@ -52,6 +52,12 @@ record Pass(
         tokenWise.addGated(hidden, y, modulation, gate);
     }
 
+    /** {@link #addGated} and then {@link #modulated} of the sum. */
+    Matrix addedAndModulated(Tensor hidden, Tensor y, Modulation modulation, int gate, int shift, int scale) {
+        begins(Part.MODULATE);
+        return tokenWise.addedAndModulated(hidden, y, modulation, gate, shift, scale);
+    }
+
     /**
      * Consecutive tokens on their way into attention.
      *

@@ -27,9 +27,9 @@ record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear
                 pass.attend(norms, Optional.empty(), List.of(new Pass.Stream(x, pass.guidanceTokens(), heads)));
         Chunk.forEach(hidden.size(0), shared, chunk -> {
             pass.begins(Part.MLP);
-            Matrix wide = pass.tokenWise().gelu(mlp, chunk.of(x), chunk.guidanceRows()); // [rows, mlp width]
-            Matrix joined = pass.tokenWise().attended(chunk.of(attended));
-            Tensor y = output.forward(joined, wide, chunk.guidanceRows());
+            List<Matrix> joined = // [rows, width + mlp width]
+                    pass.tokenWise().joined(chunk.of(attended), mlp, chunk.of(x), chunk.guidanceRows());
+            Tensor y = output.forward(joined, chunk.guidanceRows());
             pass.addGated(chunk.of(hidden), y, chunk.modulation(), 2);
         });
     }
