@@ -25,7 +25,6 @@ constexpr std::byte kPoison{0x5a};
 
 scaledit_status call(const scaledit_cuda_add_gated_arguments* a) { return scaledit_cuda_add_gated(a); }
 scaledit_status call(const scaledit_cuda_modulate_arguments* a) { return scaledit_cuda_modulate(a); }
-scaledit_status call(const scaledit_cuda_gelu_arguments* a) { return scaledit_cuda_gelu(a); }
 scaledit_status call(const scaledit_cuda_quantize_arguments* a) { return scaledit_cuda_quantize(a); }
 
 // Arguments in which everything is right, but for the memory, which is the host's. Tests spoil one thing.
@@ -40,7 +39,6 @@ protected:
         add_gated = {kRows, kGuidanceRows, kWidth, hidden, update, gate, nullptr};
         modulate = {kRows, kGuidanceRows, kWidth, hidden,          update,   gate,
                     shift, scale,         1e-6F,  e4m3(2, kWidth), scales(), nullptr};
-        gelu = {kRows, kGeluWidth, bfloat16(3, kGeluWidth), bfloat16(4, kGeluWidth), nullptr};
         quantize = {kRows,    kWidth, kGeluWidth, hidden, bfloat16(3, kGeluWidth), e4m3(2, kWidth + kGeluWidth),
                     scales(), nullptr};
     }
@@ -74,7 +72,6 @@ protected:
     alignas(64) std::byte memory[16 * 1024];
     scaledit_cuda_add_gated_arguments add_gated{};
     scaledit_cuda_modulate_arguments modulate{};
-    scaledit_cuda_gelu_arguments gelu{};
     scaledit_cuda_quantize_arguments quantize{};
 
     void SetUp() override { std::fill(std::begin(memory), std::end(memory), kPoison); }
@@ -89,7 +86,6 @@ struct Case {
 TEST_F(AbiTokenwise, TakesTheRightArguments) {
     expect_right(add_gated);
     expect_right(modulate);
-    expect_right(gelu);
     expect_right(quantize);
 }
 
@@ -105,8 +101,6 @@ TEST_F(AbiTokenwise, TakesEveryKindOfCall) {
     modulate.output.dtype = SCALEDIT_BFLOAT16;
     modulate.output_scale = nullptr;
     expect_right(modulate);
-    gelu.output = gelu.input;
-    expect_right(gelu);
     quantize.width = 0;
     quantize.input.data = nullptr;
     expect_right(quantize);
@@ -130,9 +124,8 @@ TEST_F(AbiTokenwise, WithoutRowsNoPointerIsLookedAt) {
     modulate.output.data = nullptr;
     modulate.update.data = nullptr;
     expect_done(modulate);
-    expect_done(gelu);
-    gelu.input.data = at(0) + 1;
-    expect_done(gelu);
+    quantize.input.data = at(0) + 1;
+    expect_done(quantize);
     quantize.output_scale = nullptr;
     expect_done(quantize);
 }
@@ -142,8 +135,6 @@ TEST_F(AbiTokenwise, RefusesNoArguments) {
     EXPECT_STREQ(scaledit_last_error(), "arguments is null, expected a scaledit_cuda_add_gated_arguments");
     EXPECT_EQ(scaledit_cuda_modulate(nullptr), SCALEDIT_INVALID_ARGUMENT);
     EXPECT_STREQ(scaledit_last_error(), "arguments is null, expected a scaledit_cuda_modulate_arguments");
-    EXPECT_EQ(scaledit_cuda_gelu(nullptr), SCALEDIT_INVALID_ARGUMENT);
-    EXPECT_STREQ(scaledit_last_error(), "arguments is null, expected a scaledit_cuda_gelu_arguments");
     EXPECT_EQ(scaledit_cuda_quantize(nullptr), SCALEDIT_INVALID_ARGUMENT);
     EXPECT_STREQ(scaledit_last_error(), "arguments is null, expected a scaledit_cuda_quantize_arguments");
 }
@@ -234,30 +225,6 @@ TEST_F(AbiTokenwise, ModulateRefuses) {
     }
 }
 
-TEST_F(AbiTokenwise, GeluRefuses) {
-    using Arguments = scaledit_cuda_gelu_arguments;
-    const std::vector<Case<Arguments>> cases = {
-        {[](Arguments& a) { a.rows = -1; }, "rows is -1, expected 0 to 2147483647"},
-        {[](Arguments& a) { a.width = 16392; }, "width is 16392, expected a multiple of 8 from 8 to 16384"},
-        {[](Arguments& a) { a.input.dtype = 3; }, "input.dtype is 3, expected 1 (bfloat16)"},
-        {[](Arguments& a) { a.output.dtype = SCALEDIT_E4M3; }, "output.dtype is 2, expected 1 (bfloat16)"},
-        {[](Arguments& a) { a.input.data = nullptr; }, "input.data is null, expected 5 rows of 128 bytes"},
-        {[](Arguments& a) { a.output.data = nullptr; }, "output.data is null, expected 5 rows of 128 bytes"},
-        {[this](Arguments& a) { a.output.data = at(3) + 16; },
-         "output.data overlaps input.data, expected memory of its own"},
-        {[](Arguments& a) {
-             a.output = a.input;
-             a.output.row_stride += 8;
-         },
-         "output.data overlaps input.data, expected memory of its own"},
-    };
-    for (const auto& [spoil, message] : cases) {
-        Arguments bad = gelu;
-        spoil(bad);
-        expect_refused(bad, message);
-    }
-}
-
 TEST_F(AbiTokenwise, QuantizeRefuses) {
     using Arguments = scaledit_cuda_quantize_arguments;
     const std::vector<Case<Arguments>> cases = {
@@ -289,9 +256,9 @@ TEST_F(AbiTokenwise, QuantizeRefuses) {
     }
 }
 
-// GELU from one part of a buffer to another, at every distance: refused if and only if an element is shared.
+// hidden and its update as parts of one buffer, at every distance: refused if and only if an element is shared.
 TEST_F(AbiTokenwise, PartsOfOneBufferMayInterleave) {
-    constexpr std::int64_t kStride = 5 * kGeluWidth;
+    constexpr std::int64_t kStride = 5 * kWidth;
     std::vector<std::byte> buffer(static_cast<std::size_t>(4 * (kRows + 1) * kStride * 2) + 16);
     const std::size_t padding = 16 - reinterpret_cast<std::uintptr_t>(buffer.data()) % 16;
     constexpr std::int64_t kMiddle = 2 * (kRows + 1) * kStride;
@@ -299,16 +266,16 @@ TEST_F(AbiTokenwise, PartsOfOneBufferMayInterleave) {
         bool shared = false;
         for (std::int64_t row = 0; row < kRows; ++row) {
             for (std::int64_t other = 0; other < kRows; ++other) {
-                shared |= std::abs(distance + (other - row) * kStride) < kGeluWidth;
+                shared |= std::abs(distance + (other - row) * kStride) < kWidth;
             }
         }
         std::byte* const first = buffer.data() + padding;
-        gelu.input = {first + 2 * kMiddle, kStride, SCALEDIT_BFLOAT16};
-        gelu.output = {first + 2 * (kMiddle + distance), kStride, SCALEDIT_BFLOAT16};
-        if (shared && distance != 0) {
-            expect_refused(gelu, "output.data overlaps input.data, expected memory of its own");
+        add_gated.hidden = {first + 2 * kMiddle, kStride, SCALEDIT_BFLOAT16};
+        add_gated.update = {first + 2 * (kMiddle + distance), kStride, SCALEDIT_BFLOAT16};
+        if (shared) {
+            expect_refused(add_gated, "update.data overlaps hidden.data, expected memory of its own");
         } else {
-            expect_right(gelu);
+            expect_right(add_gated);
         }
     }
 }

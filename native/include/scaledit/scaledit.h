@@ -302,17 +302,6 @@ typedef struct scaledit_cuda_modulate_arguments {
 // without weights: mean 0 and variance 1 over the width of a row.
 SCALEDIT_API scaledit_status scaledit_cuda_modulate(const scaledit_cuda_modulate_arguments* arguments);
 
-typedef struct scaledit_cuda_gelu_arguments {
-    int64_t rows;
-    int32_t width;
-    scaledit_matrix input;   // [rows, width] bfloat16
-    scaledit_matrix output;  // [rows, width] bfloat16, written; may be the input itself
-    void* stream;
-} scaledit_cuda_gelu_arguments;
-
-// output = GELU(input), as approximated by tanh.
-SCALEDIT_API scaledit_status scaledit_cuda_gelu(const scaledit_cuda_gelu_arguments* arguments);
-
 typedef struct scaledit_cuda_quantize_arguments {
     int64_t rows;  // tokens, or output channels of a weight
     int32_t width;
@@ -324,7 +313,8 @@ typedef struct scaledit_cuda_quantize_arguments {
     void* stream;
 } scaledit_cuda_quantize_arguments;
 
-// output = [input, GELU(gelu_input)] in e4m3. A single block's product reads both: attention's output and the MLP.
+// output = [input, GELU(gelu_input)] in e4m3, GELU as approximated by tanh. A single block's product reads both:
+// attention's output and the MLP.
 SCALEDIT_API scaledit_status scaledit_cuda_quantize(const scaledit_cuda_quantize_arguments* arguments);
 
 #ifdef __cplusplus

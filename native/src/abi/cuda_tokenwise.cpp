@@ -167,17 +167,6 @@ void check(const scaledit_cuda_modulate_arguments& a) {
     checks.overlaps();
 }
 
-void check(const scaledit_cuda_gelu_arguments& a) {
-    Checks checks(a.rows);
-    checks.width("width", a.width, kWidthMultiple, cuda::kMostWidth);
-    checks.bfloat16_matrix("input", a.input, a.width, false);
-    checks.bfloat16_matrix("output", a.output, a.width, true);
-    const bool in_place = a.output.data == a.input.data && a.output.row_stride == a.input.row_stride;
-    if (!in_place) {
-        checks.overlaps();
-    }
-}
-
 void check(const scaledit_cuda_quantize_arguments& a) {
     Checks checks(a.rows);
     checks.width("width", a.width, 0, cuda::kMostWidth);
@@ -223,10 +212,6 @@ scaledit_status scaledit_cuda_add_gated(const scaledit_cuda_add_gated_arguments*
 
 scaledit_status scaledit_cuda_modulate(const scaledit_cuda_modulate_arguments* arguments) {
     return checked_run(arguments, "a scaledit_cuda_modulate_arguments");
-}
-
-scaledit_status scaledit_cuda_gelu(const scaledit_cuda_gelu_arguments* arguments) {
-    return checked_run(arguments, "a scaledit_cuda_gelu_arguments");
 }
 
 scaledit_status scaledit_cuda_quantize(const scaledit_cuda_quantize_arguments* arguments) {

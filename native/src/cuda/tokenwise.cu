@@ -87,14 +87,6 @@ void run(const scaledit_cuda_modulate_arguments& a) {
     }
 }
 
-void run(const scaledit_cuda_gelu_arguments& a) {
-    const CurrentDevice current(common_device({a.input.data, "input.data"}, {{a.output.data, "output.data"}}));
-    const int chunks = chunks_of(a.width);
-    launch<1>(Kernels<GeluParameters>{gelu_rows<true>, gelu_rows<false>},
-              GeluParameters{rows_of<__nv_bfloat16>(a.input), rows_of<__nv_bfloat16>(a.output), chunks}, chunks, a,
-              "the kernel of GELU");
-}
-
 void run(const scaledit_cuda_quantize_arguments& a) {
     const CurrentDevice current(common_device(
         {a.output.data, "output.data"},

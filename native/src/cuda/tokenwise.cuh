@@ -310,23 +310,6 @@ __device__ inline Channels gelu(Channels channels) {
     return channels;
 }
 
-struct GeluParameters {
-    Bfloat16Rows input;
-    Bfloat16Rows output;
-    int chunks;
-};
-
-template <bool kWhole>
-__global__ void __launch_bounds__(kMostThreads) gelu_rows(const GeluParameters p) {
-    const std::int64_t row = blockIdx.x;
-    const OwnChunks<kWhole> own{p.chunks};
-    uint4* const bits = shared_chunks();
-    own.copy(bits, p.input.row(row));
-    wait_for_copies();
-    __nv_bfloat16* const output = p.output.row(row);
-    own.each([&](int, int chunk) { store(at(output, chunk), pack(gelu(unpack(bits[chunk])))); });
-}
-
 struct QuantizeParameters {
     Bfloat16Rows plain;
     Bfloat16Rows gelu;

@@ -8,14 +8,13 @@
 namespace scaledit::cuda {
 
 constexpr std::int32_t kMostHiddenWidth = 8192;  // of add_gated() and modulate()
-constexpr std::int32_t kMostWidth = 16384;       // of the others
+constexpr std::int32_t kMostWidth = 16384;       // of quantize()
 
 // Sizes, strides, types and overlaps are checked already, and there is a row; the first matrix's GPU runs the kernel.
 // All throw Error, as device.h says.
 
 void run(const scaledit_cuda_add_gated_arguments& arguments);
 void run(const scaledit_cuda_modulate_arguments& arguments);
-void run(const scaledit_cuda_gelu_arguments& arguments);
 void run(const scaledit_cuda_quantize_arguments& arguments);
 
 }  // namespace scaledit::cuda

@@ -215,17 +215,12 @@ public static native @Cast("scaledit_status") int scaledit_cuda_add_gated(@Const
 // hidden += gate * update where there is one; then output = norm(hidden) * (1 + scale) + shift. The norm is LayerNorm
 // without weights: mean 0 and variance 1 over the width of a row.
 public static native @Cast("scaledit_status") int scaledit_cuda_modulate(@Const CudaModulateArguments arguments);
-// Targeting CudaGeluArguments.java
-
-
-
-// output = GELU(input), as approximated by tanh.
-public static native @Cast("scaledit_status") int scaledit_cuda_gelu(@Const CudaGeluArguments arguments);
 // Targeting CudaQuantizeArguments.java
 
 
 
-// output = [input, GELU(gelu_input)] in e4m3. A single block's product reads both: attention's output and the MLP.
+// output = [input, GELU(gelu_input)] in e4m3, GELU as approximated by tanh. A single block's product reads both:
+// attention's output and the MLP.
 public static native @Cast("scaledit_status") int scaledit_cuda_quantize(@Const CudaQuantizeArguments arguments);
 
 // #ifdef __cplusplus

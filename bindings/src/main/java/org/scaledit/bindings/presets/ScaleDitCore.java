@@ -27,7 +27,6 @@ public class ScaleDitCore implements InfoMapper {
         java(infoMap, "scaledit_modulation_part", "ModulationPart");
         java(infoMap, "scaledit_cuda_add_gated_arguments", "CudaAddGatedArguments");
         java(infoMap, "scaledit_cuda_modulate_arguments", "CudaModulateArguments");
-        java(infoMap, "scaledit_cuda_gelu_arguments", "CudaGeluArguments");
         java(infoMap, "scaledit_cuda_quantize_arguments", "CudaQuantizeArguments");
     }
 
