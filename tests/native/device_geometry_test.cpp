@@ -215,6 +215,8 @@ TEST(DeviceGeometry, SplitsTextWhereItWouldTakeLongest) {
     EXPECT_EQ(six.groups, 3) << "512 tokens are 8 tiles";
     EXPECT_EQ(six.parts, 7) << "3 groups of 6 heads in 7 parts are 126 jobs for 132 multiprocessors";
     EXPECT_EQ(six.rows(), 3 * 7 * 3 * 64);
+    EXPECT_GT(split_of(48, 40, 512, 3).parts, 1) << "as the tests on a GPU take for granted";
+    EXPECT_GT(split_of(48, 40, 512, 2).parts, 1);
     for (const std::int32_t heads : {1, 2, 3, 24, 4096}) {
         for (const std::int64_t text : {1, 77, 512, 4096}) {
             const cuda::Split split = split_of(37, 29, text, heads);

@@ -159,7 +159,9 @@ void attend_in_int8_wgmma(const Call& call) {
     const scaledit_geometry_info& info = call.geometry.info();
     const Split parts = split(call.at, a.heads);
     const Workspace at = workspace(Kernel::kInt8Wgmma, info.tiles, parts, a.heads, kHeadDim);
-    // Parts are joined by their log-sum-exp.
+    checked_jobs(call.at.group_count + parts.groups * (parts.parts - 1), "groups of tiles", a.heads, kMostBlocks);
+    checked_jobs(call.at.pair_count, "pairs of tiles", a.heads);
+    // Parts are joined by their log-sum-exp, to which the kernel adds the mean key's part: it must be a number.
     pack_tiles<kHeadDim, ValueFormat::kFp8>(call, at, a.log_sum_exp != nullptr || parts.groups > 0);
 
     auto* memory = static_cast<std::byte*>(a.workspace);

@@ -30,4 +30,33 @@ __device__ inline uint4 pack(const Channels& channels) {
             ptx::pack_bfloat(x[6], x[7])};
 }
 
+__device__ inline float square_sum(const Channels& channels) {
+    float sum = 0;
+#pragma unroll
+    for (const float x : channels.x) {
+        sum = fmaf(x, x, sum);
+    }
+    return sum;
+}
+
+// A NaN if there is one.
+__device__ inline float largest_magnitude(const Channels& channels) {
+    float largest = fabsf(channels.x[0]);
+#pragma unroll
+    for (int i = 1; i < kChunkChannels; ++i) {
+        largest = ptx::max_nan(largest, fabsf(channels.x[i]));
+    }
+    return largest;
+}
+
+// The sum over so many neighbouring lanes, the same bits in all of them.
+template <int kLanes>
+__device__ inline float lane_sum(float x) {
+#pragma unroll
+    for (int lane = kLanes / 2; lane > 0; lane /= 2) {
+        x += __shfl_xor_sync(0xffffffffU, x, lane);
+    }
+    return x;
+}
+
 }  // namespace scaledit::cuda

@@ -56,15 +56,6 @@ __device__ inline uint4 load_channels(const __nv_bfloat16* row, int lane) {
     return *reinterpret_cast<const uint4*>(row + lane * kChunkChannels);
 }
 
-// The sum over the lanes that share a row.
-template <int kLanes>
-__device__ inline float row_sum(float x) {
-#pragma unroll
-    for (int lane = kLanes / 2; lane > 0; lane /= 2) {
-        x += __shfl_xor_sync(0xffffffffU, x, lane);
-    }
-    return x;
-}
 // The maximum over the lanes that share a row; a NaN is above all.
 template <int kLanes>
 __device__ inline float row_max(float x) {
@@ -75,24 +66,10 @@ __device__ inline float row_max(float x) {
     return x;
 }
 
-__device__ inline float largest_magnitude(const Channels& channels) {
-    float largest = fabsf(channels.x[0]);
-#pragma unroll
-    for (int i = 1; i < kChunkChannels; ++i) {
-        largest = ptx::max_nan(largest, fabsf(channels.x[i]));
-    }
-    return largest;
-}
-
 // What a row is to be multiplied by for a root mean square of 1.
 template <int kLanes>
 __device__ inline float norm_factor(const Channels& channels, float epsilon) {
-    float squares = 0;
-#pragma unroll
-    for (const float x : channels.x) {
-        squares = fmaf(x, x, squares);
-    }
-    return rsqrtf(row_sum<kLanes>(squares) / (kLanes * kChunkChannels) + epsilon);
+    return rsqrtf(lane_sum<kLanes>(square_sum(channels)) / (kLanes * kChunkChannels) + epsilon);
 }
 
 __device__ inline void multiply(Channels& channels, const Channels& weight) {
@@ -333,8 +310,7 @@ __global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) 
     float limit = fmaxf(high, -low);
     if constexpr (kFormat == ValueFormat::kFp8) {
         // One that is small beside the values is left in them: they are bfloat16, and moved by less than their steps
-        // are wide they would all be rounded to one side. A sum that a NaN or an infinity joined says nothing: these
-        // stay their rows' own.
+        // are wide they would all be rounded to one side. A sum that a NaN joined says nothing: it stays its rows' own.
         constexpr float kSmallMean = 1.0F / 32;
         const float all = value_sum / static_cast<float>(p.tokens);
         if (fabsf(all) > kSmallMean * limit && fabsf(all) < INFINITY) {
@@ -561,7 +537,7 @@ __device__ inline void prepare_queries(const TileRows<kHeadDim>& rows, OfHeads<k
                 for (int i = 0; i < kChunkChannels; ++i) {
                     product = fmaf(query.x[i], mean.x[i], product);
                 }
-                product = row_sum<Rows::kLanes>(product);
+                product = lane_sum<Rows::kLanes>(product);
                 if (rows.lane == 0) {
                     p.in_workspace<float>(p.at.query_mean)[at * kTileTokens + row] = product * factor * p.scale;
                 }
@@ -711,7 +687,7 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows, OfH
         for (int w = 0; w < kWords / 4; ++w) {
             of_channel += __half2float(errors[head % 2][chunk * (kWords / 4) + w][row]);
         }
-        of_channel = row_sum<4>(of_channel);
+        of_channel = lane_sum<4>(of_channel);
         if (chunk == 0) {
             p.in_workspace<__half>(p.at.value_errors)[rows.at(head) * kHeadDim + row] = __float2half_rn(of_channel);
         }

@@ -98,35 +98,10 @@ __device__ inline float sum_of(const Channels& channels) {
     const float(&x)[kChunkChannels] = channels.x;
     return ((x[0] + x[1]) + (x[2] + x[3])) + ((x[4] + x[5]) + (x[6] + x[7]));
 }
-__device__ inline float square_sum_of(const Channels& channels) {
-    float sum = 0;
-#pragma unroll
-    for (const float x : channels.x) {
-        sum = fmaf(x, x, sum);
-    }
-    return sum;
-}
-// A NaN if there is one.
-__device__ inline float largest_magnitude_of(const Channels& channels) {
-    float largest = 0;
-#pragma unroll
-    for (const float x : channels.x) {
-        largest = ptx::max_nan(largest, fabsf(x));
-    }
-    return largest;
-}
 
 // What the warps of a block tell each other, once: a reduction of its own for each.
 template <typename Number>
 using WarpParts = Number[kWarpThreads];
-
-__device__ inline float warp_sum(float x) {
-#pragma unroll
-    for (int lane = kWarpThreads / 2; lane > 0; lane /= 2) {
-        x += __shfl_xor_sync(0xffffffffU, x, lane);
-    }
-    return x;
-}
 
 // Puts what a warp has where the others find it, and hands back what warp number `lane` has; 0 where there is none.
 template <typename Number>
@@ -140,7 +115,9 @@ __device__ inline Number exchange(Number of_warp, WarpParts<Number>& parts) {
 }
 
 // The sum over the block, the same bits in all threads.
-__device__ inline float block_sum(float x, WarpParts<float>& parts) { return warp_sum(exchange(warp_sum(x), parts)); }
+__device__ inline float block_sum(float x, WarpParts<float>& parts) {
+    return lane_sum<kWarpThreads>(exchange(lane_sum<kWarpThreads>(x), parts));
+}
 
 // The largest of the block's numbers, none of which is below 0. Their bits have the same order; a NaN is above all.
 __device__ inline float block_max(float x, WarpParts<unsigned>& parts) {
@@ -256,15 +233,15 @@ __global__ void __launch_bounds__(kMostHiddenThreads, 3) modulate_rows(const Mod
     }
 
     const float mean = p.mean(block_sum(sum, sums));
-    float square_sum = 0;
+    float squares = 0;
     own.each([&](int i, int) {
 #pragma unroll
         for (float& x : channels[i].x) {
             x -= mean;
         }
-        square_sum += square_sum_of(channels[i]);
+        squares += square_sum(channels[i]);
     });
-    const float factor = rsqrtf(p.mean(block_sum(square_sum, square_sums)) + p.epsilon);
+    const float factor = rsqrtf(p.mean(block_sum(squares, square_sums)) + p.epsilon);
 
     Output* const output = p.output.row(row);
     const bool of_guidance = row >= p.sum.first_guidance_row;
@@ -279,7 +256,7 @@ __global__ void __launch_bounds__(kMostHiddenThreads, 3) modulate_rows(const Mod
             channels[i].x[c] = fmaf(channels[i].x[c], fmaf(factor, scale.x[c], factor), shift.x[c]);
         }
         if constexpr (kInFp8) {
-            largest = ptx::max_nan(largest, largest_magnitude_of(channels[i]));
+            largest = ptx::max_nan(largest, largest_magnitude(channels[i]));
         } else {
             store(at(output, chunk), pack(channels[i]));
         }
@@ -364,7 +341,7 @@ __global__ void __launch_bounds__(kMostThreads) quantize_rows(const QuantizePara
     if (p.plain_chunks < p.chunks && !(largest > kGeluDip)) {  // the same in all threads
         float exact = 0;
         own.each(
-            [&](int, int chunk) { exact = ptx::max_nan(exact, largest_magnitude_of(p.channels(bits[chunk], chunk))); });
+            [&](int, int chunk) { exact = ptx::max_nan(exact, largest_magnitude(p.channels(bits[chunk], chunk))); });
         largest = block_max(exact, maxima);
     }
 

@@ -366,18 +366,32 @@ TEST_P(GpuAttention, ReachesRowsFarApart) {
     }
 }
 
+// The second is one whose text is done in parts (cuda::split).
 TEST_P(GpuAttention, GivesTheSameBitsEveryTime) {
-    const Call call(grid(37, 29, 77, 4), 3, 128, true, 5, 2, GetParam().arithmetic, GetParam().kernels);
-    const Result first = call.run();
-    for (int i = 0; i < 5; ++i) {
-        const Result again = call.run();
-        EXPECT_EQ(first.output, again.output);
-        EXPECT_EQ(first.log_sum_exp, again.log_sum_exp);
+    for (const auto& options : {grid(37, 29, 77, 4), grid(48, 40, 512, 4)}) {
+        const Call call(options, 3, 128, true, 5, 2, GetParam().arithmetic, GetParam().kernels);
+        const Result first = call.run();
+        for (int i = 0; i < 5; ++i) {
+            const Result again = call.run();
+            EXPECT_EQ(first.output, again.output);
+            EXPECT_EQ(first.log_sum_exp, again.log_sum_exp);
+        }
     }
 }
 
+TEST_P(GpuAttention, DoesTextInParts) {
+    const auto options = grid(48, 40, 512, 4);
+    Call call(options, 3, 128, true, 5, 2, GetParam().arithmetic, GetParam().kernels);
+    const Result result = call.run();
+    expect_close(result, reference(call.tiles, call.inputs, static_cast<double>(call.arguments.scale)),
+                 "48x40 in parts", GetParam());
+    call.arguments.log_sum_exp = nullptr;
+    call.output->memory.write(*make_inputs(call.tiles.info.tokens, 3, 128, SCALEDIT_BFLOAT16, true).output.memory);
+    EXPECT_EQ(call.run().output, result.output) << "without a log-sum-exp";
+}
+
 TEST_P(GpuAttention, IsCapturedByAGraph) {
-    const Call call(grid(37, 29, 77, 4), 2, 128, false, 6, 2, GetParam().arithmetic, GetParam().kernels);
+    const Call call(grid(48, 40, 512, 4), 2, 128, false, 6, 2, GetParam().arithmetic, GetParam().kernels);
     const Result expected = call.run();
     EXPECT_EQ(cudaMemset(call.output->memory.data(), static_cast<int>(kPoison), call.inputs.output.memory->size()),
               cudaSuccess);

@@ -98,10 +98,6 @@ public:
         }
         device.write(host);
     }
-    void poison() {
-        std::ranges::fill(host, kPoison);
-        device.write(host);
-    }
     void read() { host = device.read(); }
 
     // Whether all is as it was outside the rows' channels `from` ... `to - 1`.
