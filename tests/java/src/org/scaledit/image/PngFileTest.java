@@ -133,7 +133,7 @@ class PngFileTest {
     void aFullDiskLeavesTheOlderFileAndNothingElse() throws IOException {
         Path file = Files.writeString(folder.resolve("out.png"), "old");
 
-        assertThatThrownBy(() -> PngFile.replace(
+        assertThatThrownBy(() -> OutputFile.replace(
                         file, stream -> PngFile.write(fullAfter(5000, stream), noise(99, 99), Map.of())))
                 .isInstanceOf(ImageException.class)
                 .hasMessage("cannot write " + file + ": No space left on device");
@@ -156,7 +156,7 @@ class PngFileTest {
     void anErrorOnTheWayLeavesNothing() throws IOException {
         Path file = folder.resolve("out.png");
 
-        assertThatThrownBy(() -> PngFile.replace(file, stream -> {
+        assertThatThrownBy(() -> OutputFile.replace(file, stream -> {
                     stream.write(new byte[100]);
                     throw new IllegalStateException("cancelled");
                 }))

@@ -3,6 +3,7 @@ package org.scaledit.cli;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import org.scaledit.image.Reasons;
 
 /** Checks of file arguments before any work begins. */
 final class Arguments {
@@ -23,7 +24,7 @@ final class Arguments {
         try {
             Files.createDirectories(folder);
         } catch (IOException e) {
-            throw new IllegalArgumentException("output folder " + folder + " cannot be made: " + e.getMessage(), e);
+            throw new IllegalArgumentException("output folder " + folder + " cannot be made: " + Reasons.of(e), e);
         }
         if (!Files.isWritable(folder)) {
             throw new IllegalArgumentException("output folder " + folder + " is not writable");

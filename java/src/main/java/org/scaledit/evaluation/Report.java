@@ -3,9 +3,9 @@ package org.scaledit.evaluation;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 import java.util.List;
@@ -14,6 +14,7 @@ import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.stream.Collectors;
 import org.scaledit.ScaleDit;
+import org.scaledit.image.OutputFile;
 
 /** Measurements for people and for programs. */
 public record Report(Map<String, String> hardware, String model, List<Measurement> measurements) {
@@ -89,11 +90,8 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
         new Chart("memory above the weights, GiB", Report::gib).write(folder.resolve("step-memory.png"), measurements);
     }
 
-    private static void replace(Path file, String contents) throws IOException {
-        Path part = Files.createTempFile(
-                file.toAbsolutePath().getParent(), file.getFileName().toString(), ".part");
-        Files.writeString(part, contents);
-        Files.move(part, file, StandardCopyOption.REPLACE_EXISTING);
+    private static void replace(Path file, String contents) {
+        OutputFile.replace(file, stream -> stream.write(contents.getBytes(StandardCharsets.UTF_8)));
     }
 
     private String json() throws IOException {

@@ -4,17 +4,11 @@ import ar.com.hjg.pngj.FilterType;
 import ar.com.hjg.pngj.ImageInfo;
 import ar.com.hjg.pngj.ImageLineByte;
 import ar.com.hjg.pngj.PngWriter;
-import ar.com.hjg.pngj.PngjException;
 import ar.com.hjg.pngj.chunks.PngChunkITXT;
-import java.io.IOException;
 import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.util.Map;
-import java.util.concurrent.ThreadLocalRandom;
 
 /** Writes pictures as PNG files, with text chunks before the pixels. */
 public final class PngFile {
@@ -36,36 +30,7 @@ public final class PngFile {
      */
     public static void write(Path file, Pixels pixels, Map<String, String> texts) {
         texts.forEach(PngFile::requireWritable);
-        replace(file, stream -> write(stream, pixels, texts));
-    }
-
-    /** Writes the content of a file, to any stream. */
-    @FunctionalInterface
-    interface Content {
-        void write(OutputStream stream) throws IOException;
-    }
-
-    /** Writes to a file beside {@code file} and renames it when it is whole. */
-    static void replace(Path file, Content content) {
-        if (Files.exists(file) && !Files.isRegularFile(file)) {
-            throw new ImageException("cannot write " + file + ": it is "
-                    + (Files.isDirectory(file) ? "a folder" : "not a regular file"));
-        }
-        Path target = file.toAbsolutePath();
-        Path unfinished = target.resolveSibling(
-                ".scaledit-" + Long.toHexString(ThreadLocalRandom.current().nextLong()));
-        try {
-            try (OutputStream stream = Files.newOutputStream(unfinished, StandardOpenOption.CREATE_NEW)) {
-                content.write(stream);
-            }
-            Files.move(unfinished, target, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
-        } catch (IOException | PngjException e) {
-            delete(unfinished, e);
-            throw new ImageException("cannot write " + file + ": " + Reasons.of(e), e);
-        } catch (RuntimeException | Error e) {
-            delete(unfinished, e);
-            throw e;
-        }
+        OutputFile.replace(file, stream -> write(stream, pixels, texts));
     }
 
     static void write(OutputStream stream, Pixels pixels, Map<String, String> texts) {
@@ -104,14 +69,6 @@ public final class PngFile {
         if (!StandardCharsets.UTF_8.newEncoder().canEncode(text)) {
             throw new IllegalArgumentException(
                     "the text \"" + keyword + "\" has half a surrogate pair, which cannot stand in a PNG");
-        }
-    }
-
-    private static void delete(Path unfinished, Throwable failure) {
-        try {
-            Files.deleteIfExists(unfinished);
-        } catch (IOException e) {
-            failure.addSuppressed(e);
         }
     }
 }

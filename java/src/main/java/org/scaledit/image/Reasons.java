@@ -7,10 +7,10 @@ import java.nio.file.NoSuchFileException;
 import java.util.Objects;
 
 /** Why a file operation failed, in words for the end of a sentence. */
-final class Reasons {
+public final class Reasons {
     private Reasons() {}
 
-    static String of(Throwable failure) {
+    public static String of(Throwable failure) {
         Throwable cause = failure;
         while (!(cause instanceof IOException) && cause.getCause() != null) {
             cause = cause.getCause();
