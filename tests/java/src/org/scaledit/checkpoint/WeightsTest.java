@@ -5,10 +5,14 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
+import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
@@ -44,6 +48,30 @@ class WeightsTest {
             Tensors.run(() -> assertThat(weight.data_ptr().address())
                     .isEqualTo(source.tensor(QUERY).data_ptr().address()));
         }
+    }
+
+    /** What a float32 checkpoint holds goes to FP8 at once, not by way of the placement's bfloat16. */
+    @Test
+    void quantisesFromWhatIsStored(@TempDir Path folder) {
+        Path file = folder.resolve("float32.safetensors");
+        Tensors.run(() -> {
+            Tensor stored = torch.randn(48, 64);
+            try (SafetensorsWriter writer =
+                    SafetensorsWriter.create(file, Map.of("weight", Declaration.of(Dtype.F32, 48, 64)), Map.of())) {
+                writer.write("weight", stored);
+                writer.commit();
+            }
+            try (Weights weights = Weights.of(Safetensors.open(file), Placement.BFLOAT16_CPU)) {
+                Matrix quantised = weights.loadQuantised(List.of("weight"), 1, 3, 48, 64);
+                Matrix expected = Matrix.quantised(stored.narrow(0, 16, 16));
+                assertThat(quantised.plain(torch.ScalarType.Float).equal(expected.plain(torch.ScalarType.Float)))
+                        .isTrue();
+                Tensor rounded = Placement.BFLOAT16_CPU.place(stored.narrow(0, 16, 16));
+                Matrix twice = Matrix.quantised(Tensors.toFloat32(rounded));
+                assertThat(quantised.scales().orElseThrow().equal(twice.scales().orElseThrow()))
+                        .isFalse();
+            }
+        });
     }
 
     @Test

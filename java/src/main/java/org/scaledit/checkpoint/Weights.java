@@ -133,29 +133,32 @@ public final class Weights implements AutoCloseable {
      * @throws CheckpointException if one of them is missing or has another shape
      */
     public Tensor loadStacked(List<String> names, int part, int parts, long... expectedShape) {
-        return loaded(key(names, part, parts), () -> stacked(names, part, parts, expectedShape));
+        return loaded(key(names, part, parts), () -> stacked(names, part, parts, store.placement, expectedShape));
     }
 
     private String key(List<String> names, int part, int parts) {
         return prefix + String.join(" + " + prefix, names) + " " + (part + 1) + "/" + parts;
     }
 
-    private Tensor stacked(List<String> names, int part, int parts, long[] expectedShape) {
+    private Tensor stacked(List<String> names, int part, int parts, Placement placement, long[] expectedShape) {
         return Tensors.scoped(() -> {
             long rows = expectedShape[0] / parts;
             long[] shape = expectedShape.clone();
             shape[0] = names.size() * rows;
-            Tensor stacked = torch.empty(shape, store.placement.options(), null);
+            Tensor stacked = torch.empty(shape, placement.options(), null);
             for (int i = 0; i < names.size(); i++) {
                 Tensor rowsOfOne = tensor(names.get(i), expectedShape).narrow(0, part * rows, rows);
-                stacked.narrow(0, i * rows, rows).copy_(rowsOfOne);
+                // Moved as it is stored: torch would widen it before it goes to a GPU.
+                Tensor here = rowsOfOne.to(placement.device(), rowsOfOne.scalar_type());
+                stacked.narrow(0, i * rows, rows).copy_(here);
             }
             return stacked;
         });
     }
 
     /**
-     * The same in FP8 with a scale for each row, quantised in float32.
+     * The same in FP8 with a scale for each row, quantised in float32 from what is stored: the placement's precision does not
+     * come between.
      *
      * @throws CheckpointException likewise
      */
@@ -164,8 +167,8 @@ public final class Weights implements AutoCloseable {
         synchronized (store.loaded) {
             if (!store.loaded.containsKey(key + VALUES)) {
                 Tensors.run(() -> {
-                    Tensor whole = Tensors.toFloat32(stacked(names, part, parts, expectedShape));
-                    Matrix quantised = Matrix.quantised(whole);
+                    Placement wide = store.placement.with(torch.ScalarType.Float);
+                    Matrix quantised = Matrix.quantised(stacked(names, part, parts, wide, expectedShape));
                     store.loaded.put(key + VALUES, Tensors.keep(quantised.values()));
                     store.loaded.put(
                             key + SCALES, Tensors.keep(quantised.scales().orElseThrow()));
