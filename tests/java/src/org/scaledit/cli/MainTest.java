@@ -195,11 +195,25 @@ class MainTest {
         assertThat(outcome.status()).isEqualTo(1);
     }
 
+    @Test
+    void withoutMethodsOnlyThoseThatTheDeviceHasAreMeasured() {
+        Outcome outcome =
+                run(("bench --device cpu --model " + TINY + " --sizes 64 --steps 1 --warm-up 1 --text-tokens 8")
+                        .split(" "));
+        assertThat(outcome.out())
+                .contains("left out: scaledit-fp8 (precision fp8 is for bfloat16 on a GPU alone), dense-cudnn (cuDNN is"
+                        + " for a GPU alone)\n")
+                .contains("\nscaledit  ", "\ndense-flash  ", "\nnaive  ", "\nlinear  ")
+                .doesNotContain("\nscaledit-fp8", "\ndense-cudnn");
+        assertThat(outcome.status()).isZero();
+    }
+
     @ParameterizedTest
     @CsvSource(
             delimiter = '|',
             quoteCharacter = '`',
             value = {
+                "--methods linear,linear | methods are [linear, linear], expected each of them once",
                 "--model nowhere | model nowhere does not exist",
                 "--device cpu | no model given, expected --model DIR on a CPU: random weights",
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]",

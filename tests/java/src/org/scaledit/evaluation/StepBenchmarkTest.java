@@ -48,7 +48,8 @@ class StepBenchmarkTest {
                     new StepBenchmark.Plan(List.of(Method.values()), List.of(128), 16, 1, 2, true), seen::add);
             assertThat(benchmark.hardware()).containsKeys("device", "torch", "java");
         }
-        assertThat(seen).isEqualTo(measurements);
+        assertThat(seen).containsExactlyInAnyOrderElementsOf(measurements);
+        assertThat(seen.get(seen.size() - 1).method()).isEqualTo(Method.SCALEDIT_FP8);
         assertThat(measurements).extracting(Measurement::method).containsExactly(Method.values());
         for (Measurement measurement : measurements) {
             boolean guided = measurement.method().guided();
@@ -157,5 +158,9 @@ class StepBenchmarkTest {
                 .hasMessage("width is 1000 pixels, expected a multiple of 16 from 16 to 65536");
         assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(), List.of(), 0, 1, 1, false))
                 .hasMessage("text tokens is 0, expected 1 to 4096");
+        assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(Method.NAIVE, Method.NAIVE), List.of(), 8, 1, 1, false))
+                .hasMessage("methods are [naive, naive], expected each of them once");
+        assertThatThrownBy(() -> new StepBenchmark.Plan(List.of(), List.of(64, 64), 8, 1, 1, false))
+                .hasMessage("sizes are [64, 64], expected each of them once");
     }
 }

@@ -2,6 +2,7 @@ package org.scaledit.cli;
 
 import java.io.PrintWriter;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.Callable;
@@ -31,6 +32,9 @@ import picocli.CommandLine.TypeConversionException;
         versionProvider = Version.class,
         sortOptions = false)
 final class BenchCommand implements Callable<Integer> {
+    private static final List<Method> USUAL = List.of(
+            Method.SCALEDIT, Method.SCALEDIT_FP8, Method.DENSE_FLASH, Method.DENSE_CUDNN, Method.NAIVE, Method.LINEAR);
+
     @Spec
     @SuppressWarnings("NullAway.Init")
     private CommandSpec spec;
@@ -40,19 +44,20 @@ final class BenchCommand implements Callable<Integer> {
             paramLabel = "DIR",
             description =
                     "FLUX.1 checkpoint, a diffusers directory. Default: FLUX.1-dev's sizes with random weights, made"
-                            + " on the GPU (24 GB).")
+                            + " on the GPU. Its memory has to hold these (24 GB) and what a step takes above them; those in FP8"
+                            + " are made layer by layer once those in bfloat16 are gone.")
     private @Nullable Path model;
 
     @Option(
             names = "--methods",
             paramLabel = "METHOD",
             split = ",",
-            defaultValue = "scaledit,scaledit-fp8,dense-flash,dense-cudnn,naive,linear",
             converter = MethodConverter.class,
             description =
                     "scaledit (native INT8 attention), scaledit-fp8 (large products in FP8, too), scaledit-exact (native, not quantised), dense-flash and"
-                            + " dense-cudnn (plain FLUX, SDPA by FlashAttention-2 or cuDNN), naive (all scores in memory), linear"
-                            + " (SANA's). Default: ${DEFAULT-VALUE}.")
+                            + " dense-cudnn (plain FLUX, SDPA by FlashAttention-2 or cuDNN), naive (scores in memory, on a GPU"
+                            + " those of a quarter of the heads at a time), linear"
+                            + " (SANA's). Default: all but scaledit-exact that the device has.")
     private List<Method> methods = List.of();
 
     @Option(
@@ -105,11 +110,12 @@ final class BenchCommand implements Callable<Integer> {
 
     @Override
     public Integer call() throws Exception {
-        StepBenchmark.Plan plan = new StepBenchmark.Plan(methods, sizes, textTokens, warmUp, steps, profile);
+        StepBenchmark.Plan given = new StepBenchmark.Plan(methods, sizes, textTokens, warmUp, steps, profile);
         checkPaths();
         PrintWriter out = spec.commandLine().getOut();
         try (StepBenchmark benchmark = StepBenchmark.open(Optional.ofNullable(model), device == Device.CUDA)) {
             benchmark.hardware().forEach((name, value) -> out.println(name + ": " + value));
+            StepBenchmark.Plan plan = methods.isEmpty() ? given.with(usual(benchmark, out)) : given;
             out.print(Report.head());
             out.flush();
             List<Measurement> measurements = benchmark.run(plan, measurement -> {
@@ -121,6 +127,22 @@ final class BenchCommand implements Callable<Integer> {
             }
             return measurements.stream().anyMatch(Measurement::failed) ? ExitCode.SOFTWARE : ExitCode.OK;
         }
+    }
+
+    /** The methods that are measured unless some are named: without those that the device lacks, which are said. */
+    private static List<Method> usual(StepBenchmark benchmark, PrintWriter out) {
+        List<Method> methods = new ArrayList<>();
+        List<String> leftOut = new ArrayList<>();
+        for (Method method : USUAL) {
+            benchmark
+                    .lacking(method)
+                    .ifPresentOrElse(
+                            reason -> leftOut.add(method.label() + " (" + reason + ")"), () -> methods.add(method));
+        }
+        if (!leftOut.isEmpty()) {
+            out.println("left out: " + String.join(", ", leftOut));
+        }
+        return methods;
     }
 
     private void checkPaths() {

@@ -11,6 +11,13 @@ import org.scaledit.sampling.TokenGrid;
 /** The tokens of a method at one size and the attention that it has for them. */
 record Sequence(TokenLayout layout, Attention attention, Runnable release) implements AutoCloseable {
 
+    /** How many tokens a method has, before anything is made for them. */
+    static long tokens(Method method, int textTokens, TokenGrid grid) {
+        int ratio = method.guided() ? AttentionWindow.DEFAULT.ratio() : 0;
+        return TokenLayout.raster(textTokens, grid.width(), grid.height(), ratio)
+                .tokens();
+    }
+
     /** @param cuda whether the tokens are on a GPU */
     static Sequence of(Method method, int textTokens, TokenGrid grid, boolean cuda) {
         return switch (method) {

@@ -2,7 +2,8 @@ package org.scaledit.evaluation;
 
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.HashMap;
+import java.util.Comparator;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -47,9 +48,22 @@ public final class StepBenchmark implements AutoCloseable {
             methods = List.copyOf(methods);
             sizes = List.copyOf(sizes);
             sizes.forEach(size -> TokenGrid.ofPixels(size, size));
+            requireDistinct("methods", methods.stream().map(Method::label).toList());
+            requireDistinct("sizes", sizes);
             require(textTokens >= 1 && textTokens <= 4096, "text tokens", textTokens, "1 to 4096");
             require(warmUp >= 1 && warmUp <= 1000, "warm-up steps", warmUp, "1 to 1000");
             require(steps >= 1 && steps <= 1000, "steps", steps, "1 to 1000");
+        }
+
+        /** The same of other methods. */
+        public Plan with(List<Method> others) {
+            return new Plan(others, sizes, textTokens, warmUp, steps, profile);
+        }
+
+        private static void requireDistinct(String name, List<?> given) {
+            if (new HashSet<>(given).size() < given.size()) {
+                throw new IllegalArgumentException(name + " are " + given + ", expected each of them once");
+            }
         }
 
         private static void require(boolean condition, String name, int given, String expected) {
@@ -63,7 +77,7 @@ public final class StepBenchmark implements AutoCloseable {
     private final Placement placement;
     private final Hardware hardware;
     private final Function<Boolean, FluxTransformer> load; // whether in FP8 → the transformer
-    private final Map<Boolean, FluxTransformer> loaded = new HashMap<>();
+    private Optional<FluxTransformer> loaded = Optional.empty();
 
     private StepBenchmark(FluxConfig config, Placement placement, Function<Boolean, FluxTransformer> load) {
         this.config = config;
@@ -73,8 +87,8 @@ public final class StepBenchmark implements AutoCloseable {
     }
 
     /**
-     * Gets ready to load what is to be measured: weights in bfloat16 and in FP8 are loaded when a method first needs them,
-     * and stay.
+     * Gets ready to load what is to be measured: weights, in bfloat16 or in FP8, are loaded when a method needs them and
+     * stay until one needs the others.
      *
      * @param model a FLUX.1 checkpoint in diffusers' layout; empty for FLUX.1-dev's sizes with random weights
      * @param cuda whether on the first GPU, in bfloat16, or on the CPU, in float32
@@ -101,30 +115,50 @@ public final class StepBenchmark implements AutoCloseable {
         return hardware.description();
     }
 
+    /** Why a method cannot be measured here whatever the size, in one sentence; empty if it can. */
+    public Optional<String> lacking(Method method) {
+        if (method == Method.DENSE_CUDNN && !placement.cuda()) {
+            return Optional.of("cuDNN is for a GPU alone");
+        }
+        if (method.fp8()) {
+            try {
+                FluxTransformer.requireFp8(placement);
+            } catch (IllegalArgumentException | UnsupportedOperationException e) {
+                return Optional.of(firstLine(e));
+            }
+        }
+        return Optional.empty();
+    }
+
     /**
-     * Measures every method at every size. What does not fit the GPU's memory is a measurement that says so.
+     * Measures every method at every size, those in FP8 last: the GPU has to hold one set of weights at a time. What does
+     * not fit its memory is a measurement that says so.
      *
      * @param done sees each measurement as soon as it is there
+     * @return size by size, each in the plan's order
      */
     public List<Measurement> run(Plan plan, Consumer<Measurement> done) {
         List<Measurement> measurements = new ArrayList<>();
-        for (int size : plan.sizes) {
-            for (Method method : plan.methods) {
-                Measurement measurement = measure(plan, method, size);
-                measurements.add(measurement);
-                done.accept(measurement);
+        for (boolean fp8 : new boolean[] {false, true}) {
+            for (int size : plan.sizes) {
+                plan.methods.stream().filter(method -> method.fp8() == fp8).forEach(method -> {
+                    Measurement measurement = measure(plan, method, size);
+                    measurements.add(measurement);
+                    done.accept(measurement);
+                });
             }
         }
+        measurements.sort(Comparator.comparingInt((Measurement measurement) -> plan.sizes.indexOf(measurement.size()))
+                .thenComparingInt(measurement -> plan.methods.indexOf(measurement.method())));
         return measurements;
     }
 
     private Measurement measure(Plan plan, Method method, int size) {
         TokenGrid grid = TokenGrid.ofPixels(size, size);
         long tokens = 0;
-        try (Sequence sequence = Sequence.of(method, plan.textTokens, grid, placement.cuda())) {
-            tokens = sequence.layout().tokens();
-            FluxTransformer transformer = loaded.computeIfAbsent(method.fp8(), load);
-            Measurement.Result result = measure(plan, sequence, transformer);
+        try {
+            tokens = Sequence.tokens(method, plan.textTokens, grid);
+            Measurement.Result result = measure(plan, method, grid, transformer(method.fp8()));
             return new Measurement(method, size, tokens, Optional.of(result), Optional.empty());
         } catch (RuntimeException | OutOfMemoryError e) {
             // One that does not fit or that the GPU has no kernel for is a result, too: the others go on.
@@ -133,14 +167,30 @@ public final class StepBenchmark implements AutoCloseable {
         }
     }
 
+    /** That of this precision; closes the other one first, as a GPU need not have memory for both. */
+    private FluxTransformer transformer(boolean fp8) {
+        if (loaded.isEmpty() || loaded.get().fp8() != fp8) {
+            close();
+            loaded = Optional.of(load.apply(fp8));
+        }
+        return loaded.get();
+    }
+
     private static String firstLine(Throwable failure) {
         String message = String.valueOf(failure.getMessage());
         return message.lines().findFirst().orElse(message);
     }
 
-    private Measurement.Result measure(Plan plan, Sequence sequence, FluxTransformer transformer) {
+    private Measurement.Result measure(Plan plan, Method method, TokenGrid grid, FluxTransformer transformer) {
         hardware.forgetPeak();
-        OptionalLong before = hardware.allocatedBytes();
+        OptionalLong weights = hardware.allocatedBytes(); // the GPU's copy of a geometry is above them
+        try (Sequence sequence = Sequence.of(method, plan.textTokens, grid, placement.cuda())) {
+            return measure(plan, sequence, transformer, weights);
+        }
+    }
+
+    private Measurement.Result measure(
+            Plan plan, Sequence sequence, FluxTransformer transformer, OptionalLong weights) {
         double[] seconds = new double[plan.steps];
         Map<String, Double> parts = new LinkedHashMap<>();
         OptionalLong peak = Tensors.compute(() -> {
@@ -166,7 +216,7 @@ public final class StepBenchmark implements AutoCloseable {
                 DoubleStream.of(seconds).min().orElseThrow(),
                 bare(products, transformer.fp8()),
                 products.operations(),
-                peak.isPresent() ? OptionalLong.of(peak.getAsLong() - before.orElseThrow()) : peak,
+                peak.isPresent() ? OptionalLong.of(peak.getAsLong() - weights.orElseThrow()) : peak,
                 parts);
     }
 
@@ -215,7 +265,7 @@ public final class StepBenchmark implements AutoCloseable {
 
     @Override
     public void close() {
-        loaded.values().forEach(FluxTransformer::close);
-        loaded.clear();
+        loaded.ifPresent(FluxTransformer::close);
+        loaded = Optional.empty();
     }
 }

@@ -131,7 +131,13 @@ public final class FluxTransformer implements AutoCloseable {
         return load(config, weights, weights.placement().cuda() ? HEAD_GROUPS : 0, fp8);
     }
 
-    private static void requireFp8(Placement placement) {
+    /**
+     * Makes sure that products in FP8 can be computed there.
+     *
+     * @throws IllegalArgumentException in one sentence, if the placement is not bfloat16 on a GPU
+     * @throws UnsupportedOperationException likewise, if the GPU does not multiply FP8
+     */
+    public static void requireFp8(Placement placement) {
         if (!placement.cuda() || placement.dtype() != torch.ScalarType.BFloat16) {
             throw new IllegalArgumentException("precision fp8 is for bfloat16 on a GPU alone");
         }
