@@ -210,7 +210,6 @@ class AttentionTest {
         }
     }
 
-    /** [tokens, heads, head_dim] each; the key with a bias, as models have it. */
     @Test
     void projectionsAreNormedAndRotatedOnTheWayIntoAnyColumns() {
         TokenLayout layout = TokenLayout.raster(9, 20, 13, 4);
@@ -233,6 +232,13 @@ class AttentionTest {
                         .isInstanceOf(IllegalArgumentException.class)
                         .hasMessage("output has shape [" + layout.tokens()
                                 + ", 200], expected [tokens, heads * head_dim] = [" + layout.tokens() + ", 128]");
+                Tensor spread = torch.zeros(128, layout.tokens()).t();
+                assertThatThrownBy(() -> attention.attend(inputs.query, inputs.key, inputs.value, preparation, spread))
+                        .hasMessage("output lies on the CPU with stride " + layout.tokens()
+                                + " along head_dim, expected the CPU and stride 1");
+                Tensor exact = torch.zeros(layout.tokens(), 128).to(torch.ScalarType.Double);
+                assertThatThrownBy(() -> attention.attend(inputs.query, inputs.key, inputs.value, preparation, exact))
+                        .hasMessage("output is Double, expected Float or BFloat16");
             });
         }
     }
@@ -276,6 +282,7 @@ class AttentionTest {
         return Tensors.toFloat32(torch.stack(turned, 3).flatten(2, 3));
     }
 
+    /** [tokens, heads, head_dim] each; the key with a bias, as models have it. */
     record Inputs(Tensor query, Tensor key, Tensor value) {
         static Inputs random(long tokens, long heads, long headDim, torch.ScalarType dtype) {
             long[] shape = {tokens, heads, headDim};

@@ -3,7 +3,7 @@ package org.scaledit.attention;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.tensor.Tensors;
 
-/** Attention over one sequence, {@code [text ; image ; guidance]}, all heads at once. */
+/** Attention over one sequence, {@code [text ; image ; guidance]}, of all heads or of some. */
 public interface Attention extends AutoCloseable {
     /**
      * {@code softmax(query key^T / sqrt(head_dim) + mask) value}.

@@ -39,6 +39,7 @@ record Operands(Tensor query, Tensor key, Tensor value, Tensor output) {
         check("query", query, output, cuda);
         check("key", key, output, cuda);
         check("value", value, output, cuda);
+        check("output", output, output, cuda);
         return new Operands(query, key, value, output);
     }
 

@@ -53,8 +53,8 @@ final class Profile implements AutoCloseable {
             return;
         }
         List<CUDAEvent> event = cuda ? List.of(Tensors.outlive(() -> new CUDAEvent(WITH_TIME))) : List.of();
+        marks.add(new Mark(part, System.nanoTime(), event)); // first: an event that cannot be recorded is closed, too
         event.forEach(CUDAEvent::record);
-        marks.add(new Mark(part, System.nanoTime(), event));
     }
 
     @Override

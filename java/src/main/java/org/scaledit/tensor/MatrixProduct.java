@@ -53,7 +53,7 @@ public final class MatrixProduct {
     }
 
     /**
-     * The same of matrices which are both in FP8 or both not. Those in FP8 are on a GPU; their product is bfloat16.
+     * {@link #linear(Tensor, Tensor, Tensor)} of matrices which are both in FP8 or both not. Those in FP8 are on a GPU; their product is bfloat16.
      *
      * @param x {@code [rows, in]}
      * @param weight {@code [out, in]}

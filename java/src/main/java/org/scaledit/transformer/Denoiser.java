@@ -1,9 +1,12 @@
 package org.scaledit.transformer;
 
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Optional;
 import java.util.function.BiConsumer;
 import java.util.function.Consumer;
+import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
@@ -49,14 +52,27 @@ public final class Denoiser implements AutoCloseable {
         this.guidance = (float) guidance;
         Placement placement = transformer.placement();
         FluxModel model = transformer.model();
-        this.pooled = Tensors.outlive(
-                () -> new Tensor(placement.with(torch.ScalarType.Float).place(pooledText)));
-        this.text = Tensors.outlive(() -> new Tensor(model.textEmbedder().forward(placement.place(textStates), 0)));
-        this.guidanceTokens = Tensors.outlive(() -> {
-            Tensor latents = guidanceLatents.orElseGet(() -> torch.empty(0, channels));
-            return new Tensor(model.latentEmbedder().forward(placement.place(latents), latents.size(0)));
-        });
-        this.rotary = RotaryEmbedding.of(layout, config, theta, placement);
+        List<Tensor> made = new ArrayList<>();
+        try {
+            this.pooled =
+                    kept(made, () -> placement.with(torch.ScalarType.Float).place(pooledText));
+            this.text = kept(made, () -> model.textEmbedder().forward(placement.place(textStates), 0));
+            this.guidanceTokens = kept(made, () -> {
+                Tensor latents = guidanceLatents.orElseGet(() -> torch.empty(0, channels));
+                return model.latentEmbedder().forward(placement.place(latents), latents.size(0));
+            });
+            this.rotary = RotaryEmbedding.of(layout, config, theta, placement);
+        } catch (RuntimeException | Error e) {
+            // A GPU without memory for the one has to get the others back.
+            made.forEach(Tensor::close);
+            throw e;
+        }
+    }
+
+    private static Tensor kept(List<Tensor> made, Supplier<Tensor> make) {
+        Tensor tensor = Tensors.outlive(() -> new Tensor(make.get()));
+        made.add(tensor);
+        return tensor;
     }
 
     /**
