@@ -16,6 +16,8 @@ namespace scaledit::cuda {
 namespace {
 
 constexpr std::size_t kAlignment = 16;
+constexpr std::int64_t kSplitProcessors = 132;  // a Hopper's, as sold
+constexpr std::int64_t kLeastPartStages = 8;    // a part begins with its queries and ends with its sums
 
 std::size_t aligned(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
 
@@ -247,13 +249,11 @@ void expect_32_bits(const Geometry& geometry) {
 }  // namespace
 
 Split split(const DeviceGeometryLayout& at, std::int32_t heads) {
-    constexpr std::int64_t kProcessors = 132;
-    constexpr std::int64_t kLeastStages = 8;  // of a part: it begins with its queries and ends with its sums
     const std::int64_t jobs = std::int64_t{at.alike_groups} * heads;
-    if (jobs == 0 || at.alike_stages <= at.stages * heads / kProcessors / 2) {
+    if (jobs == 0 || at.alike_stages <= at.stages * heads / kSplitProcessors / 2) {
         return {0, 1};
     }
-    const std::int64_t parts = std::min(kProcessors / jobs, at.alike_stages / kLeastStages);
+    const std::int64_t parts = std::min(kSplitProcessors / jobs, at.alike_stages / kLeastPartStages);
     return parts > 1 ? Split{at.alike_groups, static_cast<std::int32_t>(parts)} : Split{0, 1};
 }
 
