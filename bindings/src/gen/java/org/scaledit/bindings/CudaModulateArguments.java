@@ -38,6 +38,6 @@ public class CudaModulateArguments extends Pointer {
     public native @ByRef ModulationPart scale(); public native CudaModulateArguments scale(ModulationPart setter);
     public native float epsilon(); public native CudaModulateArguments epsilon(float setter);           // of the norm, above 0
     public native @ByRef MatrixView output(); public native CudaModulateArguments output(MatrixView setter);  // [rows, width] bfloat16 or e4m3, written
-    public native FloatPointer output_scale(); public native CudaModulateArguments output_scale(FloatPointer setter);     // [rows], written; null for bfloat16
+    public native FloatPointer output_scale(); public native CudaModulateArguments output_scale(FloatPointer setter);     // [rows], written, 16-byte aligned; null for bfloat16
     public native Pointer stream(); public native CudaModulateArguments stream(Pointer setter);
 }

@@ -33,6 +33,6 @@ public class CudaQuantizeArguments extends Pointer {
     public native @ByRef MatrixView input(); public native CudaQuantizeArguments input(MatrixView setter);       // [rows, width] bfloat16
     public native @ByRef MatrixView gelu_input(); public native CudaQuantizeArguments gelu_input(MatrixView setter);  // [rows, gelu_width] bfloat16
     public native @ByRef MatrixView output(); public native CudaQuantizeArguments output(MatrixView setter);      // [rows, width + gelu_width] e4m3, written
-    public native FloatPointer output_scale(); public native CudaQuantizeArguments output_scale(FloatPointer setter);         // [rows], written
+    public native FloatPointer output_scale(); public native CudaQuantizeArguments output_scale(FloatPointer setter);         // [rows], written, 16-byte aligned
     public native Pointer stream(); public native CudaQuantizeArguments stream(Pointer setter);
 }

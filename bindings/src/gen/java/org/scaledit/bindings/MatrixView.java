@@ -15,11 +15,12 @@ import static org.scaledit.bindings.ScaleDitCore.*;
 // capture it, and the bits are the same from run to run. Present in every build; without CUDA each function answers
 // SCALEDIT_UNSUPPORTED.
 //
-// Widths are multiples of 8 channels, up to 16,384. A call with 0 rows does nothing, and looks at no pointer.
+// Widths are multiples of 8 channels: up to 8,192, and the two of scaledit_cuda_quantize() together up to 16,384. A
+// call with 0 rows does nothing, and looks at no pointer.
 //
 // A matrix in e4m3 has a scale for each row, for products with scales by row: a row is its codes times its scale. The
 // scale is the row's largest magnitude / 448, at least 2^-100, so that a row of zeros has one that can be divided by.
-// Codes are rounded to nearest, ties to even. A NaN or an infinity in a row makes NaNs of all that is computed from it.
+// Codes are rounded to nearest. A NaN or an infinity in a row makes a NaN of every product with that row.
 
 // A [rows, width] matrix; width is contiguous. 16-byte aligned.
 @Name("scaledit_matrix") @Properties(inherit = org.scaledit.bindings.presets.ScaleDitCore.class)
