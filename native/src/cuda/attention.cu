@@ -109,7 +109,7 @@ void attend_in_bfloat16_mma(const Call& call) {
 
 const __nv_bfloat16* weights(const void* data) { return static_cast<const __nv_bfloat16*>(data); }
 
-// The pre-pass.
+// The pre-pass. Whoever calls it has checked that pairs of tiles times heads can be counted.
 template <int kHeadDim, ValueFormat kFormat>
 void pack_tiles(const Call& call, const Workspace& at, bool with_mean) {
     const auto& a = call.arguments;
@@ -145,10 +145,9 @@ void pack_tiles(const Call& call, const Workspace& at, bool with_mean) {
                                  kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
     check(cudaGetLastError(), "the kernel that packs queries, keys and values");
     if constexpr (kFormat == ValueFormat::kFp8) {
-        correct<kHeadDim><<<static_cast<unsigned>(checked_jobs(call.at.pair_count, "pairs of tiles", a.heads)),
-                            kCorrectThreads, 0, call.stream()>>>(preparation, call.part<TilePair>(call.at.pairs),
-                                                                 call.part<TileRun>(call.at.pair_runs),
-                                                                 call.part<std::int32_t>(call.at.key_tokens));
+        correct<kHeadDim><<<static_cast<unsigned>(call.at.pair_count) * heads, kCorrectThreads, 0, call.stream()>>>(
+            preparation, call.part<TilePair>(call.at.pairs), call.part<TileRun>(call.at.pair_runs),
+            call.part<std::int32_t>(call.at.key_tokens));
         check(cudaGetLastError(), "the kernel that corrects means");
     }
 }
