@@ -45,7 +45,9 @@ TEST(AbiGeometry, RefusesOptions) {
         {[](Options& o) { o.reach = -1; }, "reach is -1, expected 0 or more cells"},
         {[](Options& o) { o.reach = kMostNegative; }, "reach is -2147483648, expected 0 or more cells"},
         {[](Options& o) { o.guidance_margin = -1; }, "guidance_margin is -1, expected 0 or more guidance tokens"},
-        {[](Options& o) { o.guidance_attention = 2; }, "guidance_attention is 2, expected 0 (global) or 1 (local)"},
+        {[](Options& o) { o.guidance_attention = 3; },
+         "guidance_attention is 3, expected 0 (global), 1 (local) or 2 (none)"},
+        {[](Options& o) { o.guidance_without_text = 2; }, "guidance_without_text is 2, expected 0 or 1"},
     };
     for (const BadOption& bad : cases) {
         scaledit_geometry_options options = geometry_options(20, 30, 40);
@@ -70,6 +72,7 @@ TEST(AbiGeometry, Defaults) {
     EXPECT_EQ(options.reach, 1);
     EXPECT_EQ(options.guidance_margin, 3);
     EXPECT_EQ(options.guidance_attention, SCALEDIT_GUIDANCE_GLOBAL);
+    EXPECT_EQ(options.guidance_without_text, 0);
 }
 
 TEST(AbiGeometry, RefusesNull) {
@@ -127,7 +130,7 @@ TEST(AbiGeometry, RefusesCountsAndWritesNothing) {
     refused(scaledit_geometry_order(geometry, numbers.data(), 681), "count is 681, expected 680, one for each token");
     refused(scaledit_geometry_tiles(geometry, tiles.data(), 15), "count is 15, expected 14, one for each tile");
     refused(scaledit_geometry_tiles(geometry, tiles.data(), -14), "count is -14, expected 14, one for each tile");
-    refused(scaledit_geometry_schedule(geometry, indices.data(), 0), "count is 0, expected 14, one for each tile");
+    refused(scaledit_geometry_schedule(geometry, indices.data(), 0), "count is 0, expected 14, one for each query tile");
 
     scaledit_geometry_info info{};
     ASSERT_EQ(scaledit_geometry_describe(geometry, &info), SCALEDIT_OK);

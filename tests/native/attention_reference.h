@@ -271,6 +271,24 @@ inline Result attend(const scaledit_geometry* geometry, const Inputs& inputs, fl
     return result;
 }
 
+// What a call leaves of its rows where guidance tokens attend to nobody: the same as `of_all`, but for the guidance
+// tokens', which are poisoned still.
+inline void expect_guidance_left_out(const GeometryView& tiles, std::int64_t heads, const Result& result,
+                                     const Result& of_all) {
+    const std::int64_t written = tiles.info.text_tokens + tiles.info.image_tokens;
+    const auto channels = static_cast<std::int64_t>(result.output.size()) / tiles.info.tokens;
+    for (std::int64_t i = 0; i < channels * tiles.info.tokens; ++i) {
+        const double x = result.output[static_cast<std::size_t>(i)];
+        ASSERT_TRUE(i / channels < written ? x == of_all.output[static_cast<std::size_t>(i)] : std::isnan(x)) << i;
+    }
+    for (std::int64_t i = 0; i < heads * tiles.info.tokens; ++i) {
+        const double x = result.log_sum_exp[static_cast<std::size_t>(i)];
+        ASSERT_TRUE(i % tiles.info.tokens < written ? x == of_all.log_sum_exp[static_cast<std::size_t>(i)]
+                                                    : std::isnan(x))
+            << i;
+    }
+}
+
 inline bool all_finite(const std::vector<double>& numbers) {
     return std::ranges::all_of(numbers, [](double x) { return std::isfinite(x); });
 }

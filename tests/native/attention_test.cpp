@@ -91,12 +91,31 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"37x29 bfloat16", grid(37, 29, 77, 4), 1, 128, SCALEDIT_BFLOAT16, true},
                     Case{"20x19 ratio 1", grid(20, 19, 1, 1), 2, 64},
                     Case{"36x20 ratio 2 local", grid(36, 20, 0, 2, 16, SCALEDIT_GUIDANCE_LOCAL), 1, 128},
+                    Case{"36x20 ratio 2 without text", without_text(grid(36, 20, 13, 2)), 1, 128},
                     Case{"33x17 ratio 8", grid(33, 17, 77, 8), 2, 64, SCALEDIT_FLOAT32, true},
                     Case{"23x31 no guidance", grid(23, 31, 13, 0), 1, 128},
                     Case{"40x24 text 512", grid(40, 24, 512, 4), 1, 64},
                     Case{"45x41 window 32", grid(45, 41, 65, 4, 32), 1, 64},
                     Case{"32x32 large key bias", grid(32, 32, 64, 4), 1, 128, SCALEDIT_FLOAT32, false, 50.0F, 1e-4}),
     [](const auto& parameter) { return "Case" + std::to_string(parameter.index); });
+
+TEST(AttentionOfGuidance, MayBeLeftOut) {
+    for (const auto& [width, height, text, ratio] : {std::tuple{37, 29, 77, 4}, {1, 1, 0, 1}, {40, 24, 512, 1}}) {
+        const auto with = grid(width, height, text, ratio);
+        const auto without = grid(width, height, text, ratio, 16, SCALEDIT_GUIDANCE_NONE);
+        const GeometryHandle geometry = make_geometry(with);
+        const GeometryHandle of_others = make_geometry(without);
+        const GeometryView tiles = view(without, of_others.get());
+        const Inputs inputs = make_inputs(tiles.info.tokens, 3, 64, SCALEDIT_FLOAT32, true);
+        fill_normal(inputs, 19, 1.0F);
+        for (const auto arithmetic : {SCALEDIT_ARITHMETIC_FLOAT32, SCALEDIT_ARITHMETIC_INT8}) {
+            for (const auto set : supported_sets()) {
+                expect_guidance_left_out(tiles, 3, attend(of_others.get(), inputs, 0.125F, arithmetic, set),
+                                         attend(geometry.get(), inputs, 0.125F, arithmetic, set));
+            }
+        }
+    }
+}
 
 TEST(AttentionThreads, DoNotChangeABit) {
     const auto options = grid(37, 29, 77, 4);

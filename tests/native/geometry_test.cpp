@@ -59,8 +59,11 @@ public:
     }
 
     [[nodiscard]] bool attends(const Token& query, const Token& key) const {
+        if (query.stream == SCALEDIT_GUIDANCE && o_.guidance_attention == SCALEDIT_GUIDANCE_NONE) {
+            return false;
+        }
         if (key.stream == SCALEDIT_TEXT) {
-            return true;
+            return query.stream != SCALEDIT_GUIDANCE || o_.guidance_without_text == 0;
         }
         if (query.stream == SCALEDIT_TEXT) {
             return key.stream == SCALEDIT_IMAGE;
@@ -168,7 +171,9 @@ void expect_ranges(const GeometryView& v) {
     ASSERT_EQ(v.offsets.front(), 0);
     ASSERT_EQ(v.offsets.back(), v.info.ranges);
     for (std::size_t t = 0; t < v.tiles.size(); ++t) {
-        ASSERT_LT(v.offsets[t], v.offsets[t + 1]) << "every token attends to something";
+        const bool to_nobody = v.tiles[t].stream == SCALEDIT_GUIDANCE &&
+                               v.options.guidance_attention == SCALEDIT_GUIDANCE_NONE;
+        ASSERT_EQ(v.offsets[t] == v.offsets[t + 1], to_nobody);
         std::int64_t beyond = -1;
         for (std::int64_t r = v.offsets[t]; r < v.offsets[t + 1]; ++r) {
             const scaledit_tile_range& range = v.ranges[static_cast<std::size_t>(r)];
@@ -225,8 +230,13 @@ void expect_schedule(const GeometryView& v) {
     for (std::size_t t = 0; t < keys.size(); ++t) {
         keys[t] = key_tokens(v, t);
     }
-    std::vector<std::int32_t> expected(v.tiles.size());
-    std::iota(expected.begin(), expected.end(), 0);
+    std::vector<std::int32_t> expected;
+    for (std::size_t t = 0; t < keys.size(); ++t) {
+        if (keys[t] > 0) {
+            expected.push_back(static_cast<std::int32_t>(t));
+        }
+    }
+    EXPECT_EQ(v.info.query_tiles, static_cast<std::int64_t>(expected.size()));
     std::stable_sort(expected.begin(), expected.end(), [&](std::int32_t a, std::int32_t b) {
         return keys[static_cast<std::size_t>(a)] > keys[static_cast<std::size_t>(b)];
     });
@@ -261,7 +271,8 @@ scaledit_geometry_options random_options(unsigned seed) {
             .window = pick(16, 32, 64),
             .reach = pick(0, 1, 2, 3, 9),
             .guidance_margin = pick(0, 1, 3, 8, 70),
-            .guidance_attention = pick(0, 1)};
+            .guidance_attention = pick(0, 1, 2),
+            .guidance_without_text = pick(0, 1)};
 }
 
 TEST(GeometryMask, RandomGrids) {

@@ -14,7 +14,8 @@
 inline std::ostream& operator<<(std::ostream& out, const scaledit_geometry_options& o) {
     return out << o.image_width << " x " << o.image_height << " tokens, text_tokens " << o.text_tokens << ", ratio "
                << o.ratio << ", window " << o.window << ", reach " << o.reach << ", guidance_margin "
-               << o.guidance_margin << ", guidance_attention " << o.guidance_attention;
+               << o.guidance_margin << ", guidance_attention " << o.guidance_attention << ", guidance_without_text "
+               << o.guidance_without_text;
 }
 
 namespace scaledit {
@@ -39,6 +40,11 @@ inline scaledit_geometry_options grid(std::int64_t width, std::int64_t height, s
     options.ratio = ratio;
     options.window = window;
     options.guidance_attention = guidance;
+    return options;
+}
+
+inline scaledit_geometry_options without_text(scaledit_geometry_options options) {
+    options.guidance_without_text = 1;
     return options;
 }
 
@@ -67,12 +73,12 @@ inline GeometryView view(const scaledit_geometry_options& options, const scaledi
     v.tiles.assign(static_cast<std::size_t>(v.info.tiles), {-1, -1, -1, -1, -1});
     v.offsets.assign(static_cast<std::size_t>(v.info.tiles + 1), -1);
     v.ranges.assign(static_cast<std::size_t>(v.info.ranges), {-1, -1});
-    v.schedule.assign(static_cast<std::size_t>(v.info.tiles), -1);
+    v.schedule.assign(static_cast<std::size_t>(v.info.query_tiles), -1);
     EXPECT_EQ(scaledit_geometry_order(geometry, v.order.data(), v.info.tokens), SCALEDIT_OK);
     EXPECT_EQ(scaledit_geometry_tiles(geometry, v.tiles.data(), v.info.tiles), SCALEDIT_OK);
     EXPECT_EQ(scaledit_geometry_ranges(geometry, v.offsets.data(), v.info.tiles + 1, v.ranges.data(), v.info.ranges),
               SCALEDIT_OK);
-    EXPECT_EQ(scaledit_geometry_schedule(geometry, v.schedule.data(), v.info.tiles), SCALEDIT_OK);
+    EXPECT_EQ(scaledit_geometry_schedule(geometry, v.schedule.data(), v.info.query_tiles), SCALEDIT_OK);
     return v;
 }
 

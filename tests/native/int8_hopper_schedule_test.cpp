@@ -208,7 +208,8 @@ TEST(Int8HopperSchedule, NeverLocks) {
                                                      {200, 200, 3, 8},
                                                      {23, 31, 13, 0}}) {
         for (const std::int32_t reach : {0, 1, 2, 3, 9}) {
-            for (const std::int32_t guidance : {SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL}) {
+            for (const std::int32_t guidance :
+                 {SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL, SCALEDIT_GUIDANCE_NONE}) {
                 scaledit_geometry_options options = grid(width, height, text, ratio, 16, guidance);
                 options.reach = reach;
                 const Jobs jobs(cuda::group_tiles(Geometry(options)));

@@ -43,7 +43,8 @@ SCALEDIT_API const char* scaledit_last_error(void);
 
 typedef enum scaledit_guidance_attention {
     SCALEDIT_GUIDANCE_GLOBAL = 0,  // every guidance token attends to all guidance tokens
-    SCALEDIT_GUIDANCE_LOCAL = 1    // ... to the guidance cells within one cell of its own
+    SCALEDIT_GUIDANCE_LOCAL = 1,   // ... to the guidance cells within one cell of its own
+    SCALEDIT_GUIDANCE_NONE = 2     // ... to nobody, the text neither: it is a key and a value alone
 } scaledit_guidance_attention;
 
 typedef struct scaledit_geometry_options {
@@ -55,9 +56,10 @@ typedef struct scaledit_geometry_options {
     int32_t reach;               // cells around the own one that a token sees, >= 0; as large as the grid: all of them
     int32_t guidance_margin;     // guidance tokens around the guidance region, >= 0
     int32_t guidance_attention;  // a scaledit_guidance_attention
+    int32_t guidance_without_text;  // 0: guidance tokens attend to the text too; 1: they do not
 } scaledit_geometry_options;
 
-// ratio 4, window 16, reach 1, margin 3, global; sizes are left 0.
+// ratio 4, window 16, reach 1, margin 3, global, guidance with text; sizes are left 0.
 SCALEDIT_API scaledit_status scaledit_geometry_defaults(scaledit_geometry_options* options);
 
 typedef struct scaledit_geometry scaledit_geometry;
@@ -71,7 +73,8 @@ typedef struct scaledit_geometry_info {
     int64_t tokens;           // of the whole sequence
     int64_t tiles;
     int64_t ranges;
-    int64_t pairs;  // (query, key) pairs that the mask allows, per head
+    int64_t pairs;        // (query, key) pairs that the mask allows, per head
+    int64_t query_tiles;  // those that attend to any
 } scaledit_geometry_info;
 
 typedef enum scaledit_stream { SCALEDIT_TEXT = 0, SCALEDIT_IMAGE = 1, SCALEDIT_GUIDANCE = 2 } scaledit_stream;
@@ -114,7 +117,7 @@ SCALEDIT_API scaledit_status scaledit_geometry_ranges(const scaledit_geometry* g
                                                       int64_t offset_count, scaledit_tile_range* ranges,
                                                       int64_t range_count);
 
-// Query tiles, the one with most keys first; equal ones in the order of memory. schedule[info.tiles].
+// Query tiles, the one with most keys first; equal ones in the order of memory. schedule[info.query_tiles].
 SCALEDIT_API scaledit_status scaledit_geometry_schedule(const scaledit_geometry* geometry, int32_t* schedule,
                                                         int64_t count);
 
@@ -173,6 +176,7 @@ typedef struct scaledit_attention_arguments {
 SCALEDIT_API scaledit_status scaledit_attention_workspace(const scaledit_attention_arguments* arguments, size_t* bytes);
 
 // output = softmax(scale * query key^T + mask) value, for every token and head. Skips every tile that is not listed.
+// Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
 SCALEDIT_API scaledit_status scaledit_attention(const scaledit_attention_arguments* arguments);
 
 // SCALEDIT_OK if this processor and build have the instruction set, SCALEDIT_UNSUPPORTED with a message if not.

@@ -39,7 +39,8 @@ scaledit_status scaledit_geometry_defaults(scaledit_geometry_options* options) {
                     .window = 16,
                     .reach = 1,
                     .guidance_margin = 3,
-                    .guidance_attention = SCALEDIT_GUIDANCE_GLOBAL};
+                    .guidance_attention = SCALEDIT_GUIDANCE_GLOBAL,
+                    .guidance_without_text = 0};
     });
 }
 
@@ -85,5 +86,5 @@ scaledit_status scaledit_geometry_ranges(const scaledit_geometry* geometry, int6
 }
 
 scaledit_status scaledit_geometry_schedule(const scaledit_geometry* geometry, int32_t* schedule, int64_t count) {
-    return copy(geometry, &scaledit::Geometry::schedule, schedule, "schedule", count, "tile");
+    return copy(geometry, &scaledit::Geometry::schedule, schedule, "schedule", count, "query tile");
 }

@@ -102,7 +102,7 @@ public:
                 pack_tile(item % heads_, item / heads_, thread);
             });
             const std::int64_t long_tiles = count_long_tiles();
-            for_each(heads_ * tiles_, [this, long_tiles](std::int64_t item, ThreadState& thread) {
+            for_each(heads_ * geometry_.info().query_tiles, [this, long_tiles](std::int64_t item, ThreadState& thread) {
                 const Work work = work_of(item, long_tiles);
                 attend_tile(work.head, work.tile, thread);
             });
@@ -211,7 +211,7 @@ private:
 
     [[nodiscard]] std::int64_t count_long_tiles() const {
         const auto schedule = geometry_.schedule();
-        const std::int64_t limit = kLongTile * key_tiles_of_all() / tiles_;
+        const std::int64_t limit = kLongTile * key_tiles_of_all() / geometry_.info().query_tiles;
         return std::ranges::find_if(schedule, [&](auto index) { return key_tiles_of(index) <= limit; }) -
                schedule.begin();
     }
@@ -222,7 +222,7 @@ private:
             return {item % heads_, schedule[size(item / heads_)]};
         }
         const std::int64_t rest = item - heads_ * long_tiles;
-        const std::int64_t short_tiles = tiles_ - long_tiles;
+        const std::int64_t short_tiles = geometry_.info().query_tiles - long_tiles;
         return {rest / short_tiles, schedule[size(long_tiles + rest % short_tiles)]};
     }
 

@@ -102,7 +102,7 @@ void attend_in_bfloat16_mma(const Call& call) {
                                         a.scale};
     constexpr int bytes = kBfloat16SharedBytes<kHeadDim>;
     allow_shared_memory(attend_bfloat16<kHeadDim>, bytes);
-    const std::int64_t blocks = checked_jobs(call.geometry.info().tiles, "tiles", a.heads);
+    const std::int64_t blocks = checked_jobs(call.geometry.info().query_tiles, "tiles", a.heads);
     attend_bfloat16<kHeadDim><<<static_cast<unsigned>(blocks), kBlockThreads, bytes, call.stream()>>>(parameters);
     check(cudaGetLastError(), "the attention kernel");
 }

@@ -158,6 +158,10 @@ GroupLists group_tiles(const Geometry& geometry) {
     GroupLists lists{};
     const auto tiles = geometry.tiles();
     for (std::size_t first = 0; first < tiles.size();) {
+        if (geometry.ranges(static_cast<std::int64_t>(first)).empty()) {
+            ++first;
+            continue;
+        }
         std::size_t count = 1;
         while (count < kGroupTiles && first + count < tiles.size() &&
                belong_together(tiles[first + count - 1], tiles[first + count])) {
@@ -214,7 +218,7 @@ DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, c
     at.offsets = aligned(at.keys + static_cast<std::size_t>(info.ranges) * sizeof(TokenRange));
     at.key_tokens = aligned(at.offsets + (tiles + 1) * sizeof(std::int32_t));
     at.schedule = aligned(at.key_tokens + tiles * sizeof(std::int32_t));
-    at.groups = aligned(at.schedule + tiles * sizeof(std::int32_t));
+    at.groups = aligned(at.schedule + static_cast<std::size_t>(info.query_tiles) * sizeof(std::int32_t));
     at.runs = aligned(at.groups + lists.groups.size() * sizeof(TileGroup));
     at.pairs = aligned(at.runs + lists.runs.size() * sizeof(KeyRun));
     at.pair_runs = aligned(at.pairs + pair_lists.pairs.size() * sizeof(TilePair));

@@ -16,6 +16,10 @@ PairLists pair_tiles(const Geometry& geometry) {
     std::vector<TilePair> image_pairs;
     const auto tiles = geometry.tiles();
     for (std::size_t tile = 0; tile < tiles.size();) {
+        if (geometry.ranges(static_cast<std::int64_t>(tile)).empty()) {
+            ++tile;
+            continue;
+        }
         const bool two = tile + 1 < tiles.size() && tiles[tile + 1].stream == tiles[tile].stream;
         const auto first = static_cast<std::int32_t>(tile);
         TilePair pair{{first, two ? first + 1 : -1}, static_cast<std::int32_t>(lists.runs.size()), 0};

@@ -27,8 +27,11 @@ void check(const scaledit_geometry_options& options) {
     expect(one_of(options.window, 16, 32, 64), "window", options.window, "16, 32 or 64 tokens");
     expect(options.reach >= 0, "reach", options.reach, "0 or more cells");
     expect(options.guidance_margin >= 0, "guidance_margin", options.guidance_margin, "0 or more guidance tokens");
-    expect(one_of(options.guidance_attention, SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL), "guidance_attention",
-           options.guidance_attention, "0 (global) or 1 (local)");
+    expect(one_of(options.guidance_attention, SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL,
+                  SCALEDIT_GUIDANCE_NONE),
+           "guidance_attention", options.guidance_attention, "0 (global), 1 (local) or 2 (none)");
+    expect(one_of(options.guidance_without_text, 0, 1), "guidance_without_text", options.guidance_without_text,
+           "0 or 1");
 }
 
 std::int64_t guidance_side(std::int64_t image_side, std::int32_t ratio) {
@@ -92,15 +95,19 @@ void Geometry::append_ranges(std::vector<scaledit_tile_range>& found) {
     offsets_.push_back(static_cast<std::int64_t>(ranges_.size()));
 }
 
-// Orders the query tiles by the number of their keys and counts the pairs on the way.
+// Orders the query tiles that have keys by the number of these, and counts the pairs on the way.
 void Geometry::build_schedule() {
     std::vector<std::int64_t> keys(tiles_.size());
     for (std::size_t tile = 0; tile < tiles_.size(); ++tile) {
         keys[tile] = key_tokens(static_cast<std::int64_t>(tile));
         info_.pairs += keys[tile] * tiles_[tile].tokens;
     }
-    schedule_.resize(tiles_.size());
-    std::iota(schedule_.begin(), schedule_.end(), 0);
+    for (std::size_t tile = 0; tile < tiles_.size(); ++tile) {
+        if (keys[tile] > 0) {
+            schedule_.push_back(static_cast<std::int32_t>(tile));
+        }
+    }
+    info_.query_tiles = static_cast<std::int64_t>(schedule_.size());
     std::stable_sort(schedule_.begin(), schedule_.end(), [&](std::int32_t a, std::int32_t b) {
         return keys[static_cast<std::size_t>(a)] > keys[static_cast<std::size_t>(b)];
     });

@@ -30,7 +30,7 @@ public:
     [[nodiscard]] std::span<const scaledit_tile_range> all_ranges() const { return ranges_; }
     [[nodiscard]] std::span<const std::int64_t> offsets() const { return offsets_; }
 
-    // Query tiles, most keys first.
+    // Query tiles that have keys, most keys first.
     [[nodiscard]] std::span<const std::int32_t> schedule() const { return schedule_; }
 
     // Raster index of the token at each position of the sequence.

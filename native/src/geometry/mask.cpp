@@ -10,7 +10,10 @@ Interval around(std::int64_t cell, std::int64_t reach) { return {cell - reach, c
 }  // namespace
 
 void Mask::append_keys(const scaledit_tile& query, std::vector<scaledit_tile_range>& found) const {
-    found.push_back(text_);
+    if (query.stream != SCALEDIT_GUIDANCE ||
+        (options_.guidance_attention != SCALEDIT_GUIDANCE_NONE && options_.guidance_without_text == 0)) {
+        found.push_back(text_);
+    }
     if (query.stream == SCALEDIT_TEXT) {
         found.push_back(image_.all());
     } else if (query.stream == SCALEDIT_IMAGE) {
@@ -22,7 +25,7 @@ void Mask::append_keys(const scaledit_tile& query, std::vector<scaledit_tile_ran
         }
     } else if (options_.guidance_attention == SCALEDIT_GUIDANCE_GLOBAL) {
         found.push_back(guidance_.all());
-    } else {
+    } else if (options_.guidance_attention == SCALEDIT_GUIDANCE_LOCAL) {
         guidance_.append(around(query.row, 1), around(query.column, 1), found);
     }
 }

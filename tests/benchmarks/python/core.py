@@ -23,12 +23,14 @@ UNSUPPORTED = 3
 
 class GeometryOptions(ctypes.Structure):
     _fields_ = [("text_tokens", c_int64), ("image_width", c_int64), ("image_height", c_int64), ("ratio", c_int32),
-                ("window", c_int32), ("reach", c_int32), ("guidance_margin", c_int32), ("guidance_attention", c_int32)]
+                ("window", c_int32), ("reach", c_int32), ("guidance_margin", c_int32), ("guidance_attention", c_int32),
+                ("guidance_without_text", c_int32)]
 
 
 class GeometryInfo(ctypes.Structure):
     _fields_ = [(name, c_int64) for name in ("text_tokens", "image_tokens", "guidance_tokens", "guidance_width",
-                                             "guidance_height", "tokens", "tiles", "ranges", "pairs")]
+                                             "guidance_height", "tokens", "tiles", "ranges", "pairs",
+                                             "query_tiles")]
 
 
 class Tile(ctypes.Structure):

@@ -169,6 +169,7 @@ const Case kCases[] = {{"one token", grid(1, 1, 0, 0), 2, 128, false, 2},
                        {"37x29 fused, 64", grid(37, 29, 77, 4), 2, 64, true, 2},
                        {"20x19 ratio 1", grid(20, 19, 1, 1), 2, 64, false, 2},
                        {"36x20 ratio 2 local", grid(36, 20, 0, 2, 16, SCALEDIT_GUIDANCE_LOCAL), 1, 128, false, 2},
+                       {"36x20 ratio 2 without text", without_text(grid(36, 20, 13, 2)), 1, 128, false, 2},
                        {"33x17 ratio 8", grid(33, 17, 77, 8), 2, 64, true, 2},
                        {"23x31 no guidance", grid(23, 31, 13, 0), 1, 128, false, 2},
                        {"40x24 text 512", grid(40, 24, 512, 4), 1, 64, false, 2},
@@ -201,6 +202,15 @@ TEST_P(GpuAttention, AgreesWithFloat64) {
         EXPECT_EQ(result.output, again.output) << c.name;
         EXPECT_EQ(result.log_sum_exp, again.log_sum_exp) << c.name;
     }
+}
+
+TEST_P(GpuAttention, LeavesOutGuidanceThatAttendsToNobody) {
+    const Way& way = GetParam();
+    const auto call = [&](std::int32_t guidance) {
+        return Call(grid(37, 29, 77, 2, 16, guidance), 3, 128, true, 78, 2, way.arithmetic, way.kernels);
+    };
+    const Call of_others = call(SCALEDIT_GUIDANCE_NONE);
+    expect_guidance_left_out(of_others.tiles, 3, of_others.run(), call(SCALEDIT_GUIDANCE_GLOBAL).run());
 }
 
 class GpuInt8Attention : public GpuAttention {};

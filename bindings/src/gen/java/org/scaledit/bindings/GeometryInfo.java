@@ -35,5 +35,6 @@ public class GeometryInfo extends Pointer {
     public native @Cast("int64_t") long tokens(); public native GeometryInfo tokens(long setter);           // of the whole sequence
     public native @Cast("int64_t") long tiles(); public native GeometryInfo tiles(long setter);
     public native @Cast("int64_t") long ranges(); public native GeometryInfo ranges(long setter);
-    public native @Cast("int64_t") long pairs(); public native GeometryInfo pairs(long setter);  // (query, key) pairs that the mask allows, per head
+    public native @Cast("int64_t") long pairs(); public native GeometryInfo pairs(long setter);        // (query, key) pairs that the mask allows, per head
+    public native @Cast("int64_t") long query_tiles(); public native GeometryInfo query_tiles(long setter);  // those that attend to any
 }

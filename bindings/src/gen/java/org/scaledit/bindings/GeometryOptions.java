@@ -35,4 +35,5 @@ public class GeometryOptions extends Pointer {
     public native int reach(); public native GeometryOptions reach(int setter);               // cells around the own one that a token sees, >= 0; as large as the grid: all of them
     public native int guidance_margin(); public native GeometryOptions guidance_margin(int setter);     // guidance tokens around the guidance region, >= 0
     public native int guidance_attention(); public native GeometryOptions guidance_attention(int setter);  // a scaledit_guidance_attention
+    public native int guidance_without_text(); public native GeometryOptions guidance_without_text(int setter);  // 0: guidance tokens attend to the text too; 1: they do not
 }

@@ -56,12 +56,13 @@ public static native @Cast("const char*") BytePointer scaledit_last_error();
 /** enum scaledit_guidance_attention */
 public static final int
     SCALEDIT_GUIDANCE_GLOBAL = 0,  // every guidance token attends to all guidance tokens
-    SCALEDIT_GUIDANCE_LOCAL = 1;    // ... to the guidance cells within one cell of its own
+    SCALEDIT_GUIDANCE_LOCAL = 1,   // ... to the guidance cells within one cell of its own
+    SCALEDIT_GUIDANCE_NONE = 2;     // ... to nobody, the text neither: it is a key and a value alone
 // Targeting GeometryOptions.java
 
 
 
-// ratio 4, window 16, reach 1, margin 3, global; sizes are left 0.
+// ratio 4, window 16, reach 1, margin 3, global, guidance with text; sizes are left 0.
 public static native @Cast("scaledit_status") int scaledit_geometry_defaults(GeometryOptions options);
 // Targeting GeometryHandle.java
 
@@ -110,7 +111,7 @@ public static native @Cast("scaledit_status") int scaledit_geometry_ranges(@Cons
                                                       @Cast("int64_t") long offset_count, TileRange ranges,
                                                       @Cast("int64_t") long range_count);
 
-// Query tiles, the one with most keys first; equal ones in the order of memory. schedule[info.tiles].
+// Query tiles, the one with most keys first; equal ones in the order of memory. schedule[info.query_tiles].
 public static native @Cast("scaledit_status") int scaledit_geometry_schedule(@Const GeometryHandle geometry, IntPointer schedule,
                                                         @Cast("int64_t") long count);
 public static native @Cast("scaledit_status") int scaledit_geometry_schedule(@Const GeometryHandle geometry, IntBuffer schedule,
@@ -152,6 +153,7 @@ public static final int
 public static native @Cast("scaledit_status") int scaledit_attention_workspace(@Const AttentionArguments arguments, @Cast("size_t*") SizeTPointer bytes);
 
 // output = softmax(scale * query key^T + mask) value, for every token and head. Skips every tile that is not listed.
+// Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
 public static native @Cast("scaledit_status") int scaledit_attention(@Const AttentionArguments arguments);
 
 // SCALEDIT_OK if this processor and build have the instruction set, SCALEDIT_UNSUPPORTED with a message if not.
