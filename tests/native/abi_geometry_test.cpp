@@ -130,7 +130,8 @@ TEST(AbiGeometry, RefusesCountsAndWritesNothing) {
     refused(scaledit_geometry_order(geometry, numbers.data(), 681), "count is 681, expected 680, one for each token");
     refused(scaledit_geometry_tiles(geometry, tiles.data(), 15), "count is 15, expected 14, one for each tile");
     refused(scaledit_geometry_tiles(geometry, tiles.data(), -14), "count is -14, expected 14, one for each tile");
-    refused(scaledit_geometry_schedule(geometry, indices.data(), 0), "count is 0, expected 14, one for each query tile");
+    refused(scaledit_geometry_schedule(geometry, indices.data(), 0),
+            "count is 0, expected 14, one for each query tile");
 
     scaledit_geometry_info info{};
     ASSERT_EQ(scaledit_geometry_describe(geometry, &info), SCALEDIT_OK);

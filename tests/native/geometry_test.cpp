@@ -171,8 +171,8 @@ void expect_ranges(const GeometryView& v) {
     ASSERT_EQ(v.offsets.front(), 0);
     ASSERT_EQ(v.offsets.back(), v.info.ranges);
     for (std::size_t t = 0; t < v.tiles.size(); ++t) {
-        const bool to_nobody = v.tiles[t].stream == SCALEDIT_GUIDANCE &&
-                               v.options.guidance_attention == SCALEDIT_GUIDANCE_NONE;
+        const bool to_nobody =
+            v.tiles[t].stream == SCALEDIT_GUIDANCE && v.options.guidance_attention == SCALEDIT_GUIDANCE_NONE;
         ASSERT_EQ(v.offsets[t] == v.offsets[t + 1], to_nobody);
         std::int64_t beyond = -1;
         for (std::int64_t r = v.offsets[t]; r < v.offsets[t + 1]; ++r) {

@@ -27,9 +27,9 @@ void check(const scaledit_geometry_options& options) {
     expect(one_of(options.window, 16, 32, 64), "window", options.window, "16, 32 or 64 tokens");
     expect(options.reach >= 0, "reach", options.reach, "0 or more cells");
     expect(options.guidance_margin >= 0, "guidance_margin", options.guidance_margin, "0 or more guidance tokens");
-    expect(one_of(options.guidance_attention, SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL,
-                  SCALEDIT_GUIDANCE_NONE),
-           "guidance_attention", options.guidance_attention, "0 (global), 1 (local) or 2 (none)");
+    expect(
+        one_of(options.guidance_attention, SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL, SCALEDIT_GUIDANCE_NONE),
+        "guidance_attention", options.guidance_attention, "0 (global), 1 (local) or 2 (none)");
     expect(one_of(options.guidance_without_text, 0, 1), "guidance_without_text", options.guidance_without_text,
            "0 or 1");
 }

@@ -240,6 +240,7 @@ class ScaleDitTest {
                 .ratio(2)
                 .reach(2)
                 .guidanceMargin(1)
+                .guidanceText(false)
                 .guidance(2.5)
                 .init(Init.GUIDANCE)
                 .strength(0.9)

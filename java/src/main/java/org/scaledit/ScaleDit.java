@@ -150,7 +150,8 @@ public final class ScaleDit implements AutoCloseable {
                 switch (request.guidanceAttention()) {
                     case GLOBAL -> AttentionWindow.GuidanceAttention.GLOBAL;
                     case LOCAL -> AttentionWindow.GuidanceAttention.LOCAL;
-                });
+                },
+                request.guidanceText());
         return new Plan(
                 TokenGrid.ofPixels(request.width(), request.height()),
                 request.levels(),

@@ -37,6 +37,7 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         json.put("window", request.window());
         json.put("reach", request.reach());
         json.put("guidanceAttention", name(request.guidanceAttention()));
+        json.put("guidanceText", request.guidanceText());
         json.put("guidanceMargin", request.guidanceMargin());
         json.put("attention", name(request.attention()));
         request.textTokens().ifPresent(tokens -> json.put("textTokens", tokens));
@@ -79,6 +80,7 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
                 .window(required(json, "window").asInt())
                 .reach(required(json, "reach").asInt())
                 .guidanceAttention(constant(json, "guidanceAttention", ImageRequest.GuidanceAttention.class))
+                .guidanceText(required(json, "guidanceText").asBoolean())
                 .guidanceMargin(required(json, "guidanceMargin").asInt())
                 .attention(constant(json, "attention", ImageRequest.AttentionKind.class));
         if (json.has("textTokens")) {

@@ -24,7 +24,7 @@ import org.scaledit.testing.Golden;
 
 /** Dense and native attention against softmax written out in float64. */
 class AttentionTest {
-    private static final AttentionWindow LOCAL = new AttentionWindow(2, 32, 0, 1, GuidanceAttention.LOCAL);
+    private static final AttentionWindow LOCAL = new AttentionWindow(2, 32, 0, 1, GuidanceAttention.LOCAL, false);
 
     @BeforeEach
     void seed() {
@@ -173,13 +173,13 @@ class AttentionTest {
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessageContaining("image_height")
                 .hasMessageContaining("4097");
-        assertThatThrownBy(() -> new AttentionWindow(3, 16, 1, 3, GuidanceAttention.GLOBAL))
+        assertThatThrownBy(() -> new AttentionWindow(3, 16, 1, 3, GuidanceAttention.GLOBAL, true))
                 .hasMessage("ratio is 3, expected 1, 2, 4 or 8");
-        assertThatThrownBy(() -> new AttentionWindow(4, 48, 1, 3, GuidanceAttention.GLOBAL))
+        assertThatThrownBy(() -> new AttentionWindow(4, 48, 1, 3, GuidanceAttention.GLOBAL, true))
                 .hasMessage("window is 48, expected 16, 32 or 64");
-        assertThatThrownBy(() -> new AttentionWindow(4, 16, -1, 3, GuidanceAttention.GLOBAL))
+        assertThatThrownBy(() -> new AttentionWindow(4, 16, -1, 3, GuidanceAttention.GLOBAL, true))
                 .hasMessage("reach is -1, expected 0 or more");
-        assertThatThrownBy(() -> new AttentionWindow(4, 16, 1, -1, GuidanceAttention.GLOBAL))
+        assertThatThrownBy(() -> new AttentionWindow(4, 16, 1, -1, GuidanceAttention.GLOBAL, true))
                 .hasMessage("guidance margin is -1, expected 0 or more");
     }
 

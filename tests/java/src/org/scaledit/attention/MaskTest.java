@@ -161,7 +161,8 @@ class MaskTest {
                     16 << random.nextInt(3),
                     random.nextInt(4),
                     random.nextInt(10),
-                    GuidanceAttention.values()[random.nextInt(2)]);
+                    GuidanceAttention.values()[random.nextInt(2)],
+                    random.nextBoolean());
             try (Geometry geometry = Geometry.windowed(text, width, height, window);
                     TokenMask mask = new TokenMask(geometry.layout(), window, Placement.FLOAT32_CPU)) {
                 assertTilesMatch(geometry, mask, text + " text tokens, " + width + "×" + height + ", " + window);
@@ -294,7 +295,8 @@ class MaskTest {
                 16,
                 sizes.get("reach").asInt(),
                 sizes.get("margin").asInt(),
-                GuidanceAttention.valueOf(sizes.get("guidance").asText()));
+                GuidanceAttention.valueOf(sizes.get("guidance").asText()),
+                true);
     }
 
     private static Stream<JsonNode> stream(JsonNode list) {

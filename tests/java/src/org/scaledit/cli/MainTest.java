@@ -102,6 +102,7 @@ class MainTest {
                         "--reach",
                         "--guidance-attention",
                         "--guidance-margin",
+                        "--guidance-text",
                         "--lora-scope",
                         "--attention",
                         "--precision",
@@ -130,6 +131,7 @@ class MainTest {
                 "--guidance-attention nearby | Invalid value for option '--guidance-attention': expected one of"
                         + " [GLOBAL, LOCAL] (case-insensitive) but was 'nearby'",
                 "--guidance-margin -1 | guidance margin is -1, expected 0 to 4096",
+                "--guidance-text yes | Invalid value for option '--guidance-text': expected on or off but was 'yes'",
                 "--lora-scope some | Invalid value for option '--lora-scope': expected one of [GUIDANCE, ALL,"
                         + " RELEASED] (case-insensitive) but was 'some'",
                 "--precision int4 | Invalid value for option '--precision': expected one of [FLOAT32, BFLOAT16, FP8]"

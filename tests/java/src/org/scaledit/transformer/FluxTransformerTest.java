@@ -27,6 +27,7 @@ import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
+import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
@@ -196,6 +197,87 @@ class FluxTransformerTest {
                         rows(golden, "rows", velocity(grouped, golden, name, backend)), golden.float32(name), backend));
             }
         }
+    }
+
+    /** Where guidance does not see the text, its keys and values of the first pass serve all others. */
+    @ParameterizedTest
+    @CsvSource({"0, GLOBAL, NATIVE_HILBERT", "4, LOCAL, NATIVE_HILBERT", "0, LOCAL, DENSE_RASTER"})
+    void guidanceThatStandsAloneIsComputedOnce(int headGroups, GuidanceAttention attention, Backend backend) {
+        ModelDirectory directory = ModelDirectory.open(Golden.tinyFlux());
+        Weights weights = Weights.of(
+                Safetensors.openModel(directory.part("transformer"), "diffusion_pytorch_model"), Placement.FLOAT32_CPU);
+        AttentionWindow window = new AttentionWindow(4, 16, 1, 3, attention, false);
+        try (Golden golden = Golden.open("scaledit/forward_37x29r4");
+                FluxTransformer transformer = FluxTransformer.load(
+                        FluxConfig.of(directory.config("transformer")), weights, headGroups, false);
+                Sequence alone = sequence(golden, window, Backend.DENSE_RASTER);
+                Sequence sequence = sequence(golden, window, backend)) {
+            Tensors.run(() -> {
+                Tensor first = golden.float32("x");
+                Tensor second = torch.randn_like(first);
+                try (Denoiser denoiser = denoiser(
+                        transformer, golden, sequence, sequence.layout().arrangeGuidance(golden.float32("x_lr")))) {
+                    List<Long> rows = new ArrayList<>();
+                    for (Tensor latents : List.of(first, second, first)) {
+                        Tensor velocity = sequence.layout()
+                                .restoreImage(denoiser.velocity(
+                                        sequence.layout().arrangeImage(latents),
+                                        0.6,
+                                        (block, hidden) -> rows.add(hidden.size(0))));
+                        assertVelocity(velocity, ofOnePass(transformer, golden, alone, latents), backend);
+                    }
+                    TokenLayout layout = sequence.layout();
+                    assertThat(rows.subList(0, rows.size() / 3)).containsOnly((long) layout.tokens());
+                    assertThat(rows.subList(rows.size() / 3, rows.size()))
+                            .containsOnly((long) layout.tokens() - layout.guidanceTokens());
+                }
+            });
+        }
+    }
+
+    /** A first pass that ends early leaves nothing behind for the next. */
+    @Test
+    void guidanceOfAPassThatWasBrokenOffIsComputedAgain() {
+        AttentionWindow window = new AttentionWindow(4, 16, 1, 3, GuidanceAttention.GLOBAL, false);
+        try (Golden golden = Golden.open("scaledit/forward_37x29r4");
+                Sequence alone = sequence(golden, window, Backend.DENSE_RASTER);
+                Sequence sequence = sequence(golden, window, Backend.NATIVE_HILBERT)) {
+            Tensors.run(() -> {
+                Tensor latents = sequence.layout().arrangeImage(golden.float32("x"));
+                try (Denoiser denoiser = denoiser(
+                        float32, golden, sequence, sequence.layout().arrangeGuidance(golden.float32("x_lr")))) {
+                    assertThatThrownBy(() -> denoiser.velocity(latents, 0.6, (block, hidden) -> {
+                                if (block.startsWith("single")) {
+                                    throw new CancellationException();
+                                }
+                            }))
+                            .isInstanceOf(CancellationException.class);
+                    for (int pass = 0; pass < 2; pass++) {
+                        assertVelocity(
+                                sequence.layout().restoreImage(denoiser.velocity(latents, 0.6, () -> {})),
+                                ofOnePass(float32, golden, alone, golden.float32("x")),
+                                Backend.NATIVE_HILBERT);
+                    }
+                }
+            });
+        }
+    }
+
+    /** By a denoiser that has made no pass before: [W·H, 64], in raster order */
+    static Tensor ofOnePass(FluxTransformer transformer, Golden golden, Sequence sequence, Tensor latents) {
+        return Tensors.scoped(() -> {
+            try (Denoiser denoiser = denoiser(transformer, golden, sequence, golden.float32("x_lr"))) {
+                return denoiser.velocity(latents, 0.6, () -> {});
+            }
+        });
+    }
+
+    private static Sequence sequence(Golden golden, AttentionWindow window, Backend backend) {
+        return sequence(golden, window, backend, Placement.FLOAT32_CPU);
+    }
+
+    static Sequence sequence(Golden golden, AttentionWindow window, Backend backend, Placement placement) {
+        return Sequence.ofPicture(backend, placement, size(golden, "T"), size(golden, "W"), size(golden, "H"), window);
     }
 
     @Test
@@ -387,8 +469,7 @@ class FluxTransformerTest {
         });
     }
 
-    private static Denoiser denoiser(
-            FluxTransformer transformer, Golden golden, Sequence sequence, Tensor guidanceLatents) {
+    static Denoiser denoiser(FluxTransformer transformer, Golden golden, Sequence sequence, Tensor guidanceLatents) {
         return transformer.denoiser(
                 sequence.layout(),
                 sequence.attention(),
@@ -436,7 +517,8 @@ class FluxTransformerTest {
                 16,
                 run.get("reach").asInt(),
                 run.get("margin").asInt(),
-                GuidanceAttention.valueOf(run.get("guidance").asText()));
+                GuidanceAttention.valueOf(run.get("guidance").asText()),
+                true);
         return Sequence.of(
                 backend, placement, size(golden, "T"), size(golden, "W"), size(golden, "H"), Optional.of(window));
     }

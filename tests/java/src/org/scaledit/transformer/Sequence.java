@@ -4,6 +4,7 @@ import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.attention.CoreAttention;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.Geometry;
@@ -42,6 +43,16 @@ record Sequence(TokenLayout layout, Attention attention, Runnable release) imple
         Geometry geometry = window.map(chosen -> Geometry.windowed(text, width, height, chosen))
                 .orElseGet(() -> Geometry.full(text, width, height));
         return new Sequence(geometry.layout(), core(geometry, backend, placement), geometry::close);
+    }
+
+    /** With the attention that a picture is sampled with, which can leave guidance out. */
+    static Sequence ofPicture(
+            Backend backend, Placement placement, int text, int width, int height, AttentionWindow window) {
+        if (backend == Backend.DENSE_RASTER) {
+            return of(backend, placement, text, width, height, Optional.of(window));
+        }
+        CoreAttention attention = new CoreAttention(text, width, height, window, placement.cuda(), !backend.exact());
+        return new Sequence(attention.layout(), attention, () -> {});
     }
 
     private static Attention core(Geometry geometry, Backend backend, Placement placement) {

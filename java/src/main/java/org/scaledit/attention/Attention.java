@@ -27,6 +27,20 @@ public interface Attention extends AutoCloseable {
         Tensors.run(() -> output.copy_(attend(preparation.query(query), preparation.key(key), value)));
     }
 
+    /**
+     * Whether guidance tokens attend to none but each other, so that their keys and values do not depend on the other
+     * tokens.
+     */
+    default boolean guidanceStandsAlone() {
+        return false;
+    }
+
+    /**
+     * Tells that from now on guidance tokens are keys and values alone: their queries are finite but mean nothing, and
+     * nobody looks at their rows of the output.
+     */
+    default void leaveOutGuidanceQueries() {}
+
     /** Frees what is kept from call to call. */
     @Override
     default void close() {}

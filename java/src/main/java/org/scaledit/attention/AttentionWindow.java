@@ -8,9 +8,16 @@ package org.scaledit.attention;
  * @param reach cells of 8 × 8 tokens around its own that an image token sees beyond its window, 0 or more
  * @param guidanceMargin guidance tokens around a cell's own guidance region whose cells it sees, 0 or more
  * @param guidanceAttention whom guidance tokens attend to
+ * @param guidanceSeesText whether they attend to the text, too; where they do not, nothing of theirs depends on any other
+ *     token
  */
 public record AttentionWindow(
-        int ratio, int window, int reach, int guidanceMargin, GuidanceAttention guidanceAttention) {
+        int ratio,
+        int window,
+        int reach,
+        int guidanceMargin,
+        GuidanceAttention guidanceAttention,
+        boolean guidanceSeesText) {
 
     /** Whom guidance tokens attend to, beside the text. */
     public enum GuidanceAttention {
@@ -21,7 +28,7 @@ public record AttentionWindow(
     }
 
     /** The paper's: ratio 4, windows of 16 × 16 tokens and half a window beyond, margin 3, global. */
-    public static final AttentionWindow DEFAULT = new AttentionWindow(4, 16, 1, 3, GuidanceAttention.GLOBAL);
+    public static final AttentionWindow DEFAULT = new AttentionWindow(4, 16, 1, 3, GuidanceAttention.GLOBAL, true);
 
     public AttentionWindow {
         require(ratio == 1 || ratio == 2 || ratio == 4 || ratio == 8, "ratio", ratio, "1, 2, 4 or 8");

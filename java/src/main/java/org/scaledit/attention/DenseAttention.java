@@ -72,6 +72,11 @@ public final class DenseAttention implements Attention {
     }
 
     @Override
+    public boolean guidanceStandsAlone() {
+        return mask.guidanceStandsAlone();
+    }
+
+    @Override
     public void close() {
         mask.close();
     }

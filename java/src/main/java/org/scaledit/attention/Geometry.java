@@ -43,17 +43,34 @@ public final class Geometry implements AutoCloseable {
      * @throws IllegalArgumentException naming the argument that the core does not take
      */
     public static Geometry windowed(int textTokens, int width, int height, AttentionWindow window) {
+        return windowed(
+                textTokens,
+                width,
+                height,
+                window,
+                switch (window.guidanceAttention()) {
+                    case GLOBAL -> SCALEDIT_GUIDANCE_GLOBAL;
+                    case LOCAL -> SCALEDIT_GUIDANCE_LOCAL;
+                });
+    }
+
+    /**
+     * The same sequence in the same order, but guidance tokens attend to nobody: they are keys and values alone, and their
+     * rows of an attention's output are not written.
+     */
+    static Geometry withoutGuidanceQueries(int textTokens, int width, int height, AttentionWindow window) {
+        return windowed(textTokens, width, height, window, SCALEDIT_GUIDANCE_NONE);
+    }
+
+    private static Geometry windowed(int textTokens, int width, int height, AttentionWindow window, int guidance) {
         NativeLibrary.load();
         return Tensors.compute(() -> {
             GeometryOptions options = new GeometryOptions()
                     .window(window.window())
                     .reach(window.reach())
                     .guidance_margin(window.guidanceMargin())
-                    .guidance_attention(
-                            switch (window.guidanceAttention()) {
-                                case GLOBAL -> SCALEDIT_GUIDANCE_GLOBAL;
-                                case LOCAL -> SCALEDIT_GUIDANCE_LOCAL;
-                            });
+                    .guidance_attention(guidance)
+                    .guidance_without_text(window.guidanceSeesText() ? 0 : 1);
             return create(options, textTokens, width, height, window.ratio());
         });
     }

@@ -95,7 +95,7 @@ final class TokenMask implements AutoCloseable {
                 };
             case GUIDANCE ->
                 switch (key.stream) {
-                    case TEXT -> true;
+                    case TEXT -> window.guidanceSeesText();
                     case IMAGE -> false;
                     case GUIDANCE -> window.guidanceAttention() == GuidanceAttention.GLOBAL || within(1, query, key);
                 };
@@ -123,6 +123,11 @@ final class TokenMask implements AutoCloseable {
         long first = Math.max(0, (long) firstToken / window.ratio() - window.guidanceMargin());
         long last = Math.min(guidanceSize - 1, (long) lastToken / window.ratio() + window.guidanceMargin());
         return guidanceCell >= first / CELL && guidanceCell <= last / CELL;
+    }
+
+    /** Whether guidance tokens see none but each other. */
+    boolean guidanceStandsAlone() {
+        return !window.guidanceSeesText();
     }
 
     /** The rows {@code first … first + count − 1} of the mask: [count, tokens], true where the query sees the key. */

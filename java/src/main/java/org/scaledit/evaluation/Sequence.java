@@ -2,9 +2,7 @@ package org.scaledit.evaluation;
 
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.AttentionWindow;
-import org.scaledit.attention.CudaAttention;
-import org.scaledit.attention.Geometry;
-import org.scaledit.attention.NativeAttention;
+import org.scaledit.attention.CoreAttention;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.sampling.TokenGrid;
 
@@ -36,18 +34,9 @@ record Sequence(TokenLayout layout, Attention attention, Runnable release) imple
     }
 
     private static Sequence ofCore(boolean int8, int textTokens, TokenGrid grid, boolean cuda) {
-        Geometry geometry = Geometry.windowed(textTokens, grid.width(), grid.height(), AttentionWindow.DEFAULT);
-        try {
-            Attention attention = cuda
-                    ? new CudaAttention(
-                            geometry, int8 ? CudaAttention.Arithmetic.INT8 : CudaAttention.Arithmetic.BFLOAT16)
-                    : new NativeAttention(
-                            geometry, int8 ? NativeAttention.Arithmetic.INT8 : NativeAttention.Arithmetic.FLOAT32);
-            return new Sequence(geometry.layout(), attention, geometry::close);
-        } catch (RuntimeException | Error e) {
-            geometry.close();
-            throw e;
-        }
+        CoreAttention attention =
+                new CoreAttention(textTokens, grid.width(), grid.height(), AttentionWindow.DEFAULT, cuda, int8);
+        return new Sequence(attention.layout(), attention, () -> {});
     }
 
     @Override

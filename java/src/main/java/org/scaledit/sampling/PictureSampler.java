@@ -113,7 +113,7 @@ public final class PictureSampler {
                     Denoiser denoiser = models.adapted()
                             .denoiser(
                                     attention.layout(),
-                                    attention,
+                                    attention.attention(),
                                     FluxTransformer.NTK_THETA,
                                     text.states(),
                                     text.pooled(),

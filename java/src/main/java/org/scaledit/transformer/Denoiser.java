@@ -7,6 +7,7 @@ import java.util.Optional;
 import java.util.function.BiConsumer;
 import java.util.function.Consumer;
 import java.util.function.Supplier;
+import java.util.stream.LongStream;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
@@ -25,6 +26,7 @@ public final class Denoiser implements AutoCloseable {
     private final Tensor text; // [text, width], embedded
     private final Tensor guidanceTokens; // [guidance, width], embedded; [0, width] in a plain pass
     private final RotaryEmbedding rotary;
+    private final Optional<KeptGuidance> kept;
 
     Denoiser(
             FluxTransformer transformer,
@@ -62,6 +64,9 @@ public final class Denoiser implements AutoCloseable {
                 return model.latentEmbedder().forward(placement.place(latents), latents.size(0));
             });
             this.rotary = RotaryEmbedding.of(layout, config, theta, placement);
+            this.kept = attention.guidanceStandsAlone() && layout.guidanceTokens() > 0
+                    ? Optional.of(new KeptGuidance(layout.guidanceTokens(), config.headDim()))
+                    : Optional.empty();
         } catch (RuntimeException | Error e) {
             // A GPU without memory for the one has to get the others back.
             made.forEach(Tensor::close);
@@ -96,7 +101,10 @@ public final class Denoiser implements AutoCloseable {
         return velocity(latents, sigma, (block, hidden) -> {}, begins);
     }
 
-    /** @param afterBlock sees each block's name and the hidden state {@code [text + image + guidance, width]} after it */
+    /**
+     * @param afterBlock sees each block's name and the hidden state {@code [text + image + guidance, width]} after it; from
+     *     the second pass on without guidance where it stands alone
+     */
     Tensor velocity(Tensor latents, double sigma, BiConsumer<String, Tensor> afterBlock) {
         return velocity(latents, sigma, afterBlock, part -> {});
     }
@@ -105,10 +113,11 @@ public final class Denoiser implements AutoCloseable {
             Tensor latents, double sigma, BiConsumer<String, Tensor> afterBlock, Consumer<Part> begins) {
         requireShape(
                 "latents", latents, layout.imageTokens(), transformer.config().latentChannels());
-        return Tensors.scoped(() -> {
+        kept.ifPresent(KeptGuidance::begin);
+        Tensor velocity = Tensors.scoped(() -> {
             Placement placement = transformer.placement();
             FluxModel model = transformer.model();
-            boolean withGuidance = layout.guidanceTokens() > 0;
+            boolean withGuidance = guidanceRows() > 0;
             begins.accept(Part.EMBED);
             Tensor embedding = model.conditioning().forward((float) sigma, guidance, pooled, withGuidance, placement);
             Pass pass = new Pass(
@@ -117,11 +126,22 @@ public final class Denoiser implements AutoCloseable {
                     attention,
                     TokenWise.of(placement, transformer.fp8()),
                     layout.textTokens(),
-                    layout.guidanceTokens(),
+                    guidanceRows(),
+                    kept,
                     transformer.config(),
                     begins);
             return Tensors.toFloat32(model.forward(embedded(latents), pass, afterBlock));
         });
+        kept.filter(guidance -> !guidance.complete()).ifPresent(guidance -> {
+            guidance.end();
+            attention.leaveOutGuidanceQueries();
+        });
+        return velocity;
+    }
+
+    /** Guidance tokens that a pass computes. */
+    private int guidanceRows() {
+        return kept.isPresent() && kept.get().complete() ? 0 : layout.guidanceTokens();
     }
 
     /** The hidden state before the first block: [text + image + guidance, width] */
@@ -129,14 +149,16 @@ public final class Denoiser implements AutoCloseable {
         return Tensors.scoped(() -> {
             Placement placement = transformer.placement();
             long width = transformer.config().width();
-            Tensor hidden = torch.empty(new long[] {layout.tokens(), width}, placement.options(), null);
-            long[] rows = {layout.textTokens(), layout.imageTokens(), layout.guidanceTokens()};
+            long[] rows = {layout.textTokens(), layout.imageTokens(), guidanceRows()};
+            Tensor hidden = torch.empty(new long[] {LongStream.of(rows).sum(), width}, placement.options(), null);
             hidden.narrow(0, 0, rows[0]).copy_(text);
             transformer
                     .model()
                     .latentEmbedder()
                     .forward(Matrix.of(placement.place(latents)), 0, hidden.narrow(0, rows[0], rows[1]));
-            hidden.narrow(0, rows[0] + rows[1], rows[2]).copy_(guidanceTokens);
+            if (rows[2] > 0) {
+                hidden.narrow(0, rows[0] + rows[1], rows[2]).copy_(guidanceTokens);
+            }
             return hidden;
         });
     }
@@ -154,5 +176,6 @@ public final class Denoiser implements AutoCloseable {
         text.close();
         guidanceTokens.close();
         rotary.close();
+        kept.ifPresent(KeptGuidance::close);
     }
 }

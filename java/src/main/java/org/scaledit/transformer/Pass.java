@@ -12,9 +12,12 @@ import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
 
 /**
- * What all blocks of one forward pass have in common. The hidden state is {@code [text ; image ; guidance]}.
+ * What all blocks of one forward pass have in common. The hidden state is {@code [text ; image ; guidance]}, without the
+ * guidance tokens if their keys and values are put back.
  *
  * @param conditioning SiLU of the embedding: [1, width], with guidance tokens [2, width]
+ * @param guidanceTokens of the hidden state
+ * @param kept where the guidance tokens' keys and values are kept or come from
  * @param begins told which part of the pass begins
  */
 record Pass(
@@ -24,6 +27,7 @@ record Pass(
         TokenWise tokenWise,
         long textTokens,
         long guidanceTokens,
+        Optional<KeptGuidance> kept,
         FluxConfig config,
         Consumer<Part> begins) {
 
@@ -69,13 +73,14 @@ record Pass(
      * Attention of all tokens.
      *
      * @param norms of queries and keys of all tokens, or of those that are not text
-     * @param streams whose rows together are the sequence
-     * @return [tokens, width], in the caller's scope
+     * @param streams whose rows together are the hidden state's
+     * @return [rows, width], in the caller's scope
      */
     Tensor attend(Norms norms, Optional<Norms> textNorms, List<Stream> streams) {
         return Tensors.scoped(() -> {
             Preparation preparation = new Preparation(norms, textNorms, textTokens, rotary.turns());
-            long tokens = streams.stream().mapToLong(stream -> stream.x.rows()).sum();
+            long rows = streams.stream().mapToLong(stream -> stream.x.rows()).sum();
+            long tokens = rows + kept.map(KeptGuidance::missing).orElse(0L);
             Tensor attended = torch.empty(new long[] {tokens, config.width()}, conditioning.options(), null);
             int groups = streams.get(0).projections.groups().size();
             for (int group = 0; group < groups; group++) {
@@ -84,7 +89,7 @@ record Pass(
                 int current = group;
                 Tensors.run(() -> attend(current, streams, preparation, output));
             }
-            return attended;
+            return attended.narrow(0, 0, rows);
         });
     }
 
@@ -98,6 +103,7 @@ record Pass(
             stream.projections.groups().get(group).forward(stream.x, stream.guidanceRows, rows);
             row += stream.x.rows();
         }
+        kept.ifPresent(guidance -> guidance.keepOrPutBack(projected));
         begins(Part.ATTEND);
         Tensor heads = projected.unflatten(1, 3, -1, config.headDim()); // [tokens, 3, heads, head_dim]
         attention.attend(heads.select(1, 0), heads.select(1, 1), heads.select(1, 2), preparation, output);

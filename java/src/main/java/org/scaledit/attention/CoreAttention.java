@@ -1,0 +1,82 @@
+package org.scaledit.attention;
+
+import org.bytedeco.pytorch.Tensor;
+
+/**
+ * The native core's attention of a high-resolution pass, with the geometry that it is for: {@link NativeAttention} on a
+ * CPU, {@link CudaAttention} on a GPU.
+ */
+public final class CoreAttention implements Attention {
+    private final int textTokens;
+    private final int width;
+    private final int height;
+    private final AttentionWindow window;
+    private final boolean cuda;
+    private final boolean int8;
+    private Geometry geometry;
+    private Attention attention;
+
+    /**
+     * @param width tokens of the image's grid; {@code height} likewise
+     * @param cuda whether the tokens are on a GPU
+     * @param int8 whether queries and keys are quantised; if not, products are of float32 on a CPU, of bfloat16 on a GPU
+     * @throws IllegalArgumentException naming the argument that the core does not take
+     */
+    public CoreAttention(int textTokens, int width, int height, AttentionWindow window, boolean cuda, boolean int8) {
+        this.textTokens = textTokens;
+        this.width = width;
+        this.height = height;
+        this.window = window;
+        this.cuda = cuda;
+        this.int8 = int8;
+        this.geometry = Geometry.windowed(textTokens, width, height, window);
+        this.attention = attentionFor(geometry);
+    }
+
+    /** Closes the geometry if it fails. */
+    private Attention attentionFor(Geometry made) {
+        try {
+            return cuda
+                    ? new CudaAttention(made, int8 ? CudaAttention.Arithmetic.INT8 : CudaAttention.Arithmetic.BFLOAT16)
+                    : new NativeAttention(
+                            made, int8 ? NativeAttention.Arithmetic.INT8 : NativeAttention.Arithmetic.FLOAT32);
+        } catch (RuntimeException | Error e) {
+            made.close();
+            throw e;
+        }
+    }
+
+    /** How tokens must lie in memory. */
+    public TokenLayout layout() {
+        return geometry.layout();
+    }
+
+    @Override
+    public Tensor attend(Tensor query, Tensor key, Tensor value) {
+        return attention.attend(query, key, value);
+    }
+
+    @Override
+    public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        attention.attend(query, key, value, preparation, output);
+    }
+
+    @Override
+    public boolean guidanceStandsAlone() {
+        return !window.guidanceSeesText();
+    }
+
+    @Override
+    public void leaveOutGuidanceQueries() {
+        close(); // first, for its memory
+        geometry = Geometry.withoutGuidanceQueries(textTokens, width, height, window);
+        attention = attentionFor(geometry);
+    }
+
+    /** May be called again. */
+    @Override
+    public void close() {
+        attention.close();
+        geometry.close();
+    }
+}
