@@ -31,10 +31,10 @@ public final class FluxTransformer implements AutoCloseable {
     public static final double NTK_THETA = 10 * THETA;
 
     /**
-     * A quarter of the heads at a time: at 4096² their queries, keys and values take 308 MiB instead of 1,233, and the
-     * packed copies that the core makes of them a quarter as well.
+     * A third of the heads at a time: at 4096² their queries, keys and values take 411 MiB instead of 1,233, and the
+     * packed copies that the core makes of them a third as well. With fewer groups a step would need more than 2 GiB.
      */
-    private static final int HEAD_GROUPS = 4;
+    private static final int HEAD_GROUPS = 3;
 
     private static final Logger LOG = LoggerFactory.getLogger(FluxTransformer.class);
     private static final String STEM = "diffusion_pytorch_model";
