@@ -25,8 +25,9 @@ class ChunkTest {
             Modulation modulation = new Modulation(torch.zeros(2, WIDTH), WIDTH, guidanceRows);
             List<Long> guidance = new ArrayList<>();
             Chunk.forEach(rows, 4, modulation, chunk -> {
+                assertThat(chunk.guidanceRows()).isIn(0L, chunk.rows());
                 for (long row = 0; row < chunk.rows(); row++) {
-                    guidance.add(row < chunk.rows() - chunk.guidanceRows() ? 0L : 1L);
+                    guidance.add(chunk.guidanceRows() == 0 ? 0L : 1L);
                 }
                 assertThat(chunk.rows()).isBetween(1L, 4L);
                 assertThat(chunk.of(torch.arange(new Scalar(rows))).select(0, 0).item_long())

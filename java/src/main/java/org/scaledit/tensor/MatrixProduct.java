@@ -20,6 +20,7 @@ public final class MatrixProduct {
     private static final long ROWS = 2048;
 
     private static final int FP8_CAPABILITY = 89;
+    private static final int HOPPER = 90;
 
     /** {@code _addmm_activation(self, mat1, mat2, *, beta, alpha, use_gelu)}: cuBLASLt has bias and GELU in its epilogue. */
     private static final class WithActivation {
@@ -43,12 +44,20 @@ public final class MatrixProduct {
      */
     public static void requireFp8() {
         Tensors.run(() -> {
-            cudaDeviceProp properties = torch_cuda.getDeviceProperties((byte) 0);
-            int capability = 10 * properties.major() + properties.minor();
+            int capability = capability();
             if (capability < FP8_CAPABILITY) {
                 throw new UnsupportedOperationException("precision fp8 needs a GPU of compute capability 8.9 or later, "
-                        + properties.name().getString() + " has " + capability / 10 + "." + capability % 10);
+                        + torch_cuda.getDeviceProperties((byte) 0).name().getString() + " has " + capability / 10 + "."
+                        + capability % 10);
             }
+        });
+    }
+
+    /** The first GPU's, 90 for 9.0. */
+    private static int capability() {
+        return Tensors.compute(() -> {
+            cudaDeviceProp properties = torch_cuda.getDeviceProperties((byte) 0);
+            return 10 * properties.major() + properties.minor();
         });
     }
 
@@ -77,6 +86,28 @@ public final class MatrixProduct {
         } else {
             linearInto(x.values(), weight.values(), bias, y);
         }
+    }
+
+    /** Whether this GPU can {@link #addInto}: Hopper alone. */
+    public static boolean addsInFp8() {
+        return AddsInFp8.HERE;
+    }
+
+    /** Asked for when it is first needed, as it needs a GPU. */
+    private static final class AddsInFp8 {
+        static final boolean HERE = capability() == HOPPER;
+    }
+
+    /**
+     * {@code y += x Wᵀ + b} of matrices in FP8, summed in float32 and rounded once.
+     *
+     * @param x {@code [rows, in]}
+     * @param weight {@code [out, in]}
+     * @param bias {@code [out]}, bfloat16
+     * @param y {@code [rows, out]}, bfloat16
+     */
+    public static void addInto(Matrix x, Matrix weight, Tensor bias, Tensor y) {
+        CublasLt.addInto(x, weight, bias, y);
     }
 
     /** {@code x Wᵀ} without a bias, written into y: {@code [rows, out]}, contiguous. */

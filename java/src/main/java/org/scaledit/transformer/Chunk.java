@@ -6,7 +6,8 @@ import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
 
 /**
- * Consecutive tokens of a stream: what is wider than a token's state exists for one chunk at a time.
+ * Consecutive tokens of a stream, all of them guidance tokens or none: what is wider than a token's state exists for one
+ * chunk at a time.
  *
  * @param first row
  * @param modulation of these rows
@@ -26,16 +27,17 @@ record Chunk(long first, long rows, Modulation modulation) {
     /** The same with chunks of another size. */
     static void forEach(long rows, long mostRows, Modulation modulation, Consumer<Chunk> body) {
         long current = rows - modulation.guidanceRows();
-        for (long first = 0; first < rows; first += mostRows) {
-            long count = Math.min(mostRows, rows - first);
-            long guidance = Math.max(0, first + count - Math.max(first, current));
-            Modulation part = new Modulation(modulation.parts(), modulation.width(), guidance);
+        long count;
+        for (long first = 0; first < rows; first += count) {
+            boolean guidance = first >= current;
+            count = Math.min(mostRows, (guidance ? rows : current) - first);
+            Modulation part = new Modulation(modulation.parts(), modulation.width(), guidance ? count : 0);
             Chunk chunk = new Chunk(first, count, part);
             Tensors.run(() -> body.accept(chunk));
         }
     }
 
-    /** How many of its rows, at the end, belong to the guidance stream. */
+    /** All of its rows or none. */
     long guidanceRows() {
         return modulation.guidanceRows();
     }

@@ -20,15 +20,16 @@ record DoubleBlock(Stream text, Stream image) {
 
         /** Adds attention's output and then the MLP's to the stream: [rows, width] */
         void add(Tensor hidden, Tensor attended, Modulation modulation, Pass pass) {
+            GatedLayer gatedOutput = GatedLayer.of(output, modulation, 2, pass);
+            GatedLayer gatedMlp = GatedLayer.of(mlpOut, modulation, 5, pass);
             Chunk.forEach(hidden.size(0), modulation, chunk -> {
                 Tensor rows = chunk.of(hidden);
                 pass.begins(Part.OUTPUT);
                 Matrix joined = pass.tokenWise().attended(chunk.of(attended));
-                Tensor y = output.forward(joined, chunk.guidanceRows());
-                Matrix x = pass.addedAndModulated(rows, y, chunk.modulation(), 2, 3, 4);
+                Matrix x = gatedOutput.addToAndModulate(rows, joined, chunk, 3, 4);
                 pass.begins(Part.MLP);
                 Matrix wide = pass.tokenWise().gelu(mlpIn, x, chunk.guidanceRows()); // [rows, mlp width]
-                pass.addGated(rows, mlpOut.forward(wide, chunk.guidanceRows()), chunk.modulation(), 5);
+                gatedMlp.addTo(rows, List.of(wide), chunk);
             });
         }
     }

@@ -21,6 +21,11 @@ record Modulation(Tensor parts, long width, long guidanceRows) {
         return stream == 0 ? x.narrow(0, 0, current) : x.narrow(0, current, guidanceRows);
     }
 
+    /** Of each stream: [streams, width] */
+    Tensor parts(int part) {
+        return parts.narrow(1, part * width, width);
+    }
+
     /** [width] */
     Tensor part(int part, int stream) {
         return parts.select(0, stream).narrow(0, part * width, width);

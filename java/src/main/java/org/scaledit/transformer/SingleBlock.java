@@ -25,12 +25,12 @@ record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear
         Matrix x = pass.modulated(hidden, shared, 0, 1);
         Tensor attended =
                 pass.attend(norms, Optional.empty(), List.of(new Pass.Stream(x, pass.guidanceTokens(), heads)));
+        GatedLayer gated = GatedLayer.of(output, shared, 2, pass);
         Chunk.forEach(hidden.size(0), shared, chunk -> {
             pass.begins(Part.MLP);
             List<Matrix> joined = // [rows, width + mlp width]
                     pass.tokenWise().joined(chunk.of(attended), mlp, chunk.of(x), chunk.guidanceRows());
-            Tensor y = output.forward(joined, chunk.guidanceRows());
-            pass.addGated(chunk.of(hidden), y, chunk.modulation(), 2);
+            gated.addTo(chunk.of(hidden), joined, chunk);
         });
     }
 }
