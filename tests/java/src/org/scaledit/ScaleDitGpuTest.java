@@ -4,8 +4,10 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.nio.file.Path;
+import java.util.List;
 import java.util.concurrent.CancellationException;
 import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Tensor;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -31,11 +33,11 @@ class ScaleDitGpuTest {
         CudaAttention.requireGpu();
     }
 
-    private static ScaleDit.Builder tiny() {
+    static ScaleDit.Builder tiny() {
         return ScaleDitTest.tinyWithLora().device(Device.CUDA);
     }
 
-    private static ImageRequest request() {
+    static ImageRequest request() {
         return ImageRequest.of("a lighthouse at dusk")
                 .size(592, 464)
                 .steps(4)
@@ -130,5 +132,71 @@ class ScaleDitGpuTest {
             assertThat(Gpu.allocatedBytes()).isEqualTo(before);
         }
         assertThat(Gpu.allocatedBytes()).isEqualTo(atFirst);
+    }
+
+    @Test
+    void whatEndsAStepInItsMiddleLeavesNothingOnTheGpu() {
+        ImageRequest small = ScaleDitTest.small("stopped").size(320, 320);
+        try (ScaleDit model = tiny().load()) {
+            GeneratedImage expected = model.generate(small);
+            long before = Gpu.allocatedBytes();
+            for (Progress.Stage stage : List.of(Progress.Stage.GUIDANCE_IMAGE, Progress.Stage.HIGH_RESOLUTION)) {
+                assertThatThrownBy(() -> model.generate(
+                                small,
+                                ScaleDitTest.at(
+                                        stage, () -> Thread.currentThread().interrupt())))
+                        .isInstanceOf(CancellationException.class);
+                assertThat(Gpu.allocatedBytes()).isEqualTo(before);
+            }
+            assertThat(ScaleDitTest.psnr(expected, model.generate(small))).isInfinite();
+        }
+    }
+
+    @Test
+    void wantOfMemoryIsOneSentenceAndTheNextRequestWorks() {
+        ImageRequest request = request().size(2048, 2048).steps(1).guideSteps(1);
+        try (ScaleDit model = tiny().load()) {
+            GeneratedImage expected = model.generate(request);
+            long before = Gpu.allocatedBytes();
+            Tensor others = Gpu.takeAllBut(16 << 20);
+            try {
+                assertOutOfMemory(model, request, "2048 × 2048");
+            } finally {
+                others.close();
+            }
+            assertThat(Gpu.allocatedBytes()).isEqualTo(before);
+            assertThat(ScaleDitTest.psnr(expected, model.generate(request))).isInfinite();
+        }
+    }
+
+    @Test
+    void aModelThatDoesNotFitLeavesNothingBehindAndIsLoadedWhenThereIsRoom() {
+        ImageRequest small = ScaleDitTest.small("loading");
+        try (ScaleDit model = tiny().load()) {
+            model.generate(small); // cuBLAS keeps memory of its own from now on
+        }
+        long before = Gpu.allocatedBytes();
+        try (ScaleDit model = tiny().load()) {
+            Tensor others = Gpu.takeAllBut(4 << 20);
+            try {
+                assertOutOfMemory(model, small, "112 × 80");
+            } finally {
+                others.close();
+            }
+            assertThat(Gpu.allocatedBytes()).isEqualTo(before);
+            assertThat(model.generate(small).width()).isEqualTo(112);
+        }
+        assertThat(Gpu.allocatedBytes()).isEqualTo(before);
+    }
+
+    private static void assertOutOfMemory(ScaleDit model, ImageRequest request, String size) {
+        assertThatThrownBy(() -> model.generate(request))
+                .isInstanceOfSatisfying(GpuException.class, failure -> {
+                    System.out.println(failure.getMessage());
+                    assertThat(failure.lost()).isFalse();
+                })
+                .hasMessageMatching("out of GPU memory: " + size
+                        + " pixels in bfloat16 take about [0-9.]+ GiB, and of the GPU's [0-9.]+ GiB [0-9.]+ are free for them;"
+                        + " (no smaller size would fit either|what would fit: .+)");
     }
 }

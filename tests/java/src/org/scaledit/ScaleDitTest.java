@@ -12,6 +12,8 @@ import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.function.Consumer;
+import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.junit.jupiter.api.BeforeAll;
@@ -349,6 +351,41 @@ class ScaleDitTest {
             }
             assertThat(ProcessMemory.residentBytes() - before).isLessThan(24 << 20);
         }
+    }
+
+    /** JavaCPP counts what Java owns of native memory: tensors, geometries and all other handles. */
+    @Test
+    void whatEndsAStepInItsMiddleLeavesNoHandleAndTheModelLivesOn() {
+        ImageRequest request = small("stopped").size(320, 320);
+        try (ScaleDit model = tinyWithLora().load()) {
+            GeneratedImage expected = model.generate(request);
+            long before = Pointer.totalCount();
+            for (Progress.Stage stage : List.of(Progress.Stage.GUIDANCE_IMAGE, Progress.Stage.HIGH_RESOLUTION)) {
+                // The interrupt is noticed after the next step's first block.
+                assertThatThrownBy(() -> model.generate(
+                                request, at(stage, () -> Thread.currentThread().interrupt())))
+                        .isInstanceOf(CancellationException.class)
+                        .hasMessage("the generation was cancelled");
+                assertThat(Thread.interrupted()).isFalse();
+                RuntimeException fault = new RuntimeException("CUDA out of memory. Tried to allocate 2.00 GiB.");
+                assertThatThrownBy(() -> model.generate(request, at(stage, () -> {
+                            throw fault;
+                        })))
+                        .as("on a CPU it is none of the model's business")
+                        .isSameAs(fault);
+            }
+            assertThat(Pointer.totalCount()).isEqualTo(before);
+            assertThat(psnr(expected, model.generate(request))).isInfinite();
+        }
+    }
+
+    /** Runs the action when the first step of the stage is done. */
+    static Consumer<Progress> at(Progress.Stage stage, Runnable action) {
+        return progress -> {
+            if (progress.stage() == stage && progress.step() == 1) {
+                action.run();
+            }
+        };
     }
 
     @Test

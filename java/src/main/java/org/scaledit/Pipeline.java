@@ -21,6 +21,7 @@ import org.scaledit.sampling.SamplingListener;
 import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.sampling.Trace;
+import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.MatrixProduct;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
@@ -82,7 +83,10 @@ final class Pipeline implements AutoCloseable {
         }
         switch (device) {
             case CPU -> Torch.load();
-            case CUDA -> CudaAttention.requireGpu();
+            case CUDA -> {
+                GpuFaults.OF_PROCESS.requireUsable();
+                CudaAttention.requireGpu();
+            }
         }
         boolean fp8 = precision == ScaleDit.Precision.FP8;
         if (fp8) {
@@ -125,6 +129,18 @@ final class Pipeline implements AutoCloseable {
         if (closed) {
             throw new IllegalStateException("the model is closed");
         }
+        if (!placement.cuda()) {
+            return painted(request, plan, noise, progress);
+        }
+        GpuFaults.OF_PROCESS.requireUsable();
+        try {
+            return painted(request, plan, noise, progress);
+        } catch (RuntimeException e) {
+            throw GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(request, plan, memory));
+        }
+    }
+
+    private Pixels painted(ImageRequest request, Plan plan, Noise noise, ProgressReport progress) {
         return Tensors.compute(() -> {
             progress.send(Stage.LOAD, 1, 0, 2);
             Conditioning text = encode(request);
@@ -142,6 +158,18 @@ final class Pipeline implements AutoCloseable {
         });
     }
 
+    private String outOfMemory(ImageRequest request, Plan plan, Cuda.Memory memory) {
+        ScaleDit.Precision unquantised =
+                placement.dtype() == torch.ScalarType.Float ? ScaleDit.Precision.FLOAT32 : ScaleDit.Precision.BFLOAT16;
+        GpuMemory.Picture picture = new GpuMemory.Picture(
+                plan.lastGrid(),
+                textTokens(request),
+                plan.window(),
+                new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, false),
+                models != null);
+        return GpuMemory.of(directory, config).sentence(picture, memory);
+    }
+
     private Pixels paint(
             PictureSampler.Models loaded,
             Plan plan,
@@ -156,22 +184,25 @@ final class Pipeline implements AutoCloseable {
 
     /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
     private Conditioning encode(ImageRequest request) {
-        int textTokens =
-                request.textTokens().orElse(config.guidanceEmbedder() ? TEXT_TOKENS : TEXT_TOKENS_WITHOUT_GUIDANCE);
         try (TextEncoders encoders = TextEncoders.load(directory, placement)) {
-            return encoders.encode(request.prompt(), textTokens);
+            return encoders.encode(request.prompt(), textTokens(request));
         }
+    }
+
+    private int textTokens(ImageRequest request) {
+        return request.textTokens().orElse(config.guidanceEmbedder() ? TEXT_TOKENS : TEXT_TOKENS_WITHOUT_GUIDANCE);
     }
 
     /** Transformer and VAE stay loaded from picture to picture. */
     private PictureSampler.Models models() {
         if (models == null) {
             FluxTransformer plain = FluxTransformer.load(directory, placement, fp8);
+            FluxTransformer adapted = plain;
             try {
-                FluxTransformer adapted = loras.isEmpty() ? plain : plain.withLoras(loras, loraScope);
+                adapted = loras.isEmpty() ? plain : plain.withLoras(loras, loraScope);
                 models = new PictureSampler.Models(directory, plain, adapted, AutoencoderKl.load(vaeFolder, placement));
             } catch (RuntimeException | Error e) {
-                plain.close();
+                close(plain, adapted);
                 throw e;
             }
         }
@@ -235,13 +266,18 @@ final class Pipeline implements AutoCloseable {
         }
     }
 
+    /** The adapted one shares the plain one's weights, or is the same. */
+    private static void close(FluxTransformer plain, FluxTransformer adapted) {
+        if (adapted != plain) {
+            adapted.close();
+        }
+        plain.close();
+    }
+
     @Override
     public void close() {
         if (models != null) {
-            if (models.adapted() != models.plain()) {
-                models.adapted().close();
-            }
-            models.plain().close();
+            close(models.plain(), models.adapted());
             models.vae().close();
             models = null;
         }

@@ -117,6 +117,8 @@ public final class ScaleDit implements AutoCloseable {
      *
      * @param progress called on this thread
      * @throws java.util.concurrent.CancellationException if the thread is interrupted
+     * @throws GpuException if the GPU's memory is too small for it, with what would fit; the next request may succeed. Or if
+     *     the GPU is lost
      * @throws IllegalArgumentException if the request does not fit the model
      * @throws IllegalStateException if the model is closed
      */

@@ -1,6 +1,8 @@
 package org.scaledit.testing;
 
+import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
@@ -10,6 +12,14 @@ public final class Gpu {
     public static final Placement BFLOAT16 = new Placement(torch.ScalarType.BFloat16, true);
 
     private Gpu() {}
+
+    /** Takes all of the GPU's free memory but so many bytes, until it is closed. */
+    public static Tensor takeAllBut(long bytes) {
+        return Tensors.outlive(() -> {
+            Placement placement = new Placement(torch.ScalarType.Byte, true);
+            return torch.empty(new long[] {Cuda.freedMemory().free() - bytes}, placement.options(), null);
+        });
+    }
 
     /** Bytes of the GPU's memory that torch's tensors take up, among them one of this method's own. */
     public static long allocatedBytes() {

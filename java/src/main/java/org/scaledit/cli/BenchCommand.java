@@ -56,7 +56,7 @@ final class BenchCommand implements Callable<Integer> {
             description =
                     "scaledit (native INT8 attention), scaledit-fp8 (large products in FP8, too), scaledit-exact (native, not quantised), dense-flash and"
                             + " dense-cudnn (plain FLUX, SDPA by FlashAttention-2 or cuDNN), naive (scores in memory, on a GPU"
-                            + " those of a quarter of the heads at a time), linear"
+                            + " those of a third of the heads at a time), linear"
                             + " (SANA's). Default: all but scaledit-exact that the device has.")
     private List<Method> methods = List.of();
 

@@ -16,7 +16,7 @@ public enum Method {
     DENSE_FLASH(false),
     /** Plain FLUX: torch's SDPA, by cuDNN. */
     DENSE_CUDNN(false),
-    /** Plain FLUX with all scores of the heads that are computed together, on a GPU a quarter of them, in memory at once. */
+    /** Plain FLUX with all scores of the heads that are computed together, on a GPU a third of them, in memory at once. */
     NAIVE(false),
     /** Plain FLUX with softmax replaced by SANA's linear attention, at FLUX's head size. */
     LINEAR(false);

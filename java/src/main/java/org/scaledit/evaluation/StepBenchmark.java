@@ -162,7 +162,8 @@ public final class StepBenchmark implements AutoCloseable {
             return new Measurement(method, size, tokens, Optional.of(result), Optional.empty());
         } catch (RuntimeException | OutOfMemoryError e) {
             // One that does not fit or that the GPU has no kernel for is a result, too: the others go on.
-            String sentence = Cuda.isOutOfMemory(e) ? Measurement.OUT_OF_MEMORY : firstLine(e);
+            boolean outOfMemory = e instanceof OutOfMemoryError || Cuda.isOutOfMemory(e);
+            String sentence = outOfMemory ? Measurement.OUT_OF_MEMORY : firstLine(e);
             return new Measurement(method, size, tokens, Optional.empty(), Optional.of(sentence));
         }
     }

@@ -4,12 +4,17 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import org.bytedeco.javacpp.Pointer;
+import org.bytedeco.pytorch.SizeTPair;
 import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch_cuda;
 import org.jspecify.annotations.Nullable;
 
 /** Torch's side of an NVIDIA GPU. */
 public final class Cuda {
+    /** cuDNN finds no way to compute a convolution, all of which it has, when none of them gets its workspace. */
+    private static final List<String> OUT_OF_MEMORY = List.of(
+            "out of memory", "_STATUS_ALLOC_FAILED", "_ALLOCATION_FAILED", "unable to find an engine to execute");
+
     private Cuda() {}
 
     /**
@@ -54,11 +59,53 @@ public final class Cuda {
         torch_cuda.device_synchronize();
     }
 
-    /** Whether a computation failed for want of the GPU's memory: then less may still fit. */
+    /**
+     * Whether a computation failed for want of the GPU's memory: then less may still fit.
+     *
+     * @param failure what torch or the native core threw
+     */
     public static boolean isOutOfMemory(Throwable failure) {
-        // What torch throws has no class of its own in Java, and the words of its allocator are in the message.
+        // What torch throws has no class of its own in Java: the words of its allocator, of CUDA and of CUDA's
+        // libraries
+        // are in the message.
         String message = failure.getMessage();
-        return failure instanceof OutOfMemoryError || message != null && message.contains("out of memory");
+        return message != null && OUT_OF_MEMORY.stream().anyMatch(message::contains);
+    }
+
+    /**
+     * What CUDA answers to everything from now on, in one line; empty if the GPU can be used on. Waits until all that is
+     * queued is done.
+     */
+    public static Optional<String> failure() {
+        try {
+            synchronize();
+            return Optional.empty();
+        } catch (RuntimeException once) {
+            // The answer to one call is forgotten with the next, unless a kernel or the GPU itself has failed.
+            try {
+                synchronize();
+                return Optional.empty();
+            } catch (RuntimeException always) {
+                String message = String.valueOf(always.getMessage());
+                return Optional.of(message.lines().findFirst().orElse(message));
+            }
+        }
+    }
+
+    /**
+     * Bytes of the first GPU.
+     *
+     * @param free of this process and all others
+     */
+    public record Memory(long free, long total) {}
+
+    /** Gives back what torch keeps for later and asks how much is free. */
+    public static Memory freedMemory() {
+        return Tensors.compute(() -> {
+            torch.emptyCache();
+            SizeTPair memory = torch.getMemoryInfo((byte) 0);
+            return new Memory(memory.first(), memory.second());
+        });
     }
 
     /** A {@code cudaStream_t}, on which torch queues what this thread asks of it; null is the default one. */

@@ -53,6 +53,11 @@ public final class MatrixProduct {
         });
     }
 
+    /** Whether the first GPU multiplies FP8. */
+    public static boolean hasFp8() {
+        return capability() >= FP8_CAPABILITY;
+    }
+
     /** The first GPU's, 90 for 9.0. */
     private static int capability() {
         return Tensors.compute(() -> {

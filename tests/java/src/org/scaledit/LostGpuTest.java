@@ -1,0 +1,92 @@
+package org.scaledit;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+import org.bytedeco.pytorch.global.torch;
+import org.junit.jupiter.api.Tag;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Gpu;
+
+/** A process that loses its GPU on the way, as what is lost does not come back to the process that lost it. */
+@Tag("gpu")
+class LostGpuTest {
+    private static final long LIMIT_IN_SECONDS = 300;
+
+    @TempDir
+    Path folder;
+
+    /** Loses the GPU in the middle of a picture and prints what it is told from then on. */
+    static final class Losing {
+        private Losing() {}
+
+        public static void main(String[] arguments) {
+            ImageRequest request = ScaleDitGpuTest.request();
+            try (ScaleDit model = ScaleDitGpuTest.tiny().load()) {
+                model.generate(request);
+                say(() -> model.generate(request, ScaleDitTest.at(Progress.Stage.HIGH_RESOLUTION, Losing::lose)));
+                say(() -> model.generate(request));
+            }
+            say(() -> ScaleDitGpuTest.tiny().load().close());
+            System.out.println("said: closed");
+        }
+
+        /** A row that is not there: the kernel's own check ends all that this process may do on the GPU. */
+        private static void lose() {
+            Tensors.run(() -> torch.ones(new long[] {4, 4}, Gpu.FLOAT32.options())
+                    .index_select(
+                            0, new Placement(torch.ScalarType.Long, true).place(Tensors.of(new long[] {1000}, 1))));
+        }
+
+        private static void say(Runnable request) {
+            try {
+                request.run();
+                System.out.println("said: nothing");
+            } catch (GpuException e) {
+                System.out.println("said: " + e.lost() + " " + e.getMessage());
+            }
+        }
+    }
+
+    @Test
+    void everyRequestSaysSoAndTheProcessEndsInOrder() throws IOException, InterruptedException {
+        Path output = folder.resolve("output.txt");
+        Process process = new ProcessBuilder(Stream.of(
+                                List.of(Path.of(System.getProperty("java.home"), "bin", "java")
+                                        .toString()),
+                                Stream.of(
+                                                "org.bytedeco.javacpp.platform.extension",
+                                                "org.bytedeco.javacpp.maxPhysicalBytes",
+                                                "org.scaledit.library.path",
+                                                "scaledit.fixtures")
+                                        .filter(name -> System.getProperty(name) != null)
+                                        .map(name -> "-D" + name + "=" + System.getProperty(name))
+                                        .toList(),
+                                List.of("-cp", System.getProperty("java.class.path"), Losing.class.getName()))
+                        .flatMap(List::stream)
+                        .toList())
+                .redirectErrorStream(true)
+                .redirectOutput(output.toFile())
+                .start();
+        boolean ended = process.waitFor(LIMIT_IN_SECONDS, TimeUnit.SECONDS);
+        process.destroyForcibly();
+        String printed = Files.readString(output);
+        assertThat(ended).as(printed).isTrue();
+        assertThat(process.exitValue()).as(printed).isZero();
+        List<String> said =
+                printed.lines().filter(line -> line.startsWith("said: ")).toList();
+        assertThat(said).as(printed).hasSize(4);
+        assertThat(said.get(0))
+                .startsWith("said: true the GPU cannot be used any more by this process, which has to be started anew:"
+                        + " CUDA error: device-side assert");
+        assertThat(said).containsExactly(said.get(0), said.get(0), said.get(0), "said: closed");
+    }
+}
