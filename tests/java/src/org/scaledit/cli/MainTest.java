@@ -177,11 +177,13 @@ class MainTest {
     void benchMeasuresAndWritesItsResults() {
         Path results = folder.resolve("bench");
         Outcome outcome = run(("bench --device cpu --model " + TINY
-                        + " --sizes 64,128 --methods scaledit,linear --steps 1 --warm-up 1" + " --text-tokens 8 -o "
+                        + " --sizes 64,128 --methods scaledit,linear --steps 1 --warm-up 1 --text-tokens 8 --pictures 64 -o "
                         + results)
                 .split(" "));
         assertThat(outcome.err()).isEmpty();
-        assertThat(outcome.out()).contains("scaledit           64", "linear            128");
+        assertThat(outcome.out())
+                .contains("scaledit           64", "linear            128")
+                .containsOnlyOnce("picture: ");
         assertThat(results.resolve("step.json")).exists();
         assertThat(results.resolve("step.csv")).exists();
         assertThat(outcome.status()).isZero();
@@ -221,6 +223,7 @@ class MainTest {
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]",
                 "--methods sparse | Invalid value for option '--methods' (METHOD): 'sparse' is no method, expected scaledit,",
                 "--sizes 1000 | width is 1000 pixels, expected a multiple of 16 from 16 to 65536",
+                "--pictures 8192 | pictures are [8192], expected some of the sizes [1024, 2048, 4096]",
                 "--sizes big | Invalid value for option '--sizes' (N): 'big' is not an int",
                 "--steps 0 | steps is 0, expected 1 to 1000",
                 "--warm-up 0 | warm-up steps is 0, expected 1 to 1000",

@@ -21,7 +21,8 @@ class StepBenchmarkGpuTest {
     @Test
     void everyMethodIsMeasured() {
         try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), true)) {
-            StepBenchmark.Plan plan = new StepBenchmark.Plan(List.of(Method.values()), List.of(512), 32, 1, 2, true);
+            StepBenchmark.Plan plan =
+                    new StepBenchmark.Plan(List.of(Method.values()), List.of(512), List.of(512), 32, 1, 2, true);
             benchmark.run(plan, measurement -> {}); // cuBLAS keeps memory of its own from now on
             long before = Gpu.allocatedBytes();
             List<Measurement> measurements =
@@ -33,6 +34,11 @@ class StepBenchmarkGpuTest {
                 Measurement.Result result = measurement.result().orElseThrow();
                 assertThat(result.seconds()).isPositive();
                 assertThat(result.bareSeconds()).isPresent();
+                assertThat(result.picture().isPresent())
+                        .isEqualTo(measurement.method().guided());
+                result.picture()
+                        .ifPresent(picture ->
+                                assertThat(picture.decode()).isPositive().isLessThan(picture.seconds()));
                 double parts = result.parts().values().stream()
                         .mapToDouble(Double::doubleValue)
                         .sum();
@@ -48,7 +54,7 @@ class StepBenchmarkGpuTest {
     void aSizeThatDoesNotFitIsARowAndTheNextOneIsMeasured() {
         try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), true)) {
             List<Measurement> measurements = benchmark.run(
-                    new StepBenchmark.Plan(List.of(Method.NAIVE), List.of(16_384, 256), 32, 1, 1, false),
+                    new StepBenchmark.Plan(List.of(Method.NAIVE), List.of(16_384, 256), List.of(), 32, 1, 1, false),
                     measurement -> {});
             assertThat(measurements.get(0).failure()).hasValue("out of memory");
             assertThat(measurements.get(1).result()).isPresent();

@@ -69,10 +69,22 @@ final class BenchCommand implements Callable<Integer> {
     private List<Integer> sizes = List.of();
 
     @Option(
+            names = "--pictures",
+            paramLabel = "N",
+            split = ",",
+            description =
+                    "Those of the sizes at which the methods of Scale-DiT also paint a whole picture, the model loaded and"
+                            + " the text encoded: the seconds of 28 steps of guidance, 28 of high resolution, and decoding."
+                            + " Default: none.")
+    private List<Integer> pictures = List.of();
+
+    @Option(
             names = "--steps",
             paramLabel = "N",
             defaultValue = "5",
-            description = "Steps whose median counts. Default: ${DEFAULT-VALUE}.")
+            description =
+                    "Steps whose median counts; one that takes longer than 30 s is measured once, without warm-up and"
+                            + " profile. Default: ${DEFAULT-VALUE}.")
     private int steps;
 
     @Option(
@@ -110,7 +122,7 @@ final class BenchCommand implements Callable<Integer> {
 
     @Override
     public Integer call() throws Exception {
-        StepBenchmark.Plan given = new StepBenchmark.Plan(methods, sizes, textTokens, warmUp, steps, profile);
+        StepBenchmark.Plan given = new StepBenchmark.Plan(methods, sizes, pictures, textTokens, warmUp, steps, profile);
         checkPaths();
         PrintWriter out = spec.commandLine().getOut();
         try (StepBenchmark benchmark = StepBenchmark.open(Optional.ofNullable(model), device == Device.CUDA)) {

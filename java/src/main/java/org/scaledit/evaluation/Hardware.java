@@ -1,9 +1,10 @@
 package org.scaledit.evaluation;
 
-import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.OptionalLong;
+import org.bytedeco.pytorch.Context;
 import org.bytedeco.pytorch.cuda.CUDAAllocator;
 import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch_cuda;
@@ -35,10 +36,8 @@ record Hardware(boolean cuda) {
     }
 
     /** The middle one, or the lower of the two in the middle. */
-    static double median(double[] values) {
-        double[] sorted = values.clone();
-        Arrays.sort(sorted);
-        return sorted[(sorted.length - 1) / 2];
+    static double median(List<Double> values) {
+        return values.stream().sorted().toList().get((values.size() - 1) / 2);
     }
 
     /** Bytes of the GPU's memory that are handed out. */
@@ -78,7 +77,8 @@ record Hardware(boolean cuda) {
         description.put("device", cuda ? gpu() : "CPU, " + Runtime.getRuntime().availableProcessors() + " processors");
         description.put("torch", Torch.version());
         if (cuda) {
-            description.put("cudnn", String.valueOf(org.bytedeco.pytorch.Context.versionRuntimeCuDNN()));
+            description.put("cuda", String.valueOf(Context.versionCUDART()));
+            description.put("cudnn", String.valueOf(Context.versionRuntimeCuDNN()));
         }
         description.put("java", Runtime.version().toString());
         return description;

@@ -3,6 +3,7 @@ package org.scaledit.evaluation;
 import java.util.Arrays;
 import java.util.Locale;
 import java.util.stream.Collectors;
+import org.scaledit.sampling.Plan;
 
 /** A way to compute a step. */
 public enum Method {
@@ -30,6 +31,20 @@ public enum Method {
     /** Whether guidance tokens are part of the sequence. */
     boolean guided() {
         return guided;
+    }
+
+    /**
+     * What computes the attention of a whole picture.
+     *
+     * @throws IllegalStateException for what is measured as a peer: no picture is painted so
+     */
+    Plan.Backend backend() {
+        return switch (this) {
+            case SCALEDIT, SCALEDIT_FP8 -> Plan.Backend.NATIVE_INT8;
+            case SCALEDIT_EXACT -> Plan.Backend.NATIVE_EXACT;
+            case DENSE_FLASH, DENSE_CUDNN, NAIVE, LINEAR ->
+                throw new IllegalStateException(label() + " paints nothing");
+        };
     }
 
     /** Whether the transformer's large products are in FP8. */

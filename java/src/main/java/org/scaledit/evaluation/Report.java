@@ -41,7 +41,9 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                                 number("%.3f", result.bareSeconds()),
                                 number("%.2f", result.ratio()),
                                 number("%.2f", gib(result)))
-                        + parts(result))
+                        + parts(result)
+                        + result.picture().map(Report::picture).orElse("")
+                        + measurement.failure().map("    %s%n"::formatted).orElse(""))
                 .orElseGet(() -> String.format(
                         Locale.ROOT,
                         "%-15s %5s %8s %s%n",
@@ -49,6 +51,18 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                         measurement.size(),
                         measurement.tokens(),
                         measurement.failure().orElseThrow()));
+    }
+
+    private static String picture(Measurement.Picture picture) {
+        return String.format(
+                Locale.ROOT,
+                "    picture: %d steps of guidance %.2f s, %d of high resolution %.2f s, decode %.2f s, together %.2f s%n",
+                picture.guidanceSteps(),
+                picture.guidance(),
+                picture.highResolutionSteps(),
+                picture.highResolution(),
+                picture.decode(),
+                picture.seconds());
     }
 
     /** A line for each part of a step, the longest first; nothing if there was no profile. */
@@ -110,6 +124,7 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
             measurement.result().ifPresent(result -> {
                 row.put("seconds", result.seconds());
                 row.put("fastest_seconds", result.fastest());
+                row.put("steps", result.steps());
                 result.bareSeconds().ifPresent(bare -> row.put("bare_seconds", bare));
                 result.ratio().ifPresent(ratio -> row.put("ratio", ratio));
                 row.put("linear_operations", result.operations());
@@ -118,6 +133,14 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                     ObjectNode parts = row.putObject("parts");
                     result.parts().forEach(parts::put);
                 }
+                result.picture()
+                        .ifPresent(picture -> row.putObject("picture")
+                                .put("guidance_steps", picture.guidanceSteps())
+                                .put("guidance_seconds", picture.guidance())
+                                .put("high_resolution_steps", picture.highResolutionSteps())
+                                .put("high_resolution_seconds", picture.highResolution())
+                                .put("decode_seconds", picture.decode())
+                                .put("seconds", picture.seconds()));
             });
         }
         return mapper.writerWithDefaultPrettyPrinter().writeValueAsString(root) + "\n";
@@ -125,14 +148,15 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
 
     private String csv() {
         StringBuilder csv = new StringBuilder(
-                "method,size,tokens,seconds,fastest_seconds,bare_seconds,ratio,bytes_above_weights,failure\n");
+                "method,size,tokens,seconds,fastest_seconds,bare_seconds,ratio,bytes_above_weights,guidance_seconds,"
+                        + "high_resolution_seconds,decode_seconds,picture_seconds,failure\n");
         for (Measurement measurement : measurements) {
             csv.append(String.join(
                     ",",
                     measurement.method().label(),
                     String.valueOf(measurement.size()),
                     String.valueOf(measurement.tokens()),
-                    measurement.result().map(Report::columns).orElse(",,,,"),
+                    measurement.result().map(Report::columns).orElse(",,,,,,,,"),
                     '"' + measurement.failure().orElse("").replace("\"", "\"\"") + '"'));
             csv.append('\n');
         }
@@ -150,6 +174,10 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                 result.ratio().isPresent() ? String.valueOf(result.ratio().getAsDouble()) : "",
                 result.bytesAboveWeights().isPresent()
                         ? String.valueOf(result.bytesAboveWeights().getAsLong())
-                        : "");
+                        : "",
+                result.picture()
+                        .map(picture -> picture.guidance() + "," + picture.highResolution() + "," + picture.decode()
+                                + "," + picture.seconds())
+                        .orElse(",,,"));
     }
 }

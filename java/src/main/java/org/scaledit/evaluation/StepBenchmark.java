@@ -2,6 +2,7 @@ package org.scaledit.evaluation;
 
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.Comparator;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -12,7 +13,7 @@ import java.util.OptionalDouble;
 import java.util.OptionalLong;
 import java.util.function.Consumer;
 import java.util.function.Function;
-import java.util.stream.DoubleStream;
+import java.util.stream.Collectors;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.CudaAttention;
@@ -28,28 +29,52 @@ import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.transformer.LoraScope;
 
-/** Measures a sampling step: its time, that of its bare matrix products in the same run, and its memory. */
+/**
+ * Measures a sampling step: its time, that of its bare matrix products in the same run, and its memory. And whole pictures:
+ * their time, stage by stage.
+ */
 public final class StepBenchmark implements AutoCloseable {
     private static final double SIGMA = 0.7;
     private static final double GUIDANCE = 4.5;
+
+    /** A step that takes longer is measured once, at its first run: no warm-up, no profile. */
+    private static final double SLOW_SECONDS = 30;
 
     /**
      * What to measure.
      *
      * @param sizes pixels along each side of a square picture, multiples of 16
+     * @param pictures those of the sizes at which the methods of Scale-DiT paint a whole picture, too
      * @param textTokens of each sequence
      * @param warmUp steps that are not counted
      * @param steps that are counted: their median is the result
      * @param profile whether one more step tells where its time goes
      */
     public record Plan(
-            List<Method> methods, List<Integer> sizes, int textTokens, int warmUp, int steps, boolean profile) {
+            List<Method> methods,
+            List<Integer> sizes,
+            List<Integer> pictures,
+            int textTokens,
+            int warmUp,
+            int steps,
+            boolean profile) {
         public Plan {
             methods = List.copyOf(methods);
             sizes = List.copyOf(sizes);
+            pictures = List.copyOf(pictures);
             sizes.forEach(size -> TokenGrid.ofPixels(size, size));
             requireDistinct("methods", methods.stream().map(Method::label).toList());
             requireDistinct("sizes", sizes);
+            requireDistinct("pictures", pictures);
+            if (!sizes.containsAll(pictures)) {
+                throw new IllegalArgumentException(
+                        "pictures are " + pictures + ", expected some of the sizes " + sizes);
+            }
+            if (!pictures.isEmpty() && !methods.isEmpty() && methods.stream().noneMatch(Method::guided)) {
+                throw new IllegalArgumentException(
+                        "pictures are painted by the methods of Scale-DiT alone, expected one of" + " them beside "
+                                + methods.stream().map(Method::label).collect(Collectors.joining(", ")));
+            }
             require(textTokens >= 1 && textTokens <= 4096, "text tokens", textTokens, "1 to 4096");
             require(warmUp >= 1 && warmUp <= 1000, "warm-up steps", warmUp, "1 to 1000");
             require(steps >= 1 && steps <= 1000, "steps", steps, "1 to 1000");
@@ -57,7 +82,7 @@ public final class StepBenchmark implements AutoCloseable {
 
         /** The same of other methods. */
         public Plan with(List<Method> others) {
-            return new Plan(others, sizes, textTokens, warmUp, steps, profile);
+            return new Plan(others, sizes, pictures, textTokens, warmUp, steps, profile);
         }
 
         private static void requireDistinct(String name, List<?> given) {
@@ -76,13 +101,19 @@ public final class StepBenchmark implements AutoCloseable {
     private final FluxConfig config;
     private final Placement placement;
     private final Hardware hardware;
+    private final Optional<ModelDirectory> directory; // empty for random weights
     private final Function<Boolean, FluxTransformer> load; // whether in FP8 → the transformer
     private Optional<FluxTransformer> loaded = Optional.empty();
 
-    private StepBenchmark(FluxConfig config, Placement placement, Function<Boolean, FluxTransformer> load) {
+    private StepBenchmark(
+            FluxConfig config,
+            Placement placement,
+            Optional<ModelDirectory> directory,
+            Function<Boolean, FluxTransformer> load) {
         this.config = config;
         this.placement = placement;
         this.hardware = new Hardware(placement.cuda());
+        this.directory = directory;
         this.load = load;
     }
 
@@ -105,9 +136,13 @@ public final class StepBenchmark implements AutoCloseable {
                 .map(directory -> new StepBenchmark(
                         FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE),
                         placement,
+                        Optional.of(directory),
                         fp8 -> FluxTransformer.load(directory, placement, fp8)))
                 .orElseGet(() -> new StepBenchmark(
-                        FluxConfig.DEV, placement, fp8 -> FluxTransformer.random(FluxConfig.DEV, placement, fp8)));
+                        FluxConfig.DEV,
+                        placement,
+                        Optional.empty(),
+                        fp8 -> FluxTransformer.random(FluxConfig.DEV, placement, fp8)));
     }
 
     /** What the results depend on beside the program: names and versions. */
@@ -142,7 +177,7 @@ public final class StepBenchmark implements AutoCloseable {
         for (boolean fp8 : new boolean[] {false, true}) {
             for (int size : plan.sizes) {
                 plan.methods.stream().filter(method -> method.fp8() == fp8).forEach(method -> {
-                    Measurement measurement = measure(plan, method, size);
+                    Measurement measurement = withPicture(plan, measure(plan, method, size));
                     measurements.add(measurement);
                     done.accept(measurement);
                 });
@@ -162,10 +197,43 @@ public final class StepBenchmark implements AutoCloseable {
             return new Measurement(method, size, tokens, Optional.of(result), Optional.empty());
         } catch (RuntimeException | OutOfMemoryError e) {
             // One that does not fit or that the GPU has no kernel for is a result, too: the others go on.
-            boolean outOfMemory = e instanceof OutOfMemoryError || Cuda.isOutOfMemory(e);
-            String sentence = outOfMemory ? Measurement.OUT_OF_MEMORY : firstLine(e);
-            return new Measurement(method, size, tokens, Optional.empty(), Optional.of(sentence));
+            return new Measurement(method, size, tokens, Optional.empty(), Optional.of(sentence(e)));
         }
+    }
+
+    private Measurement withPicture(Plan plan, Measurement measured) {
+        Method method = measured.method();
+        if (measured.result().isEmpty() || !plan.pictures.contains(measured.size()) || !method.guided()) {
+            return measured;
+        }
+        TokenGrid grid = TokenGrid.ofPixels(measured.size(), measured.size());
+        try {
+            return measured.with(picture(plan, method, grid, transformer(method.fp8())));
+        } catch (RuntimeException | OutOfMemoryError e) {
+            return measured.withoutPicture(sentence(e));
+        }
+    }
+
+    private Measurement.Picture picture(Plan plan, Method method, TokenGrid grid, FluxTransformer transformer) {
+        hardware.forgetPeak();
+        if (directory.isPresent()) {
+            return picture(plan, method, grid, transformer, directory.get());
+        }
+        try (RandomCheckpoint random = new RandomCheckpoint()) {
+            return picture(plan, method, grid, transformer, random.directory());
+        }
+    }
+
+    private Measurement.Picture picture(
+            Plan plan, Method method, TokenGrid grid, FluxTransformer transformer, ModelDirectory checkpoint) {
+        try (PictureClock clock = new PictureClock(checkpoint, placement, hardware)) {
+            return clock.measure(transformer, method, plan.textTokens, grid);
+        }
+    }
+
+    private static String sentence(Throwable failure) {
+        boolean outOfMemory = failure instanceof OutOfMemoryError || Cuda.isOutOfMemory(failure);
+        return outOfMemory ? Measurement.OUT_OF_MEMORY : firstLine(failure);
     }
 
     /** That of this precision; closes the other one first, as a GPU need not have memory for both. */
@@ -192,20 +260,26 @@ public final class StepBenchmark implements AutoCloseable {
 
     private Measurement.Result measure(
             Plan plan, Sequence sequence, FluxTransformer transformer, OptionalLong weights) {
-        double[] seconds = new double[plan.steps];
+        List<Double> seconds = new ArrayList<>();
         Map<String, Double> parts = new LinkedHashMap<>();
         OptionalLong peak = Tensors.compute(() -> {
             Tensor latents = random(sequence.layout().imageTokens(), config.latentChannels());
             try (Denoiser denoiser = denoiser(sequence, transformer)) {
                 Runnable step = () -> Tensors.run(() -> denoiser.velocity(latents, SIGMA, () -> {}));
-                for (int i = 0; i < plan.warmUp; i++) {
-                    step.run();
-                }
-                for (int i = 0; i < plan.steps; i++) {
-                    seconds[i] = hardware.seconds(step);
+                double first = hardware.seconds(step);
+                boolean slow = first > SLOW_SECONDS;
+                if (slow) {
+                    seconds.add(first);
+                } else {
+                    for (int i = 1; i < plan.warmUp; i++) {
+                        step.run();
+                    }
+                    for (int i = 0; i < plan.steps; i++) {
+                        seconds.add(hardware.seconds(step));
+                    }
                 }
                 OptionalLong most = hardware.peakBytes();
-                if (plan.profile) {
+                if (plan.profile && !slow) {
                     parts.putAll(profile(denoiser, latents));
                 }
                 return most;
@@ -214,11 +288,13 @@ public final class StepBenchmark implements AutoCloseable {
         MatrixProducts products = MatrixProducts.of(config, sequence.layout());
         return new Measurement.Result(
                 Hardware.median(seconds),
-                DoubleStream.of(seconds).min().orElseThrow(),
+                Collections.min(seconds),
+                seconds.size(),
                 bare(products, transformer.fp8()),
                 products.operations(),
                 peak.isPresent() ? OptionalLong.of(peak.getAsLong() - weights.orElseThrow()) : peak,
-                parts);
+                parts,
+                Optional.empty());
     }
 
     private Map<String, Double> profile(Denoiser denoiser, Tensor latents) {
