@@ -261,7 +261,7 @@ class AttentionTest {
     }
 
     /** Norm and rotation written out in float64: [tokens, heads, head_dim] → the same, float32 */
-    private static Tensor written(Tensor x, Preparation preparation, Function<Preparation.Norms, Tensor> scale) {
+    static Tensor written(Tensor x, Preparation preparation, Function<Preparation.Norms, Tensor> scale) {
         Tensor wide = x.to(torch.ScalarType.Double);
         Tensor root = wide.square()
                 .mean(new long[] {2}, true, new ScalarTypeOptional())
