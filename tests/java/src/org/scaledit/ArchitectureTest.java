@@ -38,6 +38,8 @@ class ArchitectureTest {
             .definedBy("org.scaledit.checkpoint..")
             .layer("tensor")
             .definedBy("org.scaledit.tensor..")
+            .layer("file")
+            .definedBy("org.scaledit.file..")
             .layer("bindings")
             .definedBy("org.scaledit.bindings..")
             .whereLayer("cli")
@@ -56,6 +58,8 @@ class ArchitectureTest {
             .mayOnlyBeAccessedByLayers("sampling", "facade", "evaluation")
             .whereLayer("attention")
             .mayOnlyBeAccessedByLayers("transformer", "sampling", "facade", "evaluation")
+            .whereLayer("file")
+            .mayOnlyBeAccessedByLayers("checkpoint", "image", "cli")
             .whereLayer("bindings")
             .mayOnlyBeAccessedByLayers("transformer", "attention");
 

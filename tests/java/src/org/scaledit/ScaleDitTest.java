@@ -411,7 +411,8 @@ class ScaleDitTest {
                     }))
                     .hasMessage("stop");
         }
-        assertThat(folder.toFile().list((dir, name) -> name.startsWith("half"))).isEmpty();
+        assertThat(folder.toFile().list((dir, name) -> name.startsWith("half") || name.startsWith(".scaledit-")))
+                .isEmpty();
     }
 
     @Test

@@ -15,6 +15,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
+import org.scaledit.file.UnfinishedFile;
 import org.scaledit.tensor.Tensors;
 
 class SafetensorsWriterTest {
@@ -89,7 +90,9 @@ class SafetensorsWriterTest {
     void namesAFullDisk() throws IOException {
         Path file = folder.resolve("x.safetensors");
         Path full = Files.createSymbolicLink(folder.resolve("full"), Path.of("/dev/full"));
-        assertThatThrownBy(() -> new SafetensorsWriter(file, full, contents(Dtype.F32), Map.of()).close())
+        assertThatThrownBy(
+                        () -> new SafetensorsWriter(file, new UnfinishedFile(file, full), contents(Dtype.F32), Map.of())
+                                .close())
                 .isInstanceOf(CheckpointException.class)
                 .hasMessage("cannot write " + file + ": No space left on device");
         assertThat(folder).isEmptyDirectory();
@@ -107,11 +110,29 @@ class SafetensorsWriterTest {
     void namesAFolderInThePlaceOfTheFile() throws IOException {
         Path file = folder.resolve("taken");
         Files.createDirectories(file.resolve("inside"));
-        try (SafetensorsWriter writer = SafetensorsWriter.create(file, Map.of(), Map.of())) {
-            assertThatThrownBy(writer::commit)
-                    .isInstanceOf(CheckpointException.class)
-                    .hasMessageStartingWith("cannot write " + file + ": ");
-        }
+        assertThatThrownBy(() -> SafetensorsWriter.create(file, Map.of(), Map.of()))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage("cannot write " + file + ": it is a folder");
         assertThat(Files.list(folder)).containsExactly(file);
+    }
+
+    /** Nor does it become a failure of the disk: whoever asked for the file decides what an interrupt means. */
+    @Test
+    void anInterruptDoesNotDisturbIt() {
+        Path file = folder.resolve("whole.safetensors");
+        Map<String, Declaration> contents = Map.of("x", Declaration.of(Dtype.F32, 300_000)); // more than a piece
+        Tensors.run(() -> {
+            Tensor x = torch.randn(300_000);
+            Thread.currentThread().interrupt();
+            try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, Map.of())) {
+                writer.write("x", x);
+                writer.commit();
+            } finally {
+                assertThat(Thread.interrupted()).isTrue();
+            }
+            try (Safetensors source = Safetensors.open(file)) {
+                assertThat(source.tensor("x").equal(x)).isTrue();
+            }
+        });
     }
 }

@@ -171,7 +171,7 @@ class PngFileTest {
         Path file = folder.resolve("none/out.png");
         assertThatThrownBy(() -> PngFile.write(file, noise(4, 4), Map.of()))
                 .isInstanceOf(ImageException.class)
-                .hasMessage("cannot write " + file + ": there is no such file or folder");
+                .hasMessage("cannot write " + file + ": its folder does not exist");
 
         Path below = Files.writeString(folder.resolve("file"), "").resolve("out.png");
         assertThatThrownBy(() -> PngFile.write(below, noise(4, 4), Map.of()))

@@ -5,23 +5,17 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
-import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.AccessDeniedException;
-import java.nio.file.FileSystemException;
-import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
-import java.nio.file.StandardOpenOption;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.UUID;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.file.Reasons;
+import org.scaledit.file.UnfinishedFile;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -48,38 +42,34 @@ public final class SafetensorsWriter implements AutoCloseable {
         }
     }
 
-    /** A buffer of Java has at most 2 GiB. */
-    private static final long LARGEST_PIECE = 1 << 30;
+    /** Bytes that pass through Java's heap at a time. */
+    private static final int PIECE = 1 << 20;
 
     private final Path file;
-    private final Path temporary;
-    private final FileChannel channel;
+    private final UnfinishedFile unfinished;
     private final Map<String, Declaration> left;
-    private boolean committed;
 
     /**
      * @param contents all tensors, in the order in which they will be written
      * @throws CheckpointException if the file cannot be written
      */
     public static SafetensorsWriter create(Path file, Map<String, Declaration> contents, Map<String, String> metadata) {
-        // In the same folder, so that the renaming at the end moves no data.
-        Path temporary = file.resolveSibling(file.getFileName() + "." + UUID.randomUUID() + ".part");
-        return new SafetensorsWriter(file, temporary, contents, metadata);
-    }
-
-    SafetensorsWriter(Path file, Path temporary, Map<String, Declaration> contents, Map<String, String> metadata) {
-        this.file = file;
-        this.temporary = temporary;
-        this.left = new LinkedHashMap<>(contents);
         try {
-            this.channel = FileChannel.open(temporary, StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+            return new SafetensorsWriter(file, new UnfinishedFile(file), contents, metadata);
         } catch (IOException e) {
-            throw cannotWrite(e);
+            throw cannotWrite(file, e);
         }
-        writeFully(header(contents, metadata));
     }
 
-    private static ByteBuffer header(Map<String, Declaration> contents, Map<String, String> metadata) {
+    SafetensorsWriter(
+            Path file, UnfinishedFile unfinished, Map<String, Declaration> contents, Map<String, String> metadata) {
+        this.file = file;
+        this.unfinished = unfinished;
+        this.left = new LinkedHashMap<>(contents);
+        write(header(contents, metadata));
+    }
+
+    private static byte[] header(Map<String, Declaration> contents, Map<String, String> metadata) {
         ObjectNode json = Json.newObject();
         if (!metadata.isEmpty()) {
             ObjectNode entries = json.putObject("__metadata__");
@@ -103,7 +93,7 @@ public final class SafetensorsWriter implements AutoCloseable {
                 .order(ByteOrder.LITTLE_ENDIAN)
                 .putLong(padded.length)
                 .put(padded)
-                .flip();
+                .array();
     }
 
     /**
@@ -128,24 +118,27 @@ public final class SafetensorsWriter implements AutoCloseable {
                     .contiguous()
                     .flatten()
                     .view(torch.ScalarType.Byte);
-            for (long offset = 0; offset < bytes.numel(); offset += LARGEST_PIECE) {
-                long size = Math.min(LARGEST_PIECE, bytes.numel() - offset);
-                BytePointer piece =
-                        new BytePointer(bytes.narrow(0, offset, size).data_ptr());
-                writeFully(piece.capacity(size).asByteBuffer());
+            BytePointer source = new BytePointer(bytes.data_ptr());
+            byte[] piece = new byte[(int) Math.min(PIECE, bytes.numel())];
+            for (long offset = 0; offset < bytes.numel(); offset += piece.length) {
+                int count = (int) Math.min(piece.length, bytes.numel() - offset);
+                source.position(offset).get(piece, 0, count);
+                write(piece, count);
             }
         });
         left.remove(name);
     }
 
-    private void writeFully(ByteBuffer buffer) {
+    private void write(byte[] bytes) {
+        write(bytes, bytes.length);
+    }
+
+    private void write(byte[] bytes, int count) {
         try {
-            while (buffer.hasRemaining()) {
-                channel.write(buffer);
-            }
+            unfinished.stream().write(bytes, 0, count);
         } catch (IOException e) {
             close();
-            throw cannotWrite(e);
+            throw cannotWrite(file, e);
         }
     }
 
@@ -160,44 +153,24 @@ public final class SafetensorsWriter implements AutoCloseable {
             throw new IllegalStateException(file + " still lacks " + left.keySet());
         }
         try {
-            channel.force(true);
-            channel.close();
-            Files.move(temporary, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
-            committed = true;
+            unfinished.commit();
         } catch (IOException e) {
             close();
-            throw cannotWrite(e);
+            throw cannotWrite(file, e);
         }
     }
 
     /** Removes what was written, unless {@link #commit} has returned. */
     @Override
     public void close() {
-        if (committed) {
-            return;
-        }
         try {
-            channel.close();
-            Files.deleteIfExists(temporary);
+            unfinished.close();
         } catch (IOException e) {
-            throw new CheckpointException("cannot remove " + temporary + ": " + reason(e), e);
+            throw new CheckpointException("cannot remove what was written for " + file + ": " + Reasons.of(e), e);
         }
     }
 
-    private CheckpointException cannotWrite(IOException e) {
-        return new CheckpointException("cannot write " + file + ": " + reason(e), e);
-    }
-
-    private String reason(IOException e) {
-        if (e instanceof NoSuchFileException) {
-            return "its folder does not exist";
-        }
-        if (e instanceof AccessDeniedException) {
-            return "permission denied";
-        }
-        if (e instanceof FileSystemException failure && failure.getReason() != null) {
-            return failure.getReason();
-        }
-        return String.valueOf(e.getMessage());
+    private static CheckpointException cannotWrite(Path file, IOException e) {
+        return new CheckpointException("cannot write " + file + ": " + Reasons.of(e), e);
     }
 }

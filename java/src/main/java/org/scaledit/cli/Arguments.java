@@ -3,7 +3,7 @@ package org.scaledit.cli;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import org.scaledit.image.Reasons;
+import org.scaledit.file.Reasons;
 
 /** Checks of file arguments before any work begins. */
 final class Arguments {

@@ -17,6 +17,7 @@ import javax.imageio.stream.ImageInputStream;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.file.Reasons;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 

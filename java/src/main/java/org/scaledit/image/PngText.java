@@ -12,6 +12,7 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import org.jspecify.annotations.Nullable;
+import org.scaledit.file.Reasons;
 
 /** Reads the text chunks of a PNG file (tEXt, zTXt, iTXt) without decoding its pixels. */
 public final class PngText {

@@ -1,4 +1,4 @@
-package org.scaledit.image;
+package org.scaledit.file;
 
 import java.io.IOException;
 import java.nio.file.AccessDeniedException;
