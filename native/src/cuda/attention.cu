@@ -30,6 +30,7 @@ struct Call {
     const DeviceGeometryLayout& at;
     const scaledit_cuda_attention_arguments& arguments;
     int device;
+    bool overlaps;  // kernels may begin before the ones before have ended
 
     template <typename Element>
     const Element* part(std::size_t offset) const {
@@ -37,12 +38,6 @@ struct Call {
     }
     cudaStream_t stream() const { return static_cast<cudaStream_t>(arguments.stream); }
 };
-
-template <typename Function>
-void allow_shared_memory(Function kernel, std::size_t bytes) {
-    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
-          "cudaFuncSetAttribute");
-}
 
 // `count` things times heads, one for each block or turn of a block; `spare` more must be countable.
 std::int64_t checked_jobs(std::int64_t count, const char* what, std::int32_t heads, std::int64_t spare = 0) {
@@ -52,6 +47,41 @@ std::int64_t checked_jobs(std::int64_t count, const char* what, std::int32_t hea
                                               " times heads, a GPU takes up to " + to_text(most));
     }
     return count * heads;
+}
+
+// When a kernel of a call begins.
+enum class Start {
+    kInOrder,  // after all before it in the stream: the first of a call, since the caller's kernels let nothing begin
+    kEarly     // as soon as the one before lets it; it waits by itself (ptx::wait_for_kernels)
+};
+
+// `what` names the kernel where it fails.
+struct Launch {
+    const char* what;
+    Start start;
+    dim3 blocks;
+    int threads;
+    std::size_t shared_bytes = 0;
+};
+
+template <typename... Parameters>
+void launch(const Call& call, const Launch& how, void (*kernel)(Parameters...), const Parameters&... parameters) {
+    cudaLaunchAttribute early{};
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = how.blocks;
+    config.blockDim = dim3(static_cast<unsigned>(how.threads));
+    config.dynamicSmemBytes = how.shared_bytes;
+    config.stream = call.stream();
+    config.attrs = &early;
+    config.numAttrs = how.start == Start::kEarly && call.overlaps ? 1 : 0;
+    if (how.shared_bytes > 0) {
+        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(how.shared_bytes)),
+              "cudaFuncSetAttribute");
+    }
+    check(cudaLaunchKernelEx(&config, kernel, parameters...), how.what);
 }
 
 // Of the kernels that take groups of tiles times heads one after the other.
@@ -78,11 +108,10 @@ void attend_in_bfloat16_wgmma(const Call& call) {
                                               device_tensor(a.output),
                                               a.log_sum_exp,
                                               a.scale};
-    constexpr std::size_t bytes = kBfloat16HopperSharedBytes<kHeadDim>;
-    allow_shared_memory(attend_bfloat16_hopper<kHeadDim>, bytes);
-    attend_bfloat16_hopper<kHeadDim>
-        <<<persistent_blocks(call, call.at.group_count), bfloat16_hopper::kThreads, bytes, call.stream()>>>(parameters);
-    check(cudaGetLastError(), "the attention kernel");
+    launch(call,
+           {"the attention kernel", Start::kInOrder, persistent_blocks(call, call.at.group_count),
+            bfloat16_hopper::kThreads, kBfloat16HopperSharedBytes<kHeadDim>},
+           attend_bfloat16_hopper<kHeadDim>, parameters);
 }
 
 template <int kHeadDim>
@@ -100,11 +129,18 @@ void attend_in_bfloat16_mma(const Call& call) {
                                         call.geometry.info().tokens,
                                         a.heads,
                                         a.scale};
-    constexpr int bytes = kBfloat16SharedBytes<kHeadDim>;
-    allow_shared_memory(attend_bfloat16<kHeadDim>, bytes);
     const std::int64_t blocks = checked_jobs(call.geometry.info().query_tiles, "tiles", a.heads);
-    attend_bfloat16<kHeadDim><<<static_cast<unsigned>(blocks), kBlockThreads, bytes, call.stream()>>>(parameters);
-    check(cudaGetLastError(), "the attention kernel");
+    launch(call,
+           {"the attention kernel", Start::kInOrder, static_cast<unsigned>(blocks), kBlockThreads,
+            kBfloat16SharedBytes<kHeadDim>},
+           attend_bfloat16<kHeadDim>, parameters);
+}
+
+// Whether this build's kernels for the GPU wait for those before them, and so may begin early (ptx::kOverlapsKernels).
+bool overlaps_kernels() {
+    cudaFuncAttributes attributes{};
+    check(cudaFuncGetAttributes(&attributes, measure<128>), "cudaFuncGetAttributes");
+    return attributes.ptxVersion >= 90;
 }
 
 const __nv_bfloat16* weights(const void* data) { return static_cast<const __nv_bfloat16*>(data); }
@@ -133,22 +169,34 @@ void pack_tiles(const Call& call, const Workspace& at, bool with_mean) {
                                         reinterpret_cast<const float2*>(a.rotation),
                                         a.scale,
                                         with_mean,
+                                        sample_blocks(a.heads),
+                                        value_blocks(a.heads),
                                         block_heads(info.tiles, a.heads),
+                                        call.at.pair_count,
+                                        call.at.long_pairs,
                                         memory,
                                         at};
     const auto heads = static_cast<unsigned>(a.heads);
-    measure<kHeadDim><<<dim3(heads, kSampleBlocks), kMeasureThreads, 0, call.stream()>>>(preparation);
-    check(cudaGetLastError(), "the kernel that measures keys and values");
-    conclude<kHeadDim, kFormat><<<heads, kHeadDim, 0, call.stream()>>>(preparation);
-    check(cudaGetLastError(), "the kernel that scales keys and values");
-    prepare<kHeadDim, kFormat><<<static_cast<unsigned>(tiles * head_blocks(a.heads, preparation.block_heads) * kParts),
-                                 kPrepareThreads<kHeadDim>, 0, call.stream()>>>(preparation);
-    check(cudaGetLastError(), "the kernel that packs queries, keys and values");
+    launch(call,
+           {"the kernel that measures keys and values", Start::kInOrder,
+            dim3(heads, static_cast<unsigned>(measure_blocks(a.heads))), kMeasureThreads},
+           measure<kHeadDim>, preparation);
+    launch(call,
+           {"the kernel that scales keys and values", Start::kEarly, heads * (kHeadDim / kConcludeChannels),
+            kConcludeThreads},
+           conclude<kHeadDim, kFormat>, preparation);
+    launch(call,
+           {"the kernel that packs queries, keys and values", Start::kEarly,
+            static_cast<unsigned>(tiles * head_blocks(a.heads, preparation.block_heads) * kParts),
+            kPrepareThreads<kHeadDim>, sizeof(PrepareMemory<kHeadDim>)},
+           prepare<kHeadDim, kFormat>, preparation);
     if constexpr (kFormat == ValueFormat::kFp8) {
-        correct<kHeadDim><<<static_cast<unsigned>(call.at.pair_count) * heads, kCorrectThreads, 0, call.stream()>>>(
-            preparation, call.part<TilePair>(call.at.pairs), call.part<TileRun>(call.at.pair_runs),
-            call.part<std::int32_t>(call.at.key_tokens));
-        check(cudaGetLastError(), "the kernel that corrects means");
+        launch(call,
+               {"the kernel that corrects means", Start::kEarly,
+                static_cast<unsigned>(correct_blocks<kHeadDim>(call.at.pair_count, call.at.long_pairs, a.heads)),
+                kCorrectThreads},
+               correct<kHeadDim>, preparation, call.part<TilePair>(call.at.pairs),
+               call.part<TileRun>(call.at.pair_runs), call.part<std::int32_t>(call.at.key_tokens));
     }
 }
 
@@ -172,6 +220,7 @@ void attend_in_int8_wgmma(const Call& call) {
                               call.at.group_count,
                               call.at.long_groups,
                               1,
+                              parts.groups > 0,
                               a.heads,
                               info.tokens,
                               device_tensor(a.output),
@@ -179,33 +228,38 @@ void attend_in_int8_wgmma(const Call& call) {
                               next,
                               memory,
                               at};
-    constexpr std::size_t bytes = kHopperSharedBytes<kHeadDim>;
-    allow_shared_memory(attend_int8_hopper<kHeadDim>, bytes);
-    const auto launch = [&](const Int8Parameters& p) {
-        attend_int8_hopper<kHeadDim><<<persistent_blocks(call, std::int64_t{p.group_count} * p.parts), hopper::kThreads,
-                                       bytes, call.stream()>>>(p);
-        check(cudaGetLastError(), "the attention kernel");
+    const auto attend_groups = [&](const Int8Parameters& p) {
+        launch(call,
+               {"the attention kernel", Start::kEarly, persistent_blocks(call, std::int64_t{p.group_count} * p.parts),
+                hopper::kThreads, kHopperSharedBytes<kHeadDim>},
+               attend_int8_hopper<kHeadDim>, p);
     };
+    Int8Parameters of_parts = parameters;
     if (parts.groups > 0) {
-        Int8Parameters of_parts = parameters;
         of_parts.group_count = of_parts.long_groups = parts.groups;
         of_parts.parts = parts.parts;
+        of_parts.beside_parts = false;
         of_parts.output = {reinterpret_cast<__nv_bfloat16*>(memory + at.part_output), kHeadDim,
                            parts.rows() * kHeadDim};
         of_parts.log_sum_exp = reinterpret_cast<float*>(memory + at.part_log_sum_exp);
         of_parts.tokens = parts.rows();
-        launch(of_parts);
-        join_parts<kHeadDim>
-            <<<dim3(static_cast<unsigned>(parts.groups * kGroupTiles), static_cast<unsigned>(a.heads)), kJoinThreads, 0,
-               call.stream()>>>(of_parts, parameters.output, a.log_sum_exp, info.tokens);
-        check(cudaGetLastError(), "the kernel that joins parts");
+        of_parts.at.totals = at.part_totals;
+        attend_groups(of_parts);
         parameters.groups += parts.groups;
         parameters.group_count -= parts.groups;
         parameters.long_groups -= parts.groups;
         ++parameters.next;
     }
     if (parameters.group_count > 0) {
-        launch(parameters);
+        attend_groups(parameters);
+    }
+    if (parts.groups > 0) {
+        constexpr int kBlocks = kTileTokens / kJoinRows<kHeadDim>;
+        launch(call,
+               {"the kernel that joins parts", Start::kEarly,
+                dim3(static_cast<unsigned>(parts.groups * kGroupTiles * kBlocks), static_cast<unsigned>(a.heads)),
+                kJoinThreads},
+               join_parts<kHeadDim>, of_parts, device_tensor(a.output), a.log_sum_exp, info.tokens);
     }
 }
 
@@ -236,11 +290,10 @@ void attend_in_int8_mma(const Call& call, Kernel kernel) {
                                        reinterpret_cast<const float*>(memory + at.output_mean),
                                        device_tensor(a.output),
                                        a.log_sum_exp};
-    constexpr std::size_t bytes = kMmaSharedBytes<kHeadDim, kFormat>;
-    allow_shared_memory(attend_int8_mma<kHeadDim, kFormat>, bytes);
-    attend_int8_mma<kHeadDim, kFormat>
-        <<<static_cast<unsigned>(blocks), mma::kThreads, bytes, call.stream()>>>(parameters);
-    check(cudaGetLastError(), "the attention kernel");
+    launch(call,
+           {"the attention kernel", Start::kEarly, static_cast<unsigned>(blocks), mma::kThreads,
+            kMmaSharedBytes<kHeadDim, kFormat>},
+           attend_int8_mma<kHeadDim, kFormat>, parameters);
 }
 
 template <int kHeadDim>
@@ -299,7 +352,7 @@ void attend(const Geometry& geometry, const DeviceGeometryLayout& at, Kernel ker
                                       {a.rotation, "rotation"},
                                       {a.arithmetic == SCALEDIT_ARITHMETIC_INT8 ? a.workspace : nullptr, "workspace"}});
     const CurrentDevice current(device);
-    const Call call{geometry, at, a, device};
+    const Call call{geometry, at, a, device, overlaps_kernels()};
     a.head_dim == 128 ? attend_with<128>(kernel, call) : attend_with<64>(kernel, call);
 }
 

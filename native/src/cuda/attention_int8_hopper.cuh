@@ -31,6 +31,7 @@ struct Int8Parameters {
     std::int32_t group_count;
     std::int32_t long_groups;  // all of them if there are parts
     std::int32_t parts;        // of each group
+    bool beside_parts;         // the kernel right before is that of the parts, which need not have ended
     std::int32_t heads;
     std::int64_t tokens;
     DeviceTensor output;
@@ -614,7 +615,15 @@ __global__ void __launch_bounds__(hopper::kThreads, 1) attend_int8_hopper(const 
     if (group == 0) {
         ptx::shrink_registers<hopper::kProducerRegisters>();
         if (threadIdx.x < 32) {
+            // What the pre-pass wrote is there when the parts let others begin.
+            if (!p.beside_parts) {
+                ptx::wait_for_kernels();
+            }
+            if (p.parts > 1 || p.beside_parts) {
+                ptx::launch_dependents();
+            }
             hopper::produce<kHeadDim>(p, shared);
+            ptx::wait_for_kernels();
         }
     } else {
         ptx::grow_registers<hopper::kConsumerRegisters>();
@@ -628,49 +637,70 @@ constexpr std::size_t kHopperSharedBytes = sizeof(hopper::Shared<kHeadDim>) + 10
 
 constexpr int kJoinThreads = 256;
 
-// The output and log-sum-exp of query tiles whose groups were done in parts. Grid [groups * kGroupTiles, heads].
+template <int kHeadDim>
+constexpr int kJoinRows = kJoinThreads* kChunkChannels / kHeadDim;  // of a block
+
+// The output and log-sum-exp of query tiles whose groups were done in parts.
+// Grid [groups * kGroupTiles * kTileTokens / kJoinRows, heads].
 template <int kHeadDim>
 __global__ void __launch_bounds__(kJoinThreads)
     join_parts(const __grid_constant__ Int8Parameters p, DeviceTensor output, float* log_sum_exp, std::int64_t tokens) {
     constexpr int kLanes = kHeadDim / kChunkChannels;  // that share a row
-    const int group = static_cast<int>(blockIdx.x) / kGroupTiles;
-    const int cell = static_cast<int>(blockIdx.x) % kGroupTiles;
+    constexpr int kBlocks = kTileTokens / kJoinRows<kHeadDim>;
+    const int group = static_cast<int>(blockIdx.x) / kBlocks / kGroupTiles;
+    const int cell = static_cast<int>(blockIdx.x) / kBlocks % kGroupTiles;
+    const int row =
+        static_cast<int>(blockIdx.x) % kBlocks * kJoinRows<kHeadDim> + static_cast<int>(threadIdx.x) / kLanes;
     const int head = static_cast<int>(blockIdx.y);
     const int lane = static_cast<int>(threadIdx.x) % kLanes;
     const std::int32_t tile = p.groups[group].tile[cell];
-    if (tile < 0) {
+    const TokenRange own = tile >= 0 ? p.tiles[tile] : TokenRange{};
+    ptx::wait_for_kernels();
+    if (row >= own.tokens) {
         return;
     }
-    const TokenRange own = p.tiles[tile];
-    for (int row = static_cast<int>(threadIdx.x) / kLanes; row < own.tokens; row += kJoinThreads / kLanes) {
-        const auto part_row = [&](int part) {
-            return ((group * p.parts + part) * kGroupTiles + cell) * kTileTokens + row;
-        };
-        const float* logs = p.log_sum_exp + head * p.tokens;
-        float largest = logs[part_row(0)];
-        for (int part = 1; part < p.parts; ++part) {
-            largest = fmaxf(largest, logs[part_row(part)]);
-        }
-        float all = 0;
-        Channels sum{};
-        for (int part = 0; part < p.parts; ++part) {
-            const float weight = ptx::exp2((logs[part_row(part)] - largest) * ptx::kLog2E);
-            const Channels of_part = unpack(load_channels(p.output.row(part_row(part), head), lane));
-            all += weight;
+    float largest = -INFINITY;
+    float all = 0;
+    Channels sum{};
+    constexpr int kAtOnce = 8;
+    for (int first = 0; first < p.parts; first += kAtOnce) {
+        float logs[kAtOnce];
+        uint4 bits[kAtOnce];
+        float most = largest;
 #pragma unroll
-            for (int i = 0; i < kChunkChannels; ++i) {
-                sum.x[i] = fmaf(of_part.x[i], weight, sum.x[i]);
-            }
+        for (int i = 0; i < kAtOnce; ++i) {
+            const int part = min(first + i, p.parts - 1);
+            const int part_row = ((group * p.parts + part) * kGroupTiles + cell) * kTileTokens + row;
+            logs[i] = p.log_sum_exp[head * p.tokens + part_row];
+            bits[i] = load_channels(p.output.row(part_row, head), lane);
+            most = fmaxf(most, logs[i]);
         }
-        const float share = 1 / all;
+        const float shrink = ptx::exp2((largest - most) * ptx::kLog2E);
+        largest = most;
+        all *= shrink;
 #pragma unroll
         for (float& x : sum.x) {
-            x *= share;
+            x *= shrink;
         }
-        *reinterpret_cast<uint4*>(output.row(own.first + row, head) + lane * kChunkChannels) = pack(sum);
-        if (log_sum_exp != nullptr && lane == 0) {
-            log_sum_exp[head * tokens + own.first + row] = largest + logf(all);
+#pragma unroll
+        for (int i = 0; i < kAtOnce; ++i) {
+            const float weight = first + i < p.parts ? ptx::exp2((logs[i] - largest) * ptx::kLog2E) : 0;
+            const Channels of_part = unpack(bits[i]);
+            all += weight;
+#pragma unroll
+            for (int c = 0; c < kChunkChannels; ++c) {
+                sum.x[c] = fmaf(of_part.x[c], weight, sum.x[c]);
+            }
         }
+    }
+    const float share = 1 / all;
+#pragma unroll
+    for (float& x : sum.x) {
+        x *= share;
+    }
+    *reinterpret_cast<uint4*>(output.row(own.first + row, head) + lane * kChunkChannels) = pack(sum);
+    if (log_sum_exp != nullptr && lane == 0) {
+        log_sum_exp[head * tokens + own.first + row] = largest + logf(all);
     }
 }
 

@@ -440,6 +440,7 @@ static_assert(2 * (kMmaSharedBytes<128, ValueFormat::kFp16> + 1024) <= 100 * 102
 
 template <int kHeadDim, ValueFormat kFormat>
 __global__ void __launch_bounds__(mma::kThreads, 2) attend_int8_mma(const __grid_constant__ Int8MmaParameters p) {
+    ptx::wait_for_kernels();
     if constexpr (kFormat == ValueFormat::kFp16 || ptx::kHasFp8) {
         extern __shared__ __align__(128) unsigned char memory[];
         mma::attend<kHeadDim, kFormat>(p, *reinterpret_cast<mma::Shared<kHeadDim, kFormat>*>(memory));

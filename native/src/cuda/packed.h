@@ -16,6 +16,7 @@
 //            rounding down to 2^-31 of its channel's largest.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -31,7 +32,16 @@ constexpr float kFp8Limit = 448;  // the largest e4m3
 // What a channel's largest power of two becomes in FP16. With weights up to 2^14, 65,536 of them add up to less than
 // 2^46 in float32.
 constexpr float kFp16Limit = 16384;
-constexpr int kSampleBlocks = 32;  // that look at a head's keys and values
+
+// Blocks of measure() for a head: with all heads as many as a Hopper holds at once, whatever the GPU, so that results
+// are the same. A quarter of them look at a sample of queries and keys, the others at values.
+constexpr std::int32_t measure_blocks(std::int32_t heads) {
+    constexpr std::int32_t kAll = 768;
+    constexpr std::int32_t kMost = 128;
+    return std::clamp(kAll / heads / 4 * 4, 4, kMost);
+}
+constexpr std::int32_t sample_blocks(std::int32_t heads) { return measure_blocks(heads) / 4; }
+constexpr std::int32_t value_blocks(std::int32_t heads) { return measure_blocks(heads) - sample_blocks(heads); }
 
 enum class ValueFormat { kFp8, kFp16 };
 
@@ -65,10 +75,11 @@ struct Workspace {
                                // which value_limits has kFp8Limit; for FP8
     std::size_t output_mean;   // float[heads][tiles][head_dim]: the values' mean, less what rounding added to the mean
                                // of those that a query tile attends to; for FP8
-    // float[kSampleBlocks][heads][head_dim]: what measure() finds.
+    // What measure() finds: float[sample_blocks][heads][head_dim],
     std::size_t query_squares;
     std::size_t key_sums;
     std::size_t key_squares;
+    // float[value_blocks][heads][head_dim].
     std::size_t value_sums;
     std::size_t value_lows;
     std::size_t value_highs;
@@ -82,8 +93,10 @@ struct Workspace {
     std::size_t value_mean;     // what is taken from values before they are multiplied: 0 in FP16
     std::size_t value_forward;  // what they are multiplied by
     std::size_t value_limits;   // what kValueLimit stands for
-    std::size_t totals;         // float4[kMostBlocks][kGroupTiles][head_dim / 8 + 1][128]: sums of long rows and their
-                                // base, for wgmma
+    // float4[kMostBlocks][kGroupTiles][head_dim / 8 + 1][128]: sums of long rows and their base, for wgmma; and those
+    // of groups that are split, whose kernel another may run beside.
+    std::size_t totals;
+    std::size_t part_totals;
     // Of groups that are split, for wgmma: bfloat16[heads][split rows][head_dim], float[heads][split rows].
     std::size_t part_output;
     std::size_t part_log_sum_exp;
@@ -115,9 +128,11 @@ constexpr Workspace workspace(Kernel kernel, std::int64_t tiles, const Split& sp
     at.key_record = place(head_tiles * sizeof(KeyRecord));
     at.value_errors = place(with_fp8 ? head_tiles * channels * 2 : 0);
     at.output_mean = place(with_fp8 ? head_tiles * channels * sizeof(float) : 0);
-    for (std::size_t* part :
-         {&at.query_squares, &at.key_sums, &at.key_squares, &at.value_sums, &at.value_lows, &at.value_highs}) {
-        *part = place(kSampleBlocks * head_count * channels * sizeof(float));
+    for (std::size_t* part : {&at.query_squares, &at.key_sums, &at.key_squares}) {
+        *part = place(static_cast<std::size_t>(sample_blocks(heads)) * head_count * channels * sizeof(float));
+    }
+    for (std::size_t* part : {&at.value_sums, &at.value_lows, &at.value_highs}) {
+        *part = place(static_cast<std::size_t>(value_blocks(heads)) * head_count * channels * sizeof(float));
     }
     for (std::size_t* part : {&at.query_balance, &at.key_balance}) {
         *part = place(head_count * channels / 2 * sizeof(float));
@@ -129,6 +144,7 @@ constexpr Workspace workspace(Kernel kernel, std::int64_t tiles, const Split& sp
     const std::size_t of_group = kGroupTiles * (channels / 8 + 1) * 128 * 16;
     const std::size_t part_rows = with_wgmma ? head_count * static_cast<std::size_t>(split.rows()) : 0;
     at.totals = place(with_wgmma ? kMostBlocks * of_group : 0);
+    at.part_totals = place(with_wgmma && split.groups > 0 ? kMostBlocks * of_group : 0);
     at.part_output = place(part_rows * channels * 2);
     at.part_log_sum_exp = place(part_rows * sizeof(float));
     at.next = place(2 * sizeof(std::int32_t));

@@ -38,8 +38,12 @@ struct PrepareParameters {
     float norm_epsilon;
     const float2* rotation;  // [tokens, head_dim / 2] cosine and sine, or null: they are rotated already
     float scale;
-    bool with_mean;            // whether the products of queries with the mean key are wanted
-    std::int32_t block_heads;  // of a tile that a block of prepare() makes
+    bool with_mean;              // whether the products of queries with the mean key are wanted
+    std::int32_t sample_blocks;  // of a head's blocks of measure()
+    std::int32_t value_blocks;   // the others
+    std::int32_t block_heads;    // of a tile that a block of prepare() makes
+    std::int32_t pairs;          // of tiles, whose means correct() corrects
+    std::int32_t long_pairs;     // the first of them
     std::byte* workspace;
     Workspace at;
 
@@ -66,10 +70,10 @@ __device__ inline float row_max(float x) {
     return x;
 }
 
-// What a row is to be multiplied by for a root mean square of 1.
-template <int kLanes>
-__device__ inline float norm_factor(const Channels& channels, float epsilon) {
-    return rsqrtf(lane_sum<kLanes>(square_sum(channels)) / (kLanes * kChunkChannels) + epsilon);
+// What a row with these squares in each lane is to be multiplied by for a root mean square of 1.
+template <int kHeadDim, int kLanes>
+__device__ inline float norm_factor(float squares, float epsilon) {
+    return rsqrtf(lane_sum<kLanes>(squares) / kHeadDim + epsilon);
 }
 
 __device__ inline void multiply(Channels& channels, const Channels& weight) {
@@ -79,49 +83,55 @@ __device__ inline void multiply(Channels& channels, const Channels& weight) {
     }
 }
 
-struct LaneRotation {
-    float2 turn[kChunkChannels / 2];
-};
+// The rotation of a chunk's channels: two pairs of them, cosine and sine each, in 16 bytes.
+constexpr int kChunkRotations = kChunkChannels / 4;
 
-__device__ inline LaneRotation load_rotation(const float2* row, int lane) {
-    LaneRotation rotation;
-#pragma unroll
-    for (int i = 0; i < kChunkChannels / 4; ++i) {
-        const float4 two = *reinterpret_cast<const float4*>(row + lane * (kChunkChannels / 2) + 2 * i);
-        rotation.turn[2 * i] = {two.x, two.y};
-        rotation.turn[2 * i + 1] = {two.z, two.w};
-    }
-    return rotation;
+// That of a token's chunk.
+template <int kHeadDim>
+__device__ inline const float4* chunk_rotation(const PrepareParameters& p, std::int64_t token, int chunk) {
+    return reinterpret_cast<const float4*>(p.rotation) +
+           (token * (kHeadDim / kChunkChannels) + chunk) * kChunkRotations;
 }
 
-__device__ inline void rotate(Channels& channels, const LaneRotation& rotation) {
+// Two pairs of channels from `from` on.
+__device__ inline void rotate(Channels& channels, int from, const float4& rotation) {
+    const float cosine[2] = {rotation.x, rotation.z};
+    const float sine[2] = {rotation.y, rotation.w};
 #pragma unroll
-    for (int i = 0; i < kChunkChannels / 2; ++i) {
-        const auto [cosine, sine] = rotation.turn[i];
-        const float x = channels.x[2 * i];
-        const float y = channels.x[2 * i + 1];
-        channels.x[2 * i] = fmaf(x, cosine, -y * sine);
-        channels.x[2 * i + 1] = fmaf(y, cosine, x * sine);
+    for (int i = 0; i < 2; ++i) {
+        float& x = channels.x[from + 2 * i];
+        float& y = channels.x[from + 2 * i + 1];
+        const float turned = fmaf(x, cosine[i], -y * sine[i]);
+        y = fmaf(y, cosine[i], x * sine[i]);
+        x = turned;
     }
 }
 
-// Channels of a query or key, normed and rotated.
-template <int kLanes>
-__device__ inline Channels finished(const PrepareParameters& p, const DeviceTensor& tensor, const __nv_bfloat16* norm,
-                                    const __nv_bfloat16* text_norm, std::int64_t token, int head, int lane) {
-    Channels channels = unpack(load_channels(tensor.row(token, head), lane));
-    if (norm != nullptr) {
-        const float factor = norm_factor<kLanes>(channels, p.norm_epsilon);
-        multiply(channels, unpack(load_channels(token < p.text_tokens ? text_norm : norm, lane)));
+// Norm and rotation of a lane's chunks of a query or key. The norm's factor (1 without a norm) is handed back for the
+// caller, who has other factors as well. weight(chunk) are those of its channels, rotation(chunk, i) part i of its own.
+template <int kHeadDim, int kChunks, typename Weight, typename Rotation>
+__device__ inline float finish(Channels (&channels)[kChunks], float epsilon, bool normed, Weight&& weight, bool rotated,
+                               Rotation&& rotation) {
+    float factor = 1;
+    if (normed) {
+        float squares = square_sum(channels[0]);
 #pragma unroll
-        for (float& x : channels.x) {
-            x *= factor;
+        for (int chunk = 1; chunk < kChunks; ++chunk) {
+            squares += square_sum(channels[chunk]);
+        }
+        factor = norm_factor<kHeadDim, kHeadDim / kChunkChannels / kChunks>(squares, epsilon);
+    }
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk) {
+        multiply(channels[chunk], weight(chunk));
+        if (rotated) {
+#pragma unroll
+            for (int i = 0; i < kChunkRotations; ++i) {
+                rotate(channels[chunk], 4 * i, rotation(chunk, i));
+            }
         }
     }
-    if (p.rotation != nullptr) {
-        rotate(channels, load_rotation(p.rotation + token * (kLanes * kChunkChannels / 2), lane));
-    }
-    return channels;
+    return factor;
 }
 
 constexpr float kInt8Limit = 127;
@@ -153,114 +163,168 @@ constexpr int kMeasureQueryStride = 64;  // likewise, queries
 
 // Tokens that are looked at: every one of a short sequence.
 struct Sample {
-    std::int64_t stride;
-    std::int64_t count;
+    int stride;
+    int count;
 };
 __device__ inline Sample sample(std::int64_t tokens, int stride) {
-    const std::int64_t own = tokens < kMeasureStride * 1024 ? 1 : stride;
-    return {own, (tokens + own - 1) / own};
+    const int own = tokens < kMeasureStride * 1024 ? 1 : stride;
+    return {own, (static_cast<int>(tokens) + own - 1) / own};
 }
 
-// Grid [heads, kSampleBlocks].
+// What a block of measure() has: its rows look at tokens, and what they find of each channel is joined.
 template <int kHeadDim>
-__global__ void __launch_bounds__(kMeasureThreads, 6) measure(const PrepareParameters p) {
-    constexpr int kLanes = kHeadDim / kChunkChannels;
-    constexpr int kRows = kMeasureThreads / kLanes;
-    __shared__ float shared[kRows][kHeadDim];
-    const int head = static_cast<int>(blockIdx.x);
-    const int lane = static_cast<int>(threadIdx.x) % kLanes;
-    const int row = static_cast<int>(threadIdx.x) / kLanes;
+class Measuring {
+public:
+    static constexpr int kLanes = kHeadDim / kChunkChannels;
+    static constexpr int kRows = kMeasureThreads / kLanes;
+    struct Memory {
+        float channels[kRows][kHeadDim];
+    };
+
+    __device__ Measuring(const PrepareParameters& parameters, Memory& memory)
+        : p(parameters),
+          memory_(memory),
+          head_(static_cast<int>(blockIdx.x)),
+          lane_(static_cast<int>(threadIdx.x) % kLanes),
+          row_(static_cast<int>(threadIdx.x) / kLanes) {}
+
+    // Block `block` of `blocks` looks at a sample of queries and keys.
+    __device__ void sample_rows(int block, int blocks) const {
+        Channels query_squares{};
+        for_sample(sample(p.tokens, kMeasureQueryStride), block, blocks, [&](int token, bool real) {
+            const Channels query = finished(p.query, p.query_norm, p.text_query_norm, token);
+#pragma unroll
+            for (int i = 0; i < kChunkChannels; ++i) {
+                query_squares.x[i] = real ? fmaf(query.x[i], query.x[i], query_squares.x[i]) : query_squares.x[i];
+            }
+        });
+        keep(query_squares, block, p.at.query_squares, add);
+
+        Channels key_sum{};
+        Channels key_squares{};
+        for_sample(sample(p.tokens, kMeasureStride), block, blocks, [&](int token, bool real) {
+            const Channels key = finished(p.key, p.key_norm, p.text_key_norm, token);
+#pragma unroll
+            for (int i = 0; i < kChunkChannels; ++i) {
+                key_sum.x[i] += real ? key.x[i] : 0;
+                key_squares.x[i] = real ? fmaf(key.x[i], key.x[i], key_squares.x[i]) : key_squares.x[i];
+            }
+        });
+        keep(key_squares, block, p.at.key_squares, add);
+        keep(key_sum, block, p.at.key_sums, add);
+    }
+
+    // Block `block` of `blocks` looks at values, the last ones first: those are in the cache when prepare() begins.
+    __device__ void all_values(int block, int blocks) const {
+        Channels sum{};
+        __nv_bfloat162 low[kChunkChannels / 2];
+        __nv_bfloat162 high[kChunkChannels / 2];
+#pragma unroll
+        for (int i = 0; i < kChunkChannels / 2; ++i) {
+            low[i] = __float2bfloat162_rn(INFINITY);
+            high[i] = __float2bfloat162_rn(-INFINITY);
+        }
+        constexpr int kAhead = 3;
+        const int step = blocks * kRows;
+        for (int last = static_cast<int>(p.tokens) - 1 - block * kRows; last >= 0; last -= kAhead * step) {
+            uint4 bits[kAhead];
+#pragma unroll
+            for (int i = 0; i < kAhead; ++i) {
+                const int token = max(last - row_ - i * step, 0);
+                bits[i] = ptx::load_once(p.value.row(token, head_) + lane_ * kChunkChannels);
+            }
+#pragma unroll
+            for (int i = 0; i < kAhead; ++i) {
+                const bool real = last - row_ - i * step >= 0;
+                const Channels value = unpack(bits[i]);
+                const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&bits[i]);
+#pragma unroll
+                for (int c = 0; c < kChunkChannels / 2; ++c) {
+                    sum.x[2 * c] += real ? value.x[2 * c] : 0;
+                    sum.x[2 * c + 1] += real ? value.x[2 * c + 1] : 0;
+                    low[c] = __hmin2(low[c], pairs[c]);
+                    high[c] = __hmax2(high[c], pairs[c]);
+                }
+            }
+        }
+        const auto in_float = [](const __nv_bfloat162(&pairs)[kChunkChannels / 2]) {
+            Channels channels;
+#pragma unroll
+            for (int i = 0; i < kChunkChannels / 2; ++i) {
+                channels.x[2 * i] = __low2float(pairs[i]);
+                channels.x[2 * i + 1] = __high2float(pairs[i]);
+            }
+            return channels;
+        };
+        keep(sum, block, p.at.value_sums, add);
+        keep(in_float(low), block, p.at.value_lows, [](float a, float b) { return fminf(a, b); });
+        keep(in_float(high), block, p.at.value_highs, [](float a, float b) { return fmaxf(a, b); });
+    }
+
+private:
+    static constexpr Channels kOnes = {1, 1, 1, 1, 1, 1, 1, 1};
+    __device__ static float add(float a, float b) { return a + b; }
+
+    template <typename Look>
+    __device__ void for_sample(const Sample& of, int block, int blocks, Look&& look) const {
+        for (int at = block * kRows + row_; at - row_ < of.count; at += blocks * kRows) {
+            look(at < of.count ? at * of.stride : 0, at < of.count);
+        }
+    }
+
+    __device__ Channels finished(const DeviceTensor& tensor, const __nv_bfloat16* norm, const __nv_bfloat16* text_norm,
+                                 int token) const {
+        Channels channels[] = {unpack(load_channels(tensor.row(token, head_), lane_))};
+        const float factor = finish<kHeadDim>(
+            channels, p.norm_epsilon, norm != nullptr,
+            [&](int) {
+                return norm == nullptr ? kOnes : unpack(load_channels(token < p.text_tokens ? text_norm : norm, lane_));
+            },
+            p.rotation != nullptr, [&](int, int i) { return chunk_rotation<kHeadDim>(p, token, lane_)[i]; });
+#pragma unroll
+        for (float& x : channels[0].x) {
+            x *= factor;
+        }
+        return channels[0];
+    }
 
     // Joins what the block's rows have of each channel, and keeps it for conclude().
-    const auto join = [&](const Channels& own, std::size_t to, auto&& both) {
+    template <typename Both>
+    __device__ void keep(const Channels& own, int block, std::size_t to, Both&& both) const {
         __syncthreads();
 #pragma unroll
         for (int i = 0; i < kChunkChannels; ++i) {
-            shared[row][lane * kChunkChannels + i] = own.x[i];
+            memory_.channels[row_][lane_ * kChunkChannels + i] = own.x[i];
         }
         __syncthreads();
         if (threadIdx.x < kHeadDim) {
-            float all = shared[0][threadIdx.x];
+            float all = memory_.channels[0][threadIdx.x];
             for (int r = 1; r < kRows; ++r) {
-                all = both(all, shared[r][threadIdx.x]);
+                all = both(all, memory_.channels[r][threadIdx.x]);
             }
-            p.in_workspace<float>(to)[(blockIdx.y * p.heads + head) * kHeadDim + threadIdx.x] = all;
-        }
-    };
-    const auto add = [](float a, float b) { return a + b; };
-
-    const auto for_sample = [&](const Sample& of, auto&& look) {
-        for (std::int64_t at = static_cast<std::int64_t>(blockIdx.y) * kRows + row; at - row < of.count;
-             at += kSampleBlocks * kRows) {
-            look(at < of.count ? at * of.stride : 0, at < of.count);
-        }
-    };
-    Channels query_squares{};
-    for_sample(sample(p.tokens, kMeasureQueryStride), [&](std::int64_t token, bool real) {
-        const Channels query = finished<kLanes>(p, p.query, p.query_norm, p.text_query_norm, token, head, lane);
-#pragma unroll
-        for (int i = 0; i < kChunkChannels; ++i) {
-            query_squares.x[i] = real ? fmaf(query.x[i], query.x[i], query_squares.x[i]) : query_squares.x[i];
-        }
-    });
-    join(query_squares, p.at.query_squares, add);
-
-    Channels key_sum{};
-    Channels key_squares{};
-    for_sample(sample(p.tokens, kMeasureStride), [&](std::int64_t token, bool real) {
-        const Channels key = finished<kLanes>(p, p.key, p.key_norm, p.text_key_norm, token, head, lane);
-#pragma unroll
-        for (int i = 0; i < kChunkChannels; ++i) {
-            key_sum.x[i] += real ? key.x[i] : 0;
-            key_squares.x[i] = real ? fmaf(key.x[i], key.x[i], key_squares.x[i]) : key_squares.x[i];
-        }
-    });
-    join(key_squares, p.at.key_squares, add);
-    join(key_sum, p.at.key_sums, add);
-
-    Channels sum{};
-    __nv_bfloat162 low[kChunkChannels / 2];
-    __nv_bfloat162 high[kChunkChannels / 2];
-#pragma unroll
-    for (int i = 0; i < kChunkChannels / 2; ++i) {
-        low[i] = __float2bfloat162_rn(INFINITY);
-        high[i] = __float2bfloat162_rn(-INFINITY);
-    }
-    constexpr int kAhead = 3;
-    for (std::int64_t first = static_cast<std::int64_t>(blockIdx.y) * kRows; first < p.tokens;
-         first += kAhead * kSampleBlocks * kRows) {
-        uint4 bits[kAhead];
-#pragma unroll
-        for (int i = 0; i < kAhead; ++i) {
-            const std::int64_t token = first + row + i * kSampleBlocks * kRows;
-            bits[i] = ptx::load_once(p.value.row(token < p.tokens ? token : 0, head) + lane * kChunkChannels);
-        }
-#pragma unroll
-        for (int i = 0; i < kAhead; ++i) {
-            const bool real = first + row + i * kSampleBlocks * kRows < p.tokens;
-            const Channels value = unpack(bits[i]);
-            const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&bits[i]);
-#pragma unroll
-            for (int c = 0; c < kChunkChannels / 2; ++c) {
-                sum.x[2 * c] += real ? value.x[2 * c] : 0;
-                sum.x[2 * c + 1] += real ? value.x[2 * c + 1] : 0;
-                low[c] = __hmin2(low[c], pairs[c]);
-                high[c] = __hmax2(high[c], pairs[c]);
-            }
+            p.in_workspace<float>(to)[(block * p.heads + head_) * kHeadDim + threadIdx.x] = all;
         }
     }
-    const auto in_float = [](const __nv_bfloat162(&pairs)[kChunkChannels / 2]) {
-        Channels channels;
-#pragma unroll
-        for (int i = 0; i < kChunkChannels / 2; ++i) {
-            channels.x[2 * i] = __low2float(pairs[i]);
-            channels.x[2 * i + 1] = __high2float(pairs[i]);
-        }
-        return channels;
-    };
-    join(sum, p.at.value_sums, add);
-    join(in_float(low), p.at.value_lows, [](float a, float b) { return fminf(a, b); });
-    join(in_float(high), p.at.value_highs, [](float a, float b) { return fmaxf(a, b); });
+
+    const PrepareParameters& p;
+    Memory& memory_;
+    const int head_;
+    const int lane_;
+    const int row_;
+};
+
+// Grid [heads, measure_blocks(heads)].
+template <int kHeadDim>
+__global__ void __launch_bounds__(kMeasureThreads, 6) measure(const __grid_constant__ PrepareParameters p) {
+    ptx::launch_dependents();
+    __shared__ typename Measuring<kHeadDim>::Memory memory;
+    const Measuring<kHeadDim> measuring(p, memory);
+    const int block = static_cast<int>(blockIdx.y);
+    if (block < p.sample_blocks) {
+        measuring.sample_rows(block, p.sample_blocks);
+    } else {
+        measuring.all_values(block - p.sample_blocks, p.value_blocks);
+    }
 }
 
 __device__ inline float pair_sum(float x) { return x + __shfl_xor_sync(0xffffffffU, x, 1); }
@@ -275,27 +339,70 @@ __device__ inline int balance_exponent(float query_squares, float key_squares) {
     return fabsf(exponent) < INFINITY ? static_cast<int>(rintf(fminf(fmaxf(exponent, -kMost), kMost))) : 0;
 }
 
-// Grid [heads], a thread for each channel: the balance, the mean key, the mean value, and what values are multiplied
-// by.
-template <int kHeadDim, ValueFormat kFormat>
-__global__ void __launch_bounds__(kHeadDim) conclude(const PrepareParameters p) {
-    const int channel = static_cast<int>(blockIdx.x) * kHeadDim + static_cast<int>(threadIdx.x);
-    float query_squares = 0;
-    float key_sum = 0;
-    float key_squares = 0;
-    float value_sum = 0;
-    float low = INFINITY;
-    float high = -INFINITY;
-#pragma unroll
-    for (int block = 0; block < kSampleBlocks; ++block) {
-        const int at = block * p.heads * kHeadDim + channel;
-        query_squares += p.in_workspace<float>(p.at.query_squares)[at];
-        key_sum += p.in_workspace<float>(p.at.key_sums)[at];
-        key_squares += p.in_workspace<float>(p.at.key_squares)[at];
-        value_sum += p.in_workspace<float>(p.at.value_sums)[at];
-        low = fminf(low, p.in_workspace<float>(p.at.value_lows)[at]);
-        high = fmaxf(high, p.in_workspace<float>(p.at.value_highs)[at]);
+// What is known of a channel.
+struct Measured {
+    float query_squares;
+    float key_sum;
+    float key_squares;
+    float value_sum;
+    float value_low;
+    float value_high;
+
+    __device__ void join(const Measured& other) {
+        query_squares += other.query_squares;
+        key_sum += other.key_sum;
+        key_squares += other.key_squares;
+        value_sum += other.value_sum;
+        value_low = fminf(value_low, other.value_low);
+        value_high = fmaxf(value_high, other.value_high);
     }
+};
+
+constexpr int kConcludeChannels = 32;  // of a block, a warp's lanes
+constexpr int kConcludeWarps = 16;     // that share what the blocks of measure() have found
+constexpr int kConcludeThreads = kConcludeChannels * kConcludeWarps;
+
+// Grid [heads * head_dim / kConcludeChannels]: the balance, the mean key, the mean value, and what values are
+// multiplied by.
+template <int kHeadDim, ValueFormat kFormat>
+__global__ void __launch_bounds__(kConcludeThreads) conclude(const __grid_constant__ PrepareParameters p) {
+    ptx::launch_dependents();
+    __shared__ Measured parts[kConcludeWarps][kConcludeChannels];
+    const int lane = static_cast<int>(threadIdx.x) % kConcludeChannels;
+    const int warp = static_cast<int>(threadIdx.x) / kConcludeChannels;
+    const int channel = static_cast<int>(blockIdx.x) * kConcludeChannels + lane;  // of all heads
+    Measured& found = parts[warp][lane];
+    {
+        Measured own{0, 0, 0, 0, INFINITY, -INFINITY};
+        ptx::wait_for_kernels();
+        const auto for_blocks = [&](int blocks, auto&& take) {
+#pragma unroll 4
+            for (int block = warp; block < blocks; block += kConcludeWarps) {
+                take(block * p.heads * kHeadDim + channel);
+            }
+        };
+        for_blocks(p.sample_blocks, [&](int at) {
+            own.query_squares += p.in_workspace<float>(p.at.query_squares)[at];
+            own.key_sum += p.in_workspace<float>(p.at.key_sums)[at];
+            own.key_squares += p.in_workspace<float>(p.at.key_squares)[at];
+        });
+        for_blocks(p.value_blocks, [&](int at) {
+            own.value_sum += p.in_workspace<float>(p.at.value_sums)[at];
+            own.value_low = fminf(own.value_low, p.in_workspace<float>(p.at.value_lows)[at]);
+            own.value_high = fmaxf(own.value_high, p.in_workspace<float>(p.at.value_highs)[at]);
+        });
+        found = own;
+    }
+    for (int others = kConcludeWarps / 2; others > 0; others /= 2) {
+        __syncthreads();
+        if (warp < others) {
+            found.join(parts[warp + others][lane]);
+        }
+    }
+    if (warp > 0) {
+        return;
+    }
+    const auto [query_squares, key_sum, key_squares, value_sum, low, high] = found;
     const auto queries = static_cast<float>(sample(p.tokens, kMeasureQueryStride).count);
     const auto keys = static_cast<float>(sample(p.tokens, kMeasureStride).count);
     const float key_mean = key_sum / keys;
@@ -352,9 +459,9 @@ template <int kHeadDim>
 class TileRows {
 public:
     static constexpr int kThreads = kPrepareThreads<kHeadDim>;
-    static constexpr int kLanes = kHeadDim / kChunkChannels;  // that share a row
-    static constexpr int kRows = kThreads / kLanes;           // at a time
-    static constexpr int kTurns = kTileTokens / kRows;        // until all rows are done
+    static constexpr int kChunks = 2;  // of a row that a lane has: `lane`, and kLanes on
+    static constexpr int kLanes = kHeadDim / kChunkChannels / kChunks;  // that share a row
+    static_assert(kThreads / kLanes == kTileTokens);
     static constexpr std::size_t kTileBytes = kTileTokens * kHeadDim;
 
     __device__ TileRows(const PrepareParameters& parameters)
@@ -362,28 +469,59 @@ public:
           tile(static_cast<int>(blockIdx.x) / kParts / head_blocks(p.heads, p.block_heads)),
           own(p.tiles[tile]),
           lane(static_cast<int>(threadIdx.x) % kLanes),
+          row(static_cast<int>(threadIdx.x) / kLanes),
           first_head(static_cast<int>(blockIdx.x) / kParts % head_blocks(p.heads, p.block_heads) * p.block_heads),
           end_head(min(first_head + p.block_heads, p.heads)) {}
 
-    __device__ int row(int turn) const { return turn * kRows + static_cast<int>(threadIdx.x) / kLanes; }
     // A row that the tile lacks is its first once more.
-    __device__ int real_row(int turn) const { return row(turn) < own.tokens ? row(turn) : 0; }
+    __device__ int real_row() const { return row < own.tokens ? row : 0; }
+    __device__ int chunk(int i) const { return i * kLanes + lane; }
     __device__ std::size_t at(int head) const { return p.head_tile(head, tile); }
 
-    // Where this lane's channels of its token begin, in the first head's tile of one byte a channel. Turns are kRows
-    // rows apart, which the swizzle does not tell apart; heads are tile_count tiles apart.
-    __device__ std::byte* packed(std::size_t offset) const {
-        static_assert(kRows % 8 == 0);
-        return p.in_workspace<std::byte>(offset) + at(first_head) * kTileBytes + row(0) * kHeadDim +
-               swizzled_chunk(kHeadDim, row(0), lane / 2) * 16 + lane % 2 * 8;
+    // Where chunk(i) of this lane's token begins, in the first head's tile of one byte a channel; heads are tile_count
+    // tiles apart.
+    __device__ std::byte* packed(std::size_t offset, int i) const {
+        return p.in_workspace<std::byte>(offset) + at(first_head) * kTileBytes + row * kHeadDim +
+               swizzled_chunk(kHeadDim, row, chunk(i) / 2) * 16 + lane % 2 * 8;
     }
 
     const PrepareParameters& p;
     const int tile;
     const TokenRange own;
     const int lane;
+    const int row;
     const int first_head;
     const int end_head;
+};
+
+// Heads of a tile that are on their way to shared memory at a time.
+constexpr int kHeadsAhead = 3;
+
+// A block's shared memory.
+template <int kHeadDim>
+struct PrepareMemory {
+    using Rows = TileRows<kHeadDim>;
+    static constexpr int kWords = kTileTokens / 4;
+    static constexpr int kStride = kWords + 1;  // words: neighbouring channels in different banks
+
+    // By thread, as each copies it: its chunks, or (FP8) its channels of a word's rows.
+    union {
+        uint4 chunks[kHeadsAhead][Rows::kChunks][Rows::kThreads];
+        uint2 fours[kHeadsAhead][4][Rows::kThreads];
+    } ahead;
+    alignas(16) float numbers[2][kMostBlockHeads * kHeadDim];
+    union {
+        struct {
+            float4 rotation[Rows::kChunks][kChunkRotations][Rows::kThreads];
+            // By head, so that one barrier a head is enough: one is written, one read, one cleared.
+            std::uint32_t magnitudes[3][kKeyGroups];  // bits of floats, which compare as they do
+        } query_key;
+        struct {
+            // By head, so that one barrier a head is enough.
+            std::uint32_t words[2][kHeadDim * kStride];
+            __half errors[2][kWords][kHeadDim];  // of the four tokens of a word
+        } value;
+    } of;
 };
 
 // What a block knows of each of its heads, up to two numbers a channel, in shared memory: loaded once, it is not waited
@@ -391,38 +529,31 @@ public:
 template <int kHeadDim>
 class OfHeads {
 public:
-    struct Memory {
-        alignas(16) float numbers[2][kMostBlockHeads * kHeadDim];
-    };
-    __device__ OfHeads(Memory& memory, const TileRows<kHeadDim>& rows) : memory_(memory), rows_(rows) {}
+    __device__ OfHeads(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows)
+        : memory_(memory), rows_(rows) {}
 
-    // number(i) of the [heads, kWidth] arrays' elements i. The block's threads have to wait for each other after it.
-    template <int kWidth, typename Number>
+    // number(i) of the [heads, kHeadDim] arrays' elements i. The block's threads have to wait for each other after it.
+    template <typename Number>
     __device__ void load(int which, Number&& number) {
-        const int first = rows_.first_head * kWidth;
-        const int count = (rows_.end_head - rows_.first_head) * kWidth;
+        const int first = rows_.first_head * kHeadDim;
+        const int count = (rows_.end_head - rows_.first_head) * kHeadDim;
         for (int i = static_cast<int>(threadIdx.x); i < count; i += TileRows<kHeadDim>::kThreads) {
             memory_.numbers[which][i] = number(first + i);
         }
     }
-    // Four numbers from a channel, or pair of channels, on.
-    template <int kWidth>
+    // Four numbers from a channel on.
     __device__ float4 four(int which, int head, int from) const {
-        return *reinterpret_cast<const float4*>(&memory_.numbers[which][(head - rows_.first_head) * kWidth + from]);
+        return *reinterpret_cast<const float4*>(&memory_.numbers[which][(head - rows_.first_head) * kHeadDim + from]);
     }
-    __device__ Channels lane_channels(int which, int head) const {
-        const float4 low = four<kHeadDim>(which, head, rows_.lane * kChunkChannels);
-        const float4 high = four<kHeadDim>(which, head, rows_.lane * kChunkChannels + 4);
+    // Of chunk(i).
+    __device__ Channels chunk(int which, int head, int i) const {
+        const float4 low = four(which, head, rows_.chunk(i) * kChunkChannels);
+        const float4 high = four(which, head, rows_.chunk(i) * kChunkChannels + 4);
         return {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-    }
-    // For each pair of this lane's channels.
-    __device__ float4 lane_pairs(int which, int head) const {
-        static_assert(kChunkChannels == 8);
-        return four<kHeadDim / 2>(which, head, rows_.lane * kChunkChannels / 2);
     }
 
 private:
-    Memory& memory_;
+    PrepareMemory<kHeadDim>& memory_;
     const TileRows<kHeadDim>& rows_;
 };
 
@@ -430,171 +561,222 @@ __device__ inline float element(const float4& four, int i) {
     return i == 0 ? four.x : i == 1 ? four.y : i == 2 ? four.z : four.w;
 }
 
-// This lane's channels of a tile's rows, head after head; the next head's are on their way meanwhile.
-template <int kHeadDim>
+// A thread's part of a tile, kCopies times Bits, head after head. It copies the next heads' to shared memory meanwhile,
+// where in registers little would fit, and reads what it has copied itself, so that copies need no barrier.
+template <typename Bits, int kCopies, int kThreads>
 class Source {
 public:
-    using Rows = TileRows<kHeadDim>;
-    __device__ Source(const Rows& rows, const DeviceTensor& tensor)
-        : head_stride_(tensor.head_stride), heads_(rows.end_head - rows.first_head) {
+    // from(i) is where copy i is of the first head.
+    template <typename From>
+    __device__ Source(Bits (&memory)[kHeadsAhead][kCopies][kThreads], std::int64_t head_stride, int heads, From&& from)
+        : memory_(&memory[0][0][threadIdx.x]), head_stride_(head_stride), heads_(heads) {
 #pragma unroll
-        for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            from_[turn] =
-                tensor.row(rows.own.first + rows.real_row(turn), rows.first_head) + rows.lane * kChunkChannels;
+        for (int i = 0; i < kCopies; ++i) {
+            from_[i] = from(i);
         }
-        load();
+#pragma unroll
+        for (int ahead = 0; ahead < kHeadsAhead; ++ahead) {
+            copy();
+            advance();
+        }
     }
     // The next head's.
-    __device__ void take(uint4 (&bits)[Rows::kTurns]) {
+    __device__ void take(Bits (&bits)[kCopies]) {
+        ptx::wait_copies<kHeadsAhead - 1>();
 #pragma unroll
-        for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            bits[turn] = ahead_[turn];
+        for (int i = 0; i < kCopies; ++i) {
+            bits[i] = memory_[(place_ * kCopies + i) * kThreads];
         }
-        if (heads_ > 0) {
-            load();
-        }
+        copy();
+        advance();
     }
 
 private:
-    __device__ void load() {
-        --heads_;
+    __device__ void copy() {
+        if (heads_ > 0) {
+            --heads_;
 #pragma unroll
-        for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            ahead_[turn] = ptx::load_once(from_[turn]);
-            from_[turn] += head_stride_;
+            for (int i = 0; i < kCopies; ++i) {
+                ptx::copy_async<sizeof(Bits)>(ptx::shared_address(memory_ + (place_ * kCopies + i) * kThreads),
+                                              from_[i]);
+                from_[i] += head_stride_;
+            }
         }
+        ptx::commit_copies();
     }
+    __device__ void advance() { place_ = place_ + 1 == kHeadsAhead ? 0 : place_ + 1; }
 
-    const __nv_bfloat16* from_[Rows::kTurns];
+    Bits* memory_;
+    const __nv_bfloat16* from_[kCopies];
     std::int64_t head_stride_;
-    int heads_;
-    uint4 ahead_[Rows::kTurns];
+    int heads_;  // not yet begun
+    int place_ = 0;
 };
 
-// Norm and rotation of queries or keys. The norm's factor is left to the caller, who has other factors as well. Weights
-// and rotation are loaded for every head: they stay in the cache, and registers are dearer.
+// Of a lane's chunks.
 template <int kHeadDim>
+using RowSource = Source<uint4, TileRows<kHeadDim>::kChunks, TileRows<kHeadDim>::kThreads>;
+template <int kHeadDim>
+__device__ inline RowSource<kHeadDim> row_source(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows,
+                                                 const DeviceTensor& tensor) {
+    return {memory.ahead.chunks, tensor.head_stride, rows.end_head - rows.first_head, [&](int i) {
+                return tensor.row(rows.own.first + rows.real_row(), rows.first_head) + rows.chunk(i) * kChunkChannels;
+            }};
+}
+
+// Norm and rotation of queries or keys: kBoth says that there are both, so that nothing has to be asked. What the norm
+// multiplies channels by is one number of each head's with the balance; the rotation is in shared memory, copied once
+// for all heads as Source copies them.
+template <int kHeadDim, bool kBoth>
 class Finish {
 public:
     using Rows = TileRows<kHeadDim>;
-    __device__ Finish(const Rows& rows, const __nv_bfloat16* norm_weight, const __nv_bfloat16* text_norm_weight)
-        : rows_(rows), weight_(rows.own.first < rows.p.text_tokens ? text_norm_weight : norm_weight) {}
+    __device__ Finish(PrepareMemory<kHeadDim>& memory, const Rows& rows, const __nv_bfloat16* weight)
+        : rows_(rows), weight_(weight), rotation_(&memory.of.query_key.rotation[0][0][threadIdx.x]) {
+        if (rotated()) {
+#pragma unroll
+            for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
+                const float4* from =
+                    chunk_rotation<kHeadDim>(rows.p, rows.own.first + rows.real_row(), rows.chunk(chunk));
+#pragma unroll
+                for (int i = 0; i < kChunkRotations; ++i) {
+                    ptx::copy_async<sizeof(float4)>(ptx::shared_address(place(chunk, i)), from + i);
+                }
+            }
+        }
+    }
 
-    __device__ Channels operator()(const uint4& bits, int turn, float& factor) const {
-        Channels channels = unpack(bits);
-        factor = 1;
-        if (weight_ != nullptr) {
-            factor = norm_factor<Rows::kLanes>(channels, rows_.p.norm_epsilon);
-            multiply(channels, unpack(load_channels(weight_, rows_.lane)));
-        }
-        if (rows_.p.rotation != nullptr) {
-            const std::int64_t token = std::int64_t{rows_.own.first} + rows_.real_row(turn);
-            rotate(channels, load_rotation(rows_.p.rotation + token * (kHeadDim / 2), rows_.lane));
-        }
-        return channels;
+    // What channel i of all heads' is multiplied by, and balanced.
+    __device__ float weight(int i, std::size_t balance) const {
+        const PrepareParameters& p = rows_.p;
+        return (normed() ? __bfloat162float(weight_[i % kHeadDim]) : 1) * p.in_workspace<float>(balance)[i / 2];
+    }
+    // The norm's factor; the channels are multiplied by the numbers 0 of their head.
+    __device__ float operator()(Channels (&channels)[Rows::kChunks], const OfHeads<kHeadDim>& heads, int head) const {
+        return finish<kHeadDim>(
+            channels, rows_.p.norm_epsilon, normed(), [&](int chunk) { return heads.chunk(0, head, chunk); }, rotated(),
+            [&](int chunk, int i) { return *place(chunk, i); });
     }
 
 private:
+    __device__ bool normed() const { return kBoth || weight_ != nullptr; }
+    __device__ bool rotated() const { return kBoth || rows_.p.rotation != nullptr; }
+    __device__ float4* place(int chunk, int i) const {
+        return rotation_ + (chunk * kChunkRotations + i) * Rows::kThreads;
+    }
+
     const Rows& rows_;
-    const __nv_bfloat16* weight_;  // or null
+    const __nv_bfloat16* weight_;  // of the norm, or null
+    float4* rotation_;
 };
 
-template <int kHeadDim>
-__device__ inline void prepare_queries(const TileRows<kHeadDim>& rows, OfHeads<kHeadDim> heads) {
+template <int kChunks>
+__device__ inline float largest_magnitude(const Channels (&channels)[kChunks]) {
+    float largest = largest_magnitude(channels[0]);
+#pragma unroll
+    for (int chunk = 1; chunk < kChunks; ++chunk) {
+        largest = ptx::max_nan(largest, largest_magnitude(channels[chunk]));
+    }
+    return largest;
+}
+
+template <int kHeadDim, bool kBoth>
+__device__ inline void prepare_queries(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows,
+                                       const __nv_bfloat16* weight) {
     using Rows = TileRows<kHeadDim>;
     const PrepareParameters& p = rows.p;
-    const Finish<kHeadDim> finish(rows, p.query_norm, p.text_query_norm);
-    Source<kHeadDim> source(rows, p.query);
-    heads.template load<kHeadDim / 2>(0, [&](int i) { return p.in_workspace<float>(p.at.query_balance)[i]; });
+    const Finish<kHeadDim, kBoth> finish(memory, rows, weight);
+    auto source = row_source(memory, rows, p.query);
+    OfHeads<kHeadDim> heads(memory, rows);
+    ptx::wait_for_kernels();
+    heads.load(0, [&](int i) { return finish.weight(i, p.at.query_balance); });
     if (p.with_mean) {
-        heads.template load<kHeadDim>(1, [&](int i) { return p.in_workspace<float>(p.at.key_mean)[i]; });
+        heads.load(1, [&](int i) { return p.in_workspace<float>(p.at.key_mean)[i]; });
     }
     __syncthreads();
-    std::byte* packed = rows.packed(p.at.query);
-    for (int head = rows.first_head; head < rows.end_head; ++head, packed += p.tile_count * Rows::kTileBytes) {
-        uint4 bits[Rows::kTurns];
+    std::byte* packed = rows.packed(p.at.query, 0);
+    const std::ptrdiff_t next_chunk = rows.packed(p.at.query, 1) - packed;
+    std::size_t at = rows.at(rows.first_head) * kTileTokens + rows.row;
+    for (int head = rows.first_head; head < rows.end_head; ++head) {
+        uint4 bits[Rows::kChunks];
         source.take(bits);
-        const std::size_t at = rows.at(head);
+        Channels query[Rows::kChunks] = {unpack(bits[0]), unpack(bits[1])};
+        const float factor = finish(query, heads, head);
+        const QuantizationScale scale = int8_scale(row_max<Rows::kLanes>(largest_magnitude(query)));
+        if (rows.lane == 0) {
+            p.in_workspace<float>(p.at.query_scale)[at] = scale.back * factor * p.scale * ptx::kLog2E;
+        }
+        if (p.with_mean) {
+            float product = 0;
 #pragma unroll
-        for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            const int row = rows.row(turn);
-            float factor;
-            Channels query = finish(bits[turn], turn, factor);
-            const float4 balance = heads.lane_pairs(0, head);
-#pragma unroll
-            for (int i = 0; i < kChunkChannels; ++i) {
-                query.x[i] *= element(balance, i / 2);
-            }
-            const QuantizationScale scale = int8_scale(row_max<Rows::kLanes>(largest_magnitude(query)));
-            if (rows.lane == 0) {
-                p.in_workspace<float>(p.at.query_scale)[at * kTileTokens + row] =
-                    scale.back * factor * p.scale * ptx::kLog2E;
-            }
-            if (p.with_mean) {
-                const Channels mean = heads.lane_channels(1, head);
-                float product = 0;
+            for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
+                const Channels mean = heads.chunk(1, head, chunk);
 #pragma unroll
                 for (int i = 0; i < kChunkChannels; ++i) {
-                    product = fmaf(query.x[i], mean.x[i], product);
-                }
-                product = lane_sum<Rows::kLanes>(product);
-                if (rows.lane == 0) {
-                    p.in_workspace<float>(p.at.query_mean)[at * kTileTokens + row] = product * factor * p.scale;
+                    product = fmaf(query[chunk].x[i], mean.x[i], product);
                 }
             }
-            *reinterpret_cast<uint2*>(packed + turn * Rows::kRows * kHeadDim) = {
-                quantize_4(query.x, scale.forward), quantize_4(query.x + 4, scale.forward)};
+            product = lane_sum<Rows::kLanes>(product);
+            if (rows.lane == 0) {
+                p.in_workspace<float>(p.at.query_mean)[at] = product * factor * p.scale;
+            }
         }
+#pragma unroll
+        for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
+            *reinterpret_cast<uint2*>(packed + chunk * next_chunk) = {quantize_4(query[chunk].x, scale.forward),
+                                                                      quantize_4(query[chunk].x + 4, scale.forward)};
+        }
+        packed += p.tile_count * Rows::kTileBytes;
+        at += static_cast<std::size_t>(p.tile_count) * kTileTokens;
     }
 }
 
-template <int kHeadDim>
-__device__ inline void prepare_keys(const TileRows<kHeadDim>& rows, OfHeads<kHeadDim> heads) {
+template <int kHeadDim, bool kBoth>
+__device__ inline void prepare_keys(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows,
+                                    const __nv_bfloat16* weight) {
     using Rows = TileRows<kHeadDim>;
-    // By head, so that one barrier a head is enough: one is written, one read, one cleared.
-    __shared__ std::uint32_t magnitudes[3][kKeyGroups];  // bits of floats, which compare as they do
+    auto& magnitudes = memory.of.query_key.magnitudes;
     const PrepareParameters& p = rows.p;
-    const Finish<kHeadDim> finish(rows, p.key_norm, p.text_key_norm);
+    const Finish<kHeadDim, kBoth> finish(memory, rows, weight);
+    auto source = row_source(memory, rows, p.key);
+    OfHeads<kHeadDim> heads(memory, rows);
     if (threadIdx.x < 3 * kKeyGroups) {
         magnitudes[threadIdx.x / kKeyGroups][threadIdx.x % kKeyGroups] = 0;
     }
-    Source<kHeadDim> source(rows, p.key);
-    heads.template load<kHeadDim / 2>(0, [&](int i) { return p.in_workspace<float>(p.at.key_balance)[i]; });
-    heads.template load<kHeadDim>(1, [&](int i) { return p.in_workspace<float>(p.at.key_mean)[i]; });
-    std::byte* packed = rows.packed(p.at.key);
+    ptx::wait_for_kernels();
+    heads.load(0, [&](int i) { return finish.weight(i, p.at.key_balance); });
+    heads.load(1, [&](int i) { return p.in_workspace<float>(p.at.key_mean)[i]; });
     __syncthreads();
+    std::byte* packed = rows.packed(p.at.key, 0);
+    const std::ptrdiff_t next_chunk = rows.packed(p.at.key, 1) - packed;
+    const int group = rows.row / 2 % kKeyGroups;
     for (int head = rows.first_head; head < rows.end_head; ++head, packed += p.tile_count * Rows::kTileBytes) {
         auto& magnitude = magnitudes[head % 3];
-        uint4 bits[Rows::kTurns];
+        uint4 bits[Rows::kChunks];
         source.take(bits);
-        Channels keys[Rows::kTurns];
-        const Channels mean = heads.lane_channels(1, head);
-        const float4 balance = heads.lane_pairs(0, head);
+        Channels key[Rows::kChunks] = {unpack(bits[0]), unpack(bits[1])};
+        const float factor = finish(key, heads, head);
 #pragma unroll
-        for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            float factor;
-            keys[turn] = finish(bits[turn], turn, factor);
+        for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
+            const Channels mean = heads.chunk(1, head, chunk);
 #pragma unroll
             for (int i = 0; i < kChunkChannels; ++i) {
-                keys[turn].x[i] = fmaf(keys[turn].x[i], factor * element(balance, i / 2), -mean.x[i]);
+                key[chunk].x[i] = fmaf(key[chunk].x[i], factor, -mean.x[i]);
             }
         }
-#pragma unroll
-        for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            const float largest = row_max<Rows::kLanes>(largest_magnitude(keys[turn]));
-            if (rows.lane == 0) {
-                atomicMax(&magnitude[rows.row(turn) / 2 % kKeyGroups], __float_as_uint(largest));
-            }
+        const float largest = row_max<Rows::kLanes>(largest_magnitude(key));
+        if (rows.lane == 0) {
+            atomicMax(&magnitude[group], __float_as_uint(largest));
         }
         if (threadIdx.x < kKeyGroups) {
             magnitudes[(head + 1) % 3][threadIdx.x] = 0;
         }
         __syncthreads();
+        const float forward = int8_scale(__uint_as_float(magnitude[group])).forward;
 #pragma unroll
-        for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            const float forward = int8_scale(__uint_as_float(magnitude[rows.row(turn) / 2 % kKeyGroups])).forward;
-            *reinterpret_cast<uint2*>(packed + turn * Rows::kRows * kHeadDim) = {quantize_4(keys[turn].x, forward),
-                                                                                 quantize_4(keys[turn].x + 4, forward)};
+        for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
+            *reinterpret_cast<uint2*>(packed + chunk * next_chunk) = {quantize_4(key[chunk].x, forward),
+                                                                      quantize_4(key[chunk].x + 4, forward)};
         }
         KeyRecord& record = p.in_workspace<KeyRecord>(p.at.key_record)[rows.at(head)];
         if (threadIdx.x < kKeyGroups) {
@@ -606,13 +788,12 @@ __device__ inline void prepare_keys(const TileRows<kHeadDim>& rows, OfHeads<kHea
 }
 
 template <int kHeadDim>
-__device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows, OfHeads<kHeadDim> heads) {
+__device__ inline void prepare_values_in_fp8(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows) {
     using Rows = TileRows<kHeadDim>;
-    constexpr int kStride = kTileTokens / 4 + 1;  // words: neighbouring channels in different banks
-    constexpr int kWords = kTileTokens / 4;
-    // By head, so that one barrier a head is enough.
-    __shared__ std::uint32_t words[2][kHeadDim * kStride];
-    __shared__ __half errors[2][kWords][kHeadDim];  // of the four tokens of a word
+    constexpr int kStride = PrepareMemory<kHeadDim>::kStride;
+    constexpr int kWords = PrepareMemory<kHeadDim>::kWords;
+    auto& words = memory.of.value.words;
+    auto& errors = memory.of.value.errors;
     const PrepareParameters& p = rows.p;
     // A thread takes four channels of the four tokens that become one word.
     constexpr int kLanes = kHeadDim / 4;
@@ -620,15 +801,6 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows, OfH
     const int lane = static_cast<int>(threadIdx.x) % kLanes;
     const int word = static_cast<int>(threadIdx.x) / kLanes;
     const auto token = [&](int b) { return word / 8 * 32 + word / 4 % 2 * 16 + word % 4 * 2 + b % 2 + b / 2 * 8; };
-    const auto load = [&](int head, uint2(&bits)[4]) {
-        if (head < rows.end_head) {
-#pragma unroll
-            for (int b = 0; b < 4; ++b) {
-                bits[b] = *reinterpret_cast<const uint2*>(
-                    p.value.row(rows.own.first + (token(b) < rows.own.tokens ? token(b) : 0), head) + lane * 4);
-            }
-        }
-    };
     std::uint32_t real = 0;  // the bytes of tokens that the tile has
 #pragma unroll
     for (int b = 0; b < 4; ++b) {
@@ -636,17 +808,24 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows, OfH
     }
     const std::uint32_t real_halves[2] = {__byte_perm(real, 0, 0x1100), __byte_perm(real, 0, 0x3322)};
     constexpr std::size_t kTileBytes = kValueTileBytes<ValueFormat::kFp8, kHeadDim>;
-    uint2 bits[4];
-    load(rows.first_head, bits);
-    heads.template load<kHeadDim>(0, [&](int i) { return p.in_workspace<float>(p.at.value_forward)[i]; });
-    heads.template load<kHeadDim>(1, [&](int i) {
+    Source<uint2, 4, Rows::kThreads> source(
+        memory.ahead.fours, p.value.head_stride, rows.end_head - rows.first_head, [&](int b) {
+            return p.value.row(rows.own.first + (token(b) < rows.own.tokens ? token(b) : 0), rows.first_head) +
+                   lane * 4;
+        });
+    OfHeads<kHeadDim> heads(memory, rows);
+    ptx::wait_for_kernels();
+    heads.load(0, [&](int i) { return p.in_workspace<float>(p.at.value_forward)[i]; });
+    heads.load(1, [&](int i) {
         return -p.in_workspace<float>(p.at.value_mean)[i] * p.in_workspace<float>(p.at.value_forward)[i];
     });
     __syncthreads();
     for (int head = rows.first_head; head < rows.end_head; ++head) {
         std::byte* tile = p.in_workspace<std::byte>(p.at.value) + rows.at(head) * kTileBytes;
-        const float4 forward = heads.template four<kHeadDim>(0, head, lane * 4);
-        const float4 offset = heads.template four<kHeadDim>(1, head, lane * 4);
+        uint2 bits[4];
+        source.take(bits);
+        const float4 forward = heads.four(0, head, lane * 4);
+        const float4 offset = heads.four(1, head, lane * 4);
         __half2 error[4];
 #pragma unroll
         for (int c = 0; c < 4; ++c) {
@@ -667,7 +846,6 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows, OfH
         auto* of_word = reinterpret_cast<__half2*>(&errors[head % 2][word][lane * 4]);
         of_word[0] = __hadd2(__lows2half2(error[0], error[1]), __highs2half2(error[0], error[1]));
         of_word[1] = __hadd2(__lows2half2(error[2], error[3]), __highs2half2(error[2], error[3]));
-        load(head + 1, bits);
         if (lane < kOnesRows) {
             constexpr std::uint32_t kOnes = 0x38383838;  // 1 four times
             const int row = kHeadDim + lane;
@@ -695,122 +873,230 @@ __device__ inline void prepare_values_in_fp8(const TileRows<kHeadDim>& rows, OfH
 }
 
 template <int kHeadDim>
-__device__ inline void prepare_values_in_fp16(const TileRows<kHeadDim>& rows, OfHeads<kHeadDim> heads) {
+__device__ inline void prepare_values_in_fp16(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows) {
     using Rows = TileRows<kHeadDim>;
     const PrepareParameters& p = rows.p;
     constexpr int kRowBytes = 2 * kHeadDim;
-    Source<kHeadDim> source(rows, p.value);
-    heads.template load<kHeadDim>(0, [&](int i) { return p.in_workspace<float>(p.at.value_forward)[i]; });
+    auto source = row_source(memory, rows, p.value);
+    OfHeads<kHeadDim> heads(memory, rows);
+    ptx::wait_for_kernels();
+    heads.load(0, [&](int i) { return p.in_workspace<float>(p.at.value_forward)[i]; });
     __syncthreads();
     for (int head = rows.first_head; head < rows.end_head; ++head) {
-        uint4 bits[Rows::kTurns];
+        uint4 bits[Rows::kChunks];
         source.take(bits);
-        const Channels forward = heads.lane_channels(0, head);
 #pragma unroll
-        for (int turn = 0; turn < Rows::kTurns; ++turn) {
-            const Channels value = unpack(rows.row(turn) < rows.own.tokens ? bits[turn] : uint4{});
+        for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
+            const Channels forward = heads.chunk(0, head, chunk);
+            const Channels value = unpack(rows.row < rows.own.tokens ? bits[chunk] : uint4{});
             std::uint32_t pairs[kChunkChannels / 2];
 #pragma unroll
             for (int i = 0; i < kChunkChannels / 2; ++i) {
                 pairs[i] = ptx::pack_half(value.x[2 * i] * forward.x[2 * i], value.x[2 * i + 1] * forward.x[2 * i + 1]);
             }
-            const int row = rows.row(turn);
             *reinterpret_cast<uint4*>(
-                p.in_workspace<std::byte>(p.at.value) + (rows.at(head) * kTileTokens + row) * kRowBytes +
-                swizzled_chunk(kRowBytes, row, rows.lane) * 16) = {pairs[0], pairs[1], pairs[2], pairs[3]};
+                p.in_workspace<std::byte>(p.at.value) + (rows.at(head) * kTileTokens + rows.row) * kRowBytes +
+                swizzled_chunk(kRowBytes, rows.row, rows.chunk(chunk)) * 16) = {pairs[0], pairs[1], pairs[2], pairs[3]};
         }
     }
 }
 
-// Grid [tiles * head_blocks * kParts].
+// Grid [tiles * head_blocks * kParts]. What it reads before it waits for the kernels before it is the caller's.
 template <int kHeadDim, ValueFormat kFormat>
-__global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 2) prepare(const PrepareParameters p) {
-    __shared__ typename OfHeads<kHeadDim>::Memory memory;
+__global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 1024 / kPrepareThreads<kHeadDim>)
+    prepare(const __grid_constant__ PrepareParameters p) {
+    ptx::launch_dependents();
+    extern __shared__ unsigned char shared[];
+    auto& memory = *reinterpret_cast<PrepareMemory<kHeadDim>*>(shared);
     const TileRows<kHeadDim> rows(p);
-    const OfHeads<kHeadDim> heads(memory, rows);
+    const bool of_text = rows.own.first < p.text_tokens;
     switch (static_cast<Part>(blockIdx.x % kParts)) {
-        case Part::kQueries:
-            return prepare_queries(rows, heads);
-        case Part::kKeys:
-            return prepare_keys(rows, heads);
+        case Part::kQueries: {
+            const __nv_bfloat16* weight = of_text ? p.text_query_norm : p.query_norm;
+            return weight != nullptr && p.rotation != nullptr ? prepare_queries<kHeadDim, true>(memory, rows, weight)
+                                                              : prepare_queries<kHeadDim, false>(memory, rows, weight);
+        }
+        case Part::kKeys: {
+            const __nv_bfloat16* weight = of_text ? p.text_key_norm : p.key_norm;
+            return weight != nullptr && p.rotation != nullptr ? prepare_keys<kHeadDim, true>(memory, rows, weight)
+                                                              : prepare_keys<kHeadDim, false>(memory, rows, weight);
+        }
         case Part::kValues:
             if constexpr (kFormat == ValueFormat::kFp8) {
-                return prepare_values_in_fp8(rows, heads);
+                return prepare_values_in_fp8(memory, rows);
             } else {
-                return prepare_values_in_fp16(rows, heads);
+                return prepare_values_in_fp16(memory, rows);
             }
     }
 }
 
-constexpr int kCorrectThreads = 128;
-
-// What the output of each query tile has to gain: the mean of the values, less that of what rounding added to those
-// that it attends to. Grid [pairs * heads]: long pairs first.
+constexpr int kCorrectWarps = 8;
+constexpr int kCorrectThreads = 32 * kCorrectWarps;
+// Channels of a long pair that a block takes, so that its many tiles are shared by many threads.
+constexpr int kSliceChannels = 32;
 template <int kHeadDim>
-__global__ void __launch_bounds__(kCorrectThreads)
-    correct(const PrepareParameters p, const TilePair* pairs, const TileRun* runs, const std::int32_t* key_tokens) {
-    constexpr int kLanes = kHeadDim / kChunkChannels;  // that share a tile
-    constexpr int kTiles = kCorrectThreads / kLanes;   // at a time
-    __shared__ float sums[kPairTiles][kTiles][kHeadDim];
-    __shared__ TileRun some_runs[kCorrectThreads];
-    const int head = static_cast<int>(blockIdx.x) % p.heads;
-    const TilePair pair = pairs[static_cast<int>(blockIdx.x) / p.heads];
-    const int lane = static_cast<int>(threadIdx.x) % kLanes;
-    const int turn = static_cast<int>(threadIdx.x) / kLanes;
-    const __half* errors = p.in_workspace<__half>(p.at.value_errors) + lane * kChunkChannels;
+__host__ __device__ constexpr std::int64_t long_correct_blocks(std::int64_t long_pairs, std::int32_t heads) {
+    return long_pairs * heads * (kHeadDim / kSliceChannels);
+}
+template <int kHeadDim>
+constexpr std::int64_t correct_blocks(std::int64_t pairs, std::int64_t long_pairs, std::int32_t heads) {
+    return long_correct_blocks<kHeadDim>(long_pairs, heads) +
+           ((pairs - long_pairs) * heads + kCorrectWarps - 1) / kCorrectWarps;
+}
 
-    Channels sum[kPairTiles] = {};
-    std::int32_t skip = turn;  // tiles until the next of this turn
-    for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
-        const std::int32_t place = (r - pair.runs_first) % kCorrectThreads;
-        if (place == 0) {
-            __syncthreads();
-            if (r + static_cast<std::int32_t>(threadIdx.x) < pair.runs_end) {
-                some_runs[threadIdx.x] = runs[r + static_cast<std::int32_t>(threadIdx.x)];
+// The sums over the key tiles of a pair's query tiles of four channels, of which a lane has the errors from `errors`
+// on, in tiles kTileStride apart. Of the warp's lanes kLanes share a tile; of the tiles, in batches of 32, the warp
+// takes every `warps`th batch from number `warp` on. All lanes of the same channels are given the same.
+template <int kLanes, int kTileStride>
+struct PairErrors {
+    float sum[kPairTiles][4] = {};
+
+    __device__ PairErrors(const TilePair& pair, const TileRun* runs, const __half* errors, int warp, int warps) {
+        constexpr unsigned kAll = 0xffffffffU;
+        constexpr int kTurns = 32 / kLanes;
+        constexpr int kAtOnce = kLanes < 8 ? kLanes : 8;  // tiles of a lane
+        const int lane = static_cast<int>(threadIdx.x) % 32;
+        ptx::wait_for_kernels();  // pairs and runs are the caller's, errors are not
+        // Opaque, or it would be computed anew for each tile.
+        asm volatile("" : "+l"(errors));
+        for (std::int32_t first = pair.runs_first; first < pair.runs_end; first += 32) {
+            // A lane has a run, and then a tile.
+            const int run_count = min(32, pair.runs_end - first);
+            const TileRun own = lane < run_count ? runs[first + lane] : TileRun{};
+            int end = own.end - own.first;
+#pragma unroll
+            for (int step = 1; step < 32; step *= 2) {
+                const int before = __shfl_up_sync(kAll, end, step);
+                end += lane >= step ? before : 0;
             }
-            __syncthreads();
-        }
-        const TileRun& run = some_runs[place];
-        std::int32_t tile = run.first + skip;
-#pragma unroll 4
-        for (; tile < run.end; tile += kTiles) {
-            const uint4 bits = *reinterpret_cast<const uint4*>(errors + p.head_tile(head, tile) * kHeadDim);
-            const auto* two = reinterpret_cast<const __half2*>(&bits);
+            const int tiles = __shfl_sync(kAll, end, 31);
+            const int offset = own.end - end;  // of a run's tiles to their places
+            for (int place = 32 * warp; place < tiles; place += 32 * warps) {
+                std::uint32_t tile = 0;
+                std::uint32_t cells = 0;
+                for (int run = run_count - 1; run >= 0; --run) {
+                    const int run_end = __shfl_sync(kAll, end, run);
+                    const int run_offset = __shfl_sync(kAll, offset, run);
+                    const std::uint32_t run_cells = __shfl_sync(kAll, own.cells, run);
+                    if (place + lane < run_end) {
+                        tile = static_cast<std::uint32_t>(place + lane + run_offset);
+                        cells = run_cells;
+                    }
+                }
+                const std::uint32_t both = tile << kPairTiles | cells;
+                const int count = min(32, tiles - place);
+                for (int at = 0; at < count; at += kAtOnce * kTurns) {
+                    uint2 bits[kAtOnce];
+                    std::uint32_t of[kAtOnce];
 #pragma unroll
-            for (int t = 0; t < kPairTiles; ++t) {
-                if ((run.cells >> t & 1) != 0) {
+                    for (int i = 0; i < kAtOnce; ++i) {
+                        const int from = at + i * kTurns + lane / kLanes;
+                        of[i] = __shfl_sync(kAll, both, from);
+                        bits[i] = *reinterpret_cast<const uint2*>(
+                            errors +
+                            static_cast<std::size_t>(of[i] >> kPairTiles << kPairTiles) * (kTileStride >> kPairTiles));
+                    }
 #pragma unroll
-                    for (int i = 0; i < kChunkChannels / 2; ++i) {
-                        const float2 error = __half22float2(two[i]);
-                        sum[t].x[2 * i] += error.x;
-                        sum[t].x[2 * i + 1] += error.y;
+                    for (int i = 0; i < kAtOnce; ++i) {
+                        const auto* two = reinterpret_cast<const __half2*>(&bits[i]);
+                        const float2 low = __half22float2(two[0]);
+                        const float2 high = __half22float2(two[1]);
+#pragma unroll
+                        for (int t = 0; t < kPairTiles; ++t) {
+                            if ((of[i] >> t & 1) != 0) {
+                                sum[t][0] += low.x;
+                                sum[t][1] += low.y;
+                                sum[t][2] += high.x;
+                                sum[t][3] += high.y;
+                            }
+                        }
                     }
                 }
             }
         }
-        skip = tile - run.end;
-    }
 #pragma unroll
-    for (int t = 0; t < kPairTiles; ++t) {
-#pragma unroll
-        for (int i = 0; i < kChunkChannels; ++i) {
-            sums[t][turn][lane * kChunkChannels + i] = sum[t].x[i];
+        for (int step = kLanes; step < 32; step *= 2) {
+            for (auto& of_tile : sum) {
+                for (float& x : of_tile) {
+                    x += __shfl_xor_sync(kAll, x, step);
+                }
+            }
         }
     }
-    __syncthreads();
-    const int channel = static_cast<int>(threadIdx.x);
-    if (channel < kHeadDim) {
-        const int at = head * kHeadDim + channel;
-        const float mean = p.in_workspace<float>(p.at.value_mean)[at];
-        const float limit = p.in_workspace<float>(p.at.value_limits)[at] * (1 / kFp8Limit);
-        for (int t = 0; t < kPairTiles && pair.tile[t] >= 0; ++t) {
+};
+
+// What the output of each query tile has to gain: the mean of the values, less that of what rounding added to those
+// that it attends to. Grid [correct_blocks]: long pairs first, a block for some channels of each; then a warp for each
+// pair.
+template <int kHeadDim>
+__global__ void __launch_bounds__(kCorrectThreads)
+    correct(const __grid_constant__ PrepareParameters p, const TilePair* pairs, const TileRun* runs,
+            const std::int32_t* key_tokens) {
+    ptx::launch_dependents();
+    const int warp = static_cast<int>(threadIdx.x) / 32;
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    const auto errors_of = [&](int head, int channel) {
+        return p.in_workspace<__half>(p.at.value_errors) + p.head_tile(head, 0) * kHeadDim + channel;
+    };
+    const auto corrected = [&](float errors, int tile, float limit, float mean) {
+        return fmaf(-errors * (1 / (kFp8Limit * static_cast<float>(key_tokens[tile]))), limit, mean);
+    };
+    const float* limits = p.in_workspace<float>(p.at.value_limits);
+    const float* means = p.in_workspace<float>(p.at.value_mean);
+    float* output = p.in_workspace<float>(p.at.output_mean);
+
+    const auto long_blocks = static_cast<int>(long_correct_blocks<kHeadDim>(p.long_pairs, p.heads));
+    if (static_cast<int>(blockIdx.x) < long_blocks) {
+        constexpr int kSlices = kHeadDim / kSliceChannels;
+        constexpr int kLanes = kSliceChannels / 4;
+        __shared__ float sums[kCorrectWarps][kPairTiles][kSliceChannels];
+        const int slice = static_cast<int>(blockIdx.x) % kSlices * kSliceChannels;
+        const int head = static_cast<int>(blockIdx.x) / kSlices % p.heads;
+        const TilePair pair = pairs[static_cast<int>(blockIdx.x) / kSlices / p.heads];
+        const int of_lane = lane % kLanes * 4;
+        const PairErrors<kLanes, kHeadDim> own(pair, runs, errors_of(head, slice + of_lane), warp, kCorrectWarps);
+        if (lane < kLanes) {
+#pragma unroll
+            for (int t = 0; t < kPairTiles; ++t) {
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                    sums[warp][t][of_lane + i] = own.sum[t][i];
+                }
+            }
+        }
+        __syncthreads();
+        const int tile = warp < kPairTiles ? pair.tile[warp] : -1;
+        if (tile >= 0) {
             float all = 0;
 #pragma unroll
-            for (int other = 0; other < kTiles; ++other) {
-                all += sums[t][other][channel];
+            for (const auto& of_warp : sums) {
+                all += of_warp[warp][lane];
             }
-            p.in_workspace<float>(p.at.output_mean)[p.head_tile(head, pair.tile[t]) * kHeadDim + channel] =
-                fmaf(-all / static_cast<float>(key_tokens[pair.tile[t]]), limit, mean);
+            const int at = head * kHeadDim + slice + lane;
+            output[p.head_tile(head, tile) * kHeadDim + slice + lane] = corrected(all, tile, limits[at], means[at]);
+        }
+        return;
+    }
+    const int image_pairs = p.pairs - p.long_pairs;
+    const int job = (static_cast<int>(blockIdx.x) - long_blocks) * kCorrectWarps + warp;
+    const int head = job / image_pairs;
+    if (head >= p.heads) {
+        return;
+    }
+    constexpr int kLanes = kHeadDim / 4;
+    const TilePair pair = pairs[p.long_pairs + job % image_pairs];
+    const int channel = lane % kLanes * 4;
+    const PairErrors<kLanes, kHeadDim> own(pair, runs, errors_of(head, channel), 0, 1);
+    const float4 limit = *reinterpret_cast<const float4*>(limits + head * kHeadDim + channel);
+    const float4 mean = *reinterpret_cast<const float4*>(means + head * kHeadDim + channel);
+#pragma unroll
+    for (int t = 0; t < kPairTiles; ++t) {
+        const int tile = pair.tile[t];
+        if (tile >= 0 && lane < kLanes) {
+            const float(&sum)[4] = own.sum[t];
+            *reinterpret_cast<float4*>(output + p.head_tile(head, tile) * kHeadDim + channel) = {
+                corrected(sum[0], tile, limit.x, mean.x), corrected(sum[1], tile, limit.y, mean.y),
+                corrected(sum[2], tile, limit.z, mean.z), corrected(sum[3], tile, limit.w, mean.w)};
         }
     }
 }

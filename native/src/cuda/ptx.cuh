@@ -16,6 +16,26 @@ __device__ inline int thread() {
     return number;
 }
 
+// From compute capability 9.0 on a kernel may begin before the ones before it have ended (a programmatic launch).
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr bool kOverlapsKernels = false;
+#else
+constexpr bool kOverlapsKernels = true;
+#endif
+// Until the kernels before this one have ended, and all that they wrote is there. Each block of a kernel does so before
+// it ends: thus the one before this has ended only after those before it.
+__device__ inline void wait_for_kernels() {
+    if constexpr (kOverlapsKernels) {
+        asm volatile("griddepcontrol.wait;" ::: "memory");
+    }
+}
+// Lets the next kernel begin once every block has come here.
+__device__ inline void launch_dependents() {
+    if constexpr (kOverlapsKernels) {
+        asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    }
+}
+
 // A shared-memory address as PTX takes it.
 __device__ inline std::uint32_t shared_address(const void* pointer) {
     return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
@@ -25,6 +45,16 @@ __device__ inline std::uint32_t shared_address(const void* pointer) {
 __device__ inline void copy_async(std::uint32_t destination, const void* source, std::uint32_t bytes) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(destination), "l"(source), "r"(bytes)
                  : "memory");
+}
+// Copies 8 or 16 bytes.
+template <int kBytes>
+__device__ inline void copy_async(std::uint32_t destination, const void* source) {
+    static_assert(kBytes == 8 || kBytes == 16);
+    if constexpr (kBytes == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(destination), "l"(source) : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(destination), "l"(source) : "memory");
+    }
 }
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Waits until at most `kLeft` of this thread's groups of copies are under way.

@@ -389,6 +389,41 @@ TEST_P(GpuAttention, GivesTheSameBitsEveryTime) {
     }
 }
 
+// Kernels of a call may begin before those before them have ended, but not before what the caller does to its inputs,
+// nor while an earlier call needs the workspace.
+TEST_P(GpuAttention, KeepsToTheOrderOfItsStream) {
+    const Way& way = GetParam();
+    const auto options = grid(48, 40, 512, 4);
+    const Call one(options, 3, 128, true, 5, 2, way.arithmetic, way.kernels);
+    Call other(options, 3, 128, true, 6, 2, way.arithmetic, way.kernels);
+    const Result expected[] = {one.run(), other.run()};
+    other.arguments.workspace = one.arguments.workspace;
+    const Call* const calls[] = {&one, &other};
+    const DeviceMemory queries[] = {DeviceMemory(*one.inputs.query.memory), DeviceMemory(*other.inputs.query.memory)};
+    const DeviceMemory outputs[] = {DeviceMemory(*one.inputs.output.memory), DeviceMemory(*other.inputs.output.memory)};
+    const auto poison = [](const DeviceCopy& tensor, const Tensor& like) {
+        EXPECT_EQ(cudaMemsetAsync(tensor.memory.data(), static_cast<int>(kPoison), like.memory->size()), cudaSuccess);
+    };
+    for (int i = 0; i < 8; ++i) {
+        const Call& call = *calls[i % 2];
+        const std::size_t bytes = call.inputs.query.memory->size();
+        poison(*call.query, call.inputs.query);
+        poison(*call.output, call.inputs.output);
+        EXPECT_EQ(cudaMemcpyAsync(call.query->memory.data(), queries[i % 2].data(), bytes, cudaMemcpyDeviceToDevice),
+                  cudaSuccess);
+        EXPECT_EQ(scaledit_cuda_attention(&call.arguments), SCALEDIT_OK) << scaledit_last_error();
+        poison(*call.query, call.inputs.query);
+        EXPECT_EQ(cudaMemcpyAsync(outputs[i % 2].data(), call.output->memory.data(), call.inputs.output.memory->size(),
+                                  cudaMemcpyDeviceToDevice),
+                  cudaSuccess);
+        poison(*call.output, call.inputs.output);
+    }
+    for (int i = 0; i < 2; ++i) {
+        *calls[i]->inputs.output.memory = outputs[i].read();
+        EXPECT_EQ(rows_alone(calls[i]->inputs.output), expected[i].output) << "call " << i;
+    }
+}
+
 TEST_P(GpuAttention, DoesTextInParts) {
     const auto options = grid(48, 40, 512, 4);
     Call call(options, 3, 128, true, 5, 2, GetParam().arithmetic, GetParam().kernels);
