@@ -154,6 +154,21 @@ struct Result {
     std::vector<double> log_sum_exp;
 };
 
+// The tokens that those of a tile attend to.
+inline std::vector<std::int64_t> allowed_tokens(const GeometryView& geometry, std::size_t tile) {
+    std::vector<std::int64_t> allowed;
+    for (auto r = geometry.offsets[tile]; r < geometry.offsets[tile + 1]; ++r) {
+        const auto& range = geometry.ranges[static_cast<std::size_t>(r)];
+        for (std::int32_t t = range.first; t < range.first + range.count; ++t) {
+            const auto& of = geometry.tiles[static_cast<std::size_t>(t)];
+            for (std::int64_t token = of.first; token < of.first + of.tokens; ++token) {
+                allowed.push_back(token);
+            }
+        }
+    }
+    return allowed;
+}
+
 inline Result reference(const GeometryView& geometry, const Inputs& inputs, double scale) {
     const auto& [query, key, value, unused] = inputs;
     Result result{std::vector<double>(static_cast<std::size_t>(query.tokens * query.heads * query.head_dim)),
@@ -173,16 +188,7 @@ inline Result reference(const GeometryView& geometry, const Inputs& inputs, doub
         const auto keys = rows(key, head);
         const auto values = rows(value, head);
         for (std::size_t tile = 0; tile < geometry.tiles.size(); ++tile) {
-            std::vector<std::int64_t> allowed;
-            for (auto r = geometry.offsets[tile]; r < geometry.offsets[tile + 1]; ++r) {
-                const auto& range = geometry.ranges[static_cast<std::size_t>(r)];
-                for (std::int32_t t = range.first; t < range.first + range.count; ++t) {
-                    const auto& of = geometry.tiles[static_cast<std::size_t>(t)];
-                    for (std::int64_t token = of.first; token < of.first + of.tokens; ++token) {
-                        allowed.push_back(token);
-                    }
-                }
-            }
+            const std::vector<std::int64_t> allowed = allowed_tokens(geometry, tile);
             const auto& own = geometry.tiles[tile];
             for (std::int64_t row = own.first; row < own.first + own.tokens; ++row) {
                 std::vector<double> weights;
@@ -214,21 +220,30 @@ inline Result reference(const GeometryView& geometry, const Inputs& inputs, doub
     return result;
 }
 
-// The tensor's numbers without gaps; expects the gaps to be poisoned still.
-inline std::vector<double> rows_alone(const Tensor& tensor) {
+// The tensor's numbers without gaps.
+inline std::vector<double> rows_within(const Tensor& tensor) {
     std::vector<double> rows;
-    std::vector<std::byte> outside = *tensor.memory;
     for (std::int64_t token = 0; token < tensor.tokens; ++token) {
         for (std::int64_t head = 0; head < tensor.heads; ++head) {
             for (std::int64_t channel = 0; channel < tensor.head_dim; ++channel) {
                 rows.push_back(tensor.get(token, head, channel));
             }
+        }
+    }
+    return rows;
+}
+
+// The same; expects the gaps to be poisoned still.
+inline std::vector<double> rows_alone(const Tensor& tensor) {
+    std::vector<std::byte> outside = *tensor.memory;
+    for (std::int64_t token = 0; token < tensor.tokens; ++token) {
+        for (std::int64_t head = 0; head < tensor.heads; ++head) {
             const std::ptrdiff_t offset = tensor.at(token, head, 0) - tensor.memory->data();
             std::fill_n(outside.begin() + offset, tensor.head_dim * tensor.element_bytes(), kPoison);
         }
     }
     EXPECT_TRUE(std::ranges::all_of(outside, [](std::byte b) { return b == kPoison; })) << "written beside the rows";
-    return rows;
+    return rows_within(tensor);
 }
 
 // Calls the C ABI with a poisoned output and workspace; expects every row written and nothing beside the rows.

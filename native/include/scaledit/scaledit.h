@@ -179,6 +179,35 @@ SCALEDIT_API scaledit_status scaledit_attention_workspace(const scaledit_attenti
 // Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
 SCALEDIT_API scaledit_status scaledit_attention(const scaledit_attention_arguments* arguments);
 
+typedef struct scaledit_attention_backward_arguments {
+    const scaledit_geometry* geometry;
+    int32_t heads;            // 1 .. 4096
+    int32_t head_dim;         // 64 or 128
+    float scale;              // as in the forward pass
+    int32_t instruction_set;  // a scaledit_instruction_set
+    int32_t threads;          // 1 .. 1024; 0: one for each processor. The result does not depend on it.
+    scaledit_tensor query;
+    scaledit_tensor key;
+    scaledit_tensor value;
+    scaledit_tensor output;           // what scaledit_attention() wrote for them
+    const float* log_sum_exp;         // likewise, [heads, tokens]
+    scaledit_tensor output_gradient;  // of a loss, as are the other gradients; all tensors have the same dtype
+    scaledit_tensor query_gradient;   // written; may lie between the rows of the others, never on them
+    scaledit_tensor key_gradient;     // likewise
+    scaledit_tensor value_gradient;   // likewise
+    void* workspace;                  // scaledit_attention_backward_workspace() bytes, 64-byte aligned
+    size_t workspace_bytes;
+} scaledit_attention_backward_arguments;
+
+// Bytes of workspace that scaledit_attention_backward() needs for these arguments; apart from the geometry their
+// pointers are not looked at.
+SCALEDIT_API scaledit_status
+scaledit_attention_backward_workspace(const scaledit_attention_backward_arguments* arguments, size_t* bytes);
+
+// From the gradient of attention's output to those of query, key and value, computed in float32 over the same tiles.
+// The weights are computed once more, from log_sum_exp.
+SCALEDIT_API scaledit_status scaledit_attention_backward(const scaledit_attention_backward_arguments* arguments);
+
 // SCALEDIT_OK if this processor and build have the instruction set, SCALEDIT_UNSUPPORTED with a message if not.
 SCALEDIT_API scaledit_status scaledit_instruction_set_supported(int32_t instruction_set);
 

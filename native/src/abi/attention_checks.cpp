@@ -26,10 +26,22 @@ constexpr std::int64_t kMaxElements = std::int64_t{1} << 59;
 struct NamedTensor {
     std::string name;
     const scaledit_tensor& tensor;
+    bool written;
 };
 
-std::array<NamedTensor, 4> tensors(const scaledit_attention_arguments& a) {
-    return {{{"query", a.query}, {"key", a.key}, {"value", a.value}, {"output", a.output}}};
+std::vector<NamedTensor> tensors(const scaledit_attention_arguments& a) {
+    return {{"query", a.query, false}, {"key", a.key, false}, {"value", a.value, false}, {"output", a.output, true}};
+}
+
+std::vector<NamedTensor> tensors(const scaledit_attention_backward_arguments& a) {
+    return {{"query", a.query, false},
+            {"key", a.key, false},
+            {"value", a.value, false},
+            {"output", a.output, false},
+            {"output_gradient", a.output_gradient, false},
+            {"query_gradient", a.query_gradient, true},
+            {"key_gradient", a.key_gradient, true},
+            {"value_gradient", a.value_gradient, true}};
 }
 
 std::int64_t element_bytes(const scaledit_tensor& tensor) { return tensor.dtype == SCALEDIT_FLOAT32 ? 4 : 2; }
@@ -73,7 +85,8 @@ struct Shape {
     }
 };
 
-Shape shape(const Geometry& geometry, const scaledit_attention_arguments& a) {
+template <class Arguments>
+Shape shape(const Geometry& geometry, const Arguments& a) {
     return {geometry.info().tokens, a.heads, a.head_dim};
 }
 
@@ -133,57 +146,47 @@ bool overlap(const Region& a, const Region& b, const Shape& shape) {
     return shape.rows_meet(*a.tensor, bytes / element_bytes(*a.tensor));
 }
 
-}  // namespace
-
-void check_instruction_set(std::int32_t set) {
-    expect(SCALEDIT_INSTRUCTION_SET_BEST <= set && set <= SCALEDIT_INSTRUCTION_SET_AVX512_VNNI, "instruction_set", set,
-           "0 (best), 1 (portable), 2 (AVX2) or 3 (AVX-512 VNNI)");
-    if (set != SCALEDIT_INSTRUCTION_SET_BEST && !cpu::supported(static_cast<scaledit_instruction_set>(set))) {
-        throw Error(SCALEDIT_UNSUPPORTED,
-                    "instruction_set is " + to_text(set) + ", which this processor or this build does not have");
-    }
-}
-
-cpu::Problem checked_problem(const scaledit_attention_arguments* arguments) {
-    expect_pointer(arguments, "arguments", "a scaledit_attention_arguments");
-    const scaledit_attention_arguments& a = *arguments;
+// What both passes have in common.
+template <class Arguments>
+void check_arguments(const Arguments& a) {
     expect_pointer(a.geometry, "geometry", "a geometry from scaledit_geometry_create");
     expect(1 <= a.heads && a.heads <= kMaxHeads, "heads", a.heads, "1 to " + to_text(kMaxHeads));
     expect(a.head_dim == 64 || a.head_dim == 128, "head_dim", a.head_dim, "64 or 128");
     expect(std::isfinite(a.scale) && a.scale > 0, "scale", a.scale, "a finite number above 0");
-    expect(a.arithmetic == SCALEDIT_ARITHMETIC_FLOAT32 || a.arithmetic == SCALEDIT_ARITHMETIC_INT8, "arithmetic",
-           a.arithmetic, "0 (float32) or 1 (INT8)");
     check_instruction_set(a.instruction_set);
     expect(0 <= a.threads && a.threads <= kMaxThreads, "threads", a.threads,
            "1 to " + to_text(kMaxThreads) + ", or 0 for one for each processor");
     for (const NamedTensor& named : tensors(a)) {
         check_tensor(named, shape(a.geometry->value, a), a.query.dtype);
     }
+}
 
-    cpu::Problem problem{a.geometry->value, a};
+template <class Arguments>
+Arguments resolved(Arguments a) {
     if (a.instruction_set == SCALEDIT_INSTRUCTION_SET_BEST) {
-        problem.arguments.instruction_set = cpu::best();
+        a.instruction_set = cpu::best();
     }
     if (a.threads == 0) {
         const auto processors = static_cast<std::int32_t>(std::thread::hardware_concurrency());
-        problem.arguments.threads = std::clamp(processors, 1, kMaxThreads);
+        a.threads = std::clamp(processors, 1, kMaxThreads);
     }
-    return problem;
+    return a;
 }
 
-void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes) {
-    const scaledit_attention_arguments& a = problem.arguments;
-    const Shape sizes = shape(problem.geometry, a);
-
+// Refuses null and misaligned buffers, and those that overlap one that is written.
+template <class Arguments>
+void check_buffers(const Geometry& geometry, const Arguments& a, bool writes_log_sum_exp, std::size_t workspace_bytes) {
+    const Shape sizes = shape(geometry, a);
+    const std::vector<NamedTensor> named = tensors(a);
     std::vector<Region> regions;
-    for (const auto& [name, tensor] : tensors(a)) {
+    for (const auto& [name, tensor, written] : named) {
         const std::int64_t element = element_bytes(tensor);
         regions.push_back(region(name + ".data", tensor.data, sizes.extent(tensor) * element,
-                                 static_cast<std::size_t>(element), &tensor == &a.output, &tensor));
+                                 static_cast<std::size_t>(element), written, &tensor));
     }
     if (a.log_sum_exp != nullptr) {
         const std::int64_t bytes = sizes.heads * sizes.tokens * std::int64_t{sizeof(float)};
-        regions.push_back(region("log_sum_exp", a.log_sum_exp, bytes, alignof(float), true));
+        regions.push_back(region("log_sum_exp", a.log_sum_exp, bytes, alignof(float), writes_log_sum_exp));
     }
     expect(a.workspace_bytes >= workspace_bytes, "workspace_bytes", a.workspace_bytes,
            "at least " + to_text(workspace_bytes));
@@ -199,6 +202,41 @@ void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes) {
             }
         }
     }
+}
+
+}  // namespace
+
+void check_instruction_set(std::int32_t set) {
+    expect(SCALEDIT_INSTRUCTION_SET_BEST <= set && set <= SCALEDIT_INSTRUCTION_SET_AVX512_VNNI, "instruction_set", set,
+           "0 (best), 1 (portable), 2 (AVX2) or 3 (AVX-512 VNNI)");
+    if (set != SCALEDIT_INSTRUCTION_SET_BEST && !cpu::supported(static_cast<scaledit_instruction_set>(set))) {
+        throw Error(SCALEDIT_UNSUPPORTED,
+                    "instruction_set is " + to_text(set) + ", which this processor or this build does not have");
+    }
+}
+
+cpu::Problem checked_problem(const scaledit_attention_arguments* arguments) {
+    expect_pointer(arguments, "arguments", "a scaledit_attention_arguments");
+    check_arguments(*arguments);
+    expect(arguments->arithmetic == SCALEDIT_ARITHMETIC_FLOAT32 || arguments->arithmetic == SCALEDIT_ARITHMETIC_INT8,
+           "arithmetic", arguments->arithmetic, "0 (float32) or 1 (INT8)");
+    return {arguments->geometry->value, resolved(*arguments)};
+}
+
+cpu::BackwardProblem checked_problem(const scaledit_attention_backward_arguments* arguments) {
+    expect_pointer(arguments, "arguments", "a scaledit_attention_backward_arguments");
+    check_arguments(*arguments);
+    return {arguments->geometry->value, arguments->geometry->queries(), resolved(*arguments)};
+}
+
+void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes) {
+    check_buffers(problem.geometry, problem.arguments, true, workspace_bytes);
+}
+
+void check_buffers(const cpu::BackwardProblem& problem, std::size_t workspace_bytes) {
+    const scaledit_attention_backward_arguments& a = problem.arguments;
+    expect_pointer(a.log_sum_exp, "log_sum_exp", "what the forward pass wrote");
+    check_buffers(problem.geometry, a, false, workspace_bytes);
 }
 
 }  // namespace scaledit::abi

@@ -1,4 +1,4 @@
-// What a caller can get wrong in scaledit_attention_arguments, and the sentence that says so.
+// What a caller can get wrong in the arguments of attention and of its backward pass, and the sentence that says so.
 #pragma once
 
 #include <cstddef>
@@ -15,8 +15,10 @@ void check_instruction_set(std::int32_t set);
 // The problem that the arguments describe, with instruction set and threads resolved. Looks at no pointer but the
 // geometry's.
 cpu::Problem checked_problem(const scaledit_attention_arguments* arguments);
+cpu::BackwardProblem checked_problem(const scaledit_attention_backward_arguments* arguments);
 
 // Refuses null, misaligned and overlapping buffers and a workspace smaller than `workspace_bytes`.
 void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes);
+void check_buffers(const cpu::BackwardProblem& problem, std::size_t workspace_bytes);
 
 }  // namespace scaledit::abi

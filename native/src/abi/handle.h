@@ -6,6 +6,7 @@
 
 #include "cuda/device_geometry.h"
 #include "geometry/geometry.h"
+#include "geometry/query_lists.h"
 
 struct scaledit_geometry {
     explicit scaledit_geometry(const scaledit_geometry_options& options) : value(options) {}
@@ -16,9 +17,17 @@ struct scaledit_geometry {
         return *layout_;
     }
 
+    // Which queries attend to each key; found when first asked for.
+    [[nodiscard]] const scaledit::QueryLists& queries() const {
+        std::call_once(queries_once_, [this] { queries_.emplace(value); });
+        return *queries_;
+    }
+
     const scaledit::Geometry value;
 
 private:
     mutable std::once_flag once_;
     mutable std::optional<scaledit::cuda::DeviceGeometryLayout> layout_;
+    mutable std::once_flag queries_once_;
+    mutable std::optional<scaledit::QueryLists> queries_;
 };

@@ -9,20 +9,16 @@
 #include <numbers>
 #include <span>
 
+#include "cpu/arena.h"
 #include "cpu/instruction_sets.h"
 #include "cpu/kernels.h"
 #include "cpu/parallel.h"
+#include "cpu/tile_order.h"
 #include "quantize/pack.h"
 #include "quantize/rows.h"
 
 namespace scaledit::cpu {
 namespace {
-
-// Heads are packed and attended in groups. Packed keys and values of a group should stay in the last cache on their way
-// from one pass to the next,
-constexpr std::size_t kGroupBytes = std::size_t{12} << 20;
-// but a group must have so many times the work of its longest query tile for each thread, or threads would wait for it.
-constexpr std::int64_t kGroupBalance = 4;
 
 // Tiles whose keys are summed by one thread on the way to the mean.
 constexpr std::int64_t kTilesPerSum = 16;
@@ -34,36 +30,11 @@ constexpr float kDescent = 16.0F;
 // Of weights, before they are multiplied by 2^weight_exponent.
 constexpr float kLowestPower = -126.0F;
 
-// Query tiles with more key tiles than this many times the average are taken before all others, of all heads: one of
-// them at the end would keep a single thread busy. The rest goes head by head, which keeps keys and values in the
-// caches.
-constexpr std::int64_t kLongTile = 2;
-
 constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-constexpr std::size_t align(std::size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 struct ThreadState {
     QueryTile queries;
     alignas(64) float rows[std::size_t{kTileTokens} * kMaxHeadDim];
-};
-
-// Hands out pieces of the workspace; without memory it counts their bytes.
-class Arena {
-public:
-    explicit Arena(void* memory) : memory_(static_cast<std::byte*>(memory)) {}
-
-    template <class T>
-    T* take(std::size_t count) {
-        std::byte* piece = memory_ == nullptr ? nullptr : memory_ + used_;
-        used_ += align(count * sizeof(T));
-        return reinterpret_cast<T*>(piece);
-    }
-
-    [[nodiscard]] std::size_t used() const { return used_; }
-
-private:
-    std::byte* memory_;
-    std::size_t used_ = 0;
 };
 
 class AttentionPass {
@@ -78,7 +49,9 @@ public:
           head_dim_(arguments_.head_dim),
           key_bytes_(align(quantize::key_tile_bytes(kernel_.layout, head_dim_))),
           value_bytes_(align(quantize::value_tile_bytes(kernel_.layout, head_dim_))),
-          group_heads_(heads_in_group()) {
+          order_(geometry_.keys()),
+          group_heads_(
+              order_.heads_in_group(arguments_.heads, arguments_.threads, size(tiles_) * (key_bytes_ + value_bytes_))) {
         Arena arena(workspace);
         threads_ = arena.take<ThreadState>(static_cast<std::size_t>(arguments_.threads));
         sums_ = arena.take<double>(smoothed() ? size(group_heads_ * sums_per_head() * head_dim_) : 0);
@@ -101,34 +74,19 @@ public:
             for_each(tiles_ * heads_, [this](std::int64_t item, ThreadState& thread) {
                 pack_tile(item % heads_, item / heads_, thread);
             });
-            const std::int64_t long_tiles = count_long_tiles();
-            for_each(heads_ * geometry_.info().query_tiles, [this, long_tiles](std::int64_t item, ThreadState& thread) {
-                const Work work = work_of(item, long_tiles);
+            for_each(heads_ * order_.tiles(), [this](std::int64_t item, ThreadState& thread) {
+                const TileOrder::Work work = order_.work_of(item, heads_);
                 attend_tile(work.head, work.tile, thread);
             });
         }
     }
 
 private:
-    struct Work {
-        std::int64_t head;  // of the group
-        std::int64_t tile;
-    };
-
     static std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
 
     static const Kernel& choose_kernel(quantize::Arithmetic arithmetic, const scaledit_attention_arguments& arguments) {
         const Kernels& kernels = kernels_of(static_cast<scaledit_instruction_set>(arguments.instruction_set));
         return arithmetic == quantize::Arithmetic::kInt8 ? kernels.int8 : kernels.float32;
-    }
-
-    // Groups of about the same size, see kGroupBytes.
-    [[nodiscard]] std::int64_t heads_in_group() const {
-        const auto cached = static_cast<std::int64_t>(kGroupBytes / (size(tiles_) * (key_bytes_ + value_bytes_)));
-        const std::int64_t longest = key_tiles_of(geometry_.schedule().front());
-        const std::int64_t balanced = divide_up(kGroupBalance * arguments_.threads * longest, key_tiles_of_all());
-        const std::int64_t wanted = std::clamp<std::int64_t>(std::max(cached, balanced), 1, arguments_.heads);
-        return divide_up(arguments_.heads, divide_up(arguments_.heads, wanted));
     }
 
     [[nodiscard]] bool smoothed() const { return arithmetic_ == quantize::Arithmetic::kInt8; }
@@ -191,39 +149,6 @@ private:
         read_rows(arguments_.value, head, packed, thread.rows);
         quantize::pack_values(arithmetic_, kernel_.layout, thread.rows, packed.tokens, head_dim_,
                               value_tile(head, index));
-    }
-
-    [[nodiscard]] std::int64_t key_tiles_of(std::int64_t index) const {
-        std::int64_t count = 0;
-        for (const auto& range : geometry_.ranges(index)) {
-            count += range.count;
-        }
-        return count;
-    }
-
-    [[nodiscard]] std::int64_t key_tiles_of_all() const {
-        std::int64_t count = 0;
-        for (const auto& range : geometry_.all_ranges()) {
-            count += range.count;
-        }
-        return count;
-    }
-
-    [[nodiscard]] std::int64_t count_long_tiles() const {
-        const auto schedule = geometry_.schedule();
-        const std::int64_t limit = kLongTile * key_tiles_of_all() / geometry_.info().query_tiles;
-        return std::ranges::find_if(schedule, [&](auto index) { return key_tiles_of(index) <= limit; }) -
-               schedule.begin();
-    }
-
-    [[nodiscard]] Work work_of(std::int64_t item, std::int64_t long_tiles) const {
-        const auto schedule = geometry_.schedule();
-        if (item < heads_ * long_tiles) {
-            return {item % heads_, schedule[size(item / heads_)]};
-        }
-        const std::int64_t rest = item - heads_ * long_tiles;
-        const std::int64_t short_tiles = geometry_.info().query_tiles - long_tiles;
-        return {rest / short_tiles, schedule[size(long_tiles + rest % short_tiles)]};
     }
 
     void attend_tile(std::int64_t head, std::int64_t index, ThreadState& thread) const {
@@ -303,6 +228,7 @@ private:
     std::int32_t head_dim_;
     std::size_t key_bytes_;
     std::size_t value_bytes_;
+    TileOrder order_;
     std::int64_t group_heads_;
 
     ThreadState* threads_ = nullptr;  // [threads]

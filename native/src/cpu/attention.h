@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "geometry/geometry.h"
+#include "geometry/query_lists.h"
 #include "scaledit/scaledit.h"
 
 namespace scaledit::cpu {
@@ -20,6 +21,18 @@ std::size_t workspace_bytes(const Problem& problem);
 
 // Computes the output and, where asked for, log_sum_exp. The same bits for any number of threads.
 void attend(const Problem& problem);
+
+// The same for gradients.
+struct BackwardProblem {
+    const Geometry& geometry;
+    const QueryLists& queries;
+    scaledit_attention_backward_arguments arguments;
+};
+
+std::size_t workspace_bytes(const BackwardProblem& problem);
+
+// Computes the gradients of query, key and value. The same bits for any number of threads.
+void propagate_back(const BackwardProblem& problem);
 
 bool supported(scaledit_instruction_set set);
 scaledit_instruction_set best();

@@ -56,10 +56,52 @@ struct Kernel {
     AttendTile attend_tile;
 };
 
+// One tile of one head on its way through the tiles that it meets in the backward pass, in float32. Query tiles take
+// what comes from their keys, key tiles what comes from their queries:
+//
+//             left    right            left_gradient   right_gradient
+//   queries   query   output gradient  query gradient
+//   keys      key     value            key gradient    value gradient
+//
+// It lies in the caller's workspace.
+struct alignas(64) GradientTile {
+    float left[kTileTokens][kMaxHeadDim];
+    float right[kTileTokens][kMaxHeadDim];
+    float left_gradient[kTileTokens][kMaxHeadDim];
+    float right_gradient[kTileTokens][kMaxHeadDim];
+    float weights[kTileTokens][kTileTokens];          // of the newest pair of tiles: scores in base 2, then softmax
+    float score_gradients[kTileTokens][kTileTokens];  // likewise: of the weights, then of the scores
+    float log2_sum_exp[kTileTokens];                  // of queries
+    float delta[kTileTokens];                         // of queries: output . output gradient
+    std::int32_t tokens;
+    std::int32_t head_dim;
+};
+
+// A tile that is met, packed as keys are and as values are.
+struct MetTile {
+    const std::byte* left;   // as keys
+    const std::byte* right;  // as keys
+    const std::byte* left_rows;
+    const std::byte* right_rows;  // queries alone
+    const float* log2_sum_exp;    // [kTileTokens], queries alone; any number for tokens that the tile lacks
+    const float* delta;
+    std::int32_t tokens;
+};
+
+// Adds what comes from one met tile to a tile's gradients.
+using PropagateTile = void (*)(const MetTile& met, GradientTile& own);
+
+struct GradientKernels {
+    quantize::TileLayout layout;
+    PropagateTile to_queries;
+    PropagateTile to_keys;
+};
+
 // What one instruction set has to offer.
 struct Kernels {
     Kernel float32;
     Kernel int8;
+    GradientKernels gradients;
 };
 
 extern const Kernels kPortableKernels;

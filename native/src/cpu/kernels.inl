@@ -103,6 +103,51 @@ template <class Vector, int count>
     unroll<count>([&](int i) __attribute__((always_inline)) { x[i] = Vector::add_exponent(power[i], shifted[i]); });
 }
 
+// finish(row, column, products) for left[rows][head_dim] x key tile, rows kMaxHeadDim apart; columns go up to the end
+// of the last panel with a token.
+template <class Vector, class Product, class Finish>
+[[gnu::always_inline]] inline void multiply_packed_keys(const std::uint32_t* left, int rows, int head_dim,
+                                                        const std::byte* key, int tokens, const Finish& finish) {
+    using Sum = typename Product::Sum;
+    constexpr int lanes = Vector::lanes;
+    const int depth = head_dim / quantize::elements_per_chunk(Product::element);
+    const auto* scales = reinterpret_cast<const quantize::KeyScales*>(key);
+    const auto* chunks = reinterpret_cast<const std::uint32_t*>(scales + 1);
+    for (int first = 0; first < tokens; first += 2 * lanes) {
+        const Sum start[2] = {Product::start(scales->start + first), Product::start(scales->start + first + lanes)};
+        for_row_blocks<Vector::rows>(rows, [&](auto block, int first_row) {
+            multiply_panel<Vector, Product, decltype(block)::count, kMaxHeadDim>(
+                left + first_row * kMaxHeadDim, chunks + first * depth, depth, start,
+                [&](int row, int half, typename Vector::Float product) {
+                    finish(first_row + row, first + half * lanes, product);
+                });
+        });
+    }
+}
+
+// finish(row, column, products) for left[rows][tokens] x value tile, rows kTileTokens apart.
+template <class Vector, class Product, class Finish>
+[[gnu::always_inline]] inline void multiply_packed_values(const std::uint32_t* left, int rows, int head_dim,
+                                                          const std::byte* value, int tokens, const Finish& finish) {
+    using Sum = typename Product::Sum;
+    constexpr int lanes = Vector::lanes;
+    constexpr int panel = 2 * lanes;
+    constexpr int elements = quantize::elements_per_chunk(Product::element);
+    const int depth = (tokens + panel - 1) / panel * panel / elements;
+    const auto* chunks =
+        reinterpret_cast<const std::uint32_t*>(reinterpret_cast<const quantize::ValueScales*>(value) + 1);
+    const Sum zero[2] = {Product::zero(), Product::zero()};
+    for (int first = 0; first < head_dim; first += panel) {
+        for_row_blocks<Vector::rows>(rows, [&](auto block, int first_row) {
+            multiply_panel<Vector, Product, decltype(block)::count, kTileTokens>(
+                left + first_row * kTileTokens, chunks + first * (kTileTokens / elements), depth, zero,
+                [&](int row, int half, typename Vector::Float product) {
+                    finish(first_row + row, first + half * lanes, product);
+                });
+        });
+    }
+}
+
 // Loaded at kTileTokens - n + i: +inf for token i of a tile with n tokens, -inf past its end.
 struct TokenLimits {
     float limit[2 * kTileTokens] = {};
@@ -114,6 +159,12 @@ struct TokenLimits {
     }
 };
 constexpr TokenLimits kTokenLimits;
+
+// +inf for tokens that a tile of `tokens` has, -inf for the others.
+template <class Vector>
+[[gnu::always_inline]] inline typename Vector::Float token_limit(int token, int tokens) {
+    return Vector::load(kTokenLimits.limit + kTileTokens - tokens + token);
+}
 
 template <class Vector, class ScoreProduct, class ValueProduct, bool quantised>
 struct Attention {
@@ -137,25 +188,15 @@ struct Attention {
 
     // scores[queries][tokens] = query x key. Columns up to the end of the last panel are written.
     static void multiply_keys(const KeyValueTile& keys, QueryTile& queries) {
-        using Sum = typename ScoreProduct::Sum;
-        const int depth = queries.head_dim / quantize::elements_per_chunk(ScoreProduct::element);
         const auto* scales = reinterpret_cast<const quantize::KeyScales*>(keys.key);
-        const auto* chunks = reinterpret_cast<const std::uint32_t*>(scales + 1);
-        for (int first = 0; first < keys.tokens; first += panel) {
-            const Sum start[2] = {ScoreProduct::start(scales->start + first),
-                                  ScoreProduct::start(scales->start + first + lanes)};
-            for_row_blocks<Vector::rows>(queries.tokens, [&](auto block, int first_row) {
-                multiply_panel<Vector, ScoreProduct, decltype(block)::count, kMaxHeadDim>(
-                    queries.query[first_row], chunks + first * depth, depth, start,
-                    [&](int row, int half, Float score) {
-                        const int column = first + half * lanes;
-                        if constexpr (quantised) {
-                            score = Vector::mul(score, Vector::load(scales->scale + column));
-                        }
-                        Vector::store(queries.scores[first_row + row] + column, score);
-                    });
+        multiply_packed_keys<Vector, ScoreProduct>(
+            queries.query[0], queries.tokens, queries.head_dim, keys.key,
+            keys.tokens, [&](int row, int column, Float score) __attribute__((always_inline)) {
+                if constexpr (quantised) {
+                    score = Vector::mul(score, Vector::load(scales->scale + column));
+                }
+                Vector::store(queries.scores[row] + column, score);
             });
-        }
     }
 
     // Scores become weights; maximum, reference, rescale and sum follow.
@@ -172,11 +213,6 @@ struct Attention {
         }
     }
 
-    // +inf for tokens that the tile has, -inf for the others.
-    [[gnu::always_inline]] static inline Float limit(int token, int tokens) {
-        return Vector::load(kTokenLimits.limit + kTileTokens - tokens + token);
-    }
-
     template <bool full>
     [[gnu::always_inline]] static inline float row_maximum(const float* scores, int tokens) {
         auto maximum = Vector::load(scores);
@@ -185,9 +221,10 @@ struct Attention {
                 maximum = Vector::max(maximum, Vector::load(scores + i * lanes));
             });
         } else {
-            maximum = Vector::min(maximum, limit(0, tokens));
+            maximum = Vector::min(maximum, token_limit<Vector>(0, tokens));
             for (int token = lanes; token < tokens; token += lanes) {
-                maximum = Vector::max(maximum, Vector::min(Vector::load(scores + token), limit(token, tokens)));
+                maximum =
+                    Vector::max(maximum, Vector::min(Vector::load(scores + token), token_limit<Vector>(token, tokens)));
             }
         }
         return Vector::highest_lane(maximum);
@@ -223,7 +260,7 @@ struct Attention {
                 // Subtracted before it is scaled: however large the scores, the weight is not a NaN.
                 weight[i] = Vector::sub(Vector::load(scores + token + i * lanes), reference);
                 if constexpr (!full) {
-                    weight[i] = Vector::min(weight[i], limit(token + i * lanes, tokens));
+                    weight[i] = Vector::min(weight[i], token_limit<Vector>(token + i * lanes, tokens));
                 }
                 weight[i] = Vector::max(weight[i], lowest);
             });
@@ -238,27 +275,92 @@ struct Attention {
 
     // output = output * rescale + weights x value.
     static void multiply_values(const KeyValueTile& keys, QueryTile& queries) {
-        using Sum = typename ValueProduct::Sum;
-        constexpr int elements = quantize::elements_per_chunk(ValueProduct::element);
-        const int depth = (keys.tokens + panel - 1) / panel * panel / elements;
         const auto* scales = reinterpret_cast<const quantize::ValueScales*>(keys.value);
-        const auto* chunks = reinterpret_cast<const std::uint32_t*>(scales + 1);
-        const auto* weights = reinterpret_cast<const std::uint32_t*>(queries.scores);
-        const Sum zero[2] = {ValueProduct::zero(), ValueProduct::zero()};
-        for (int first = 0; first < queries.head_dim; first += panel) {
-            for_row_blocks<Vector::rows>(queries.tokens, [&](auto block, int first_row) {
-                multiply_panel<Vector, ValueProduct, decltype(block)::count, kTileTokens>(
-                    weights + first_row * kTileTokens, chunks + first * (kTileTokens / elements), depth, zero,
-                    [&](int row, int half, Float sum) {
-                        const int column = first + half * lanes;
-                        if constexpr (quantised) {
-                            sum = Vector::mul(sum, Vector::load(scales->scale + column));
-                        }
-                        float* output = queries.output[first_row + row] + column;
-                        const auto rescale = Vector::splat(queries.rescale[first_row + row]);
-                        Vector::store(output, Vector::fma(Vector::load(output), rescale, sum));
-                    });
+        multiply_packed_values<Vector, ValueProduct>(
+            reinterpret_cast<const std::uint32_t*>(queries.scores), queries.tokens, queries.head_dim, keys.value,
+            keys.tokens, [&](int row, int column, Float sum) __attribute__((always_inline)) {
+                if constexpr (quantised) {
+                    sum = Vector::mul(sum, Vector::load(scales->scale + column));
+                }
+                float* output = queries.output[row] + column;
+                const auto rescale = Vector::splat(queries.rescale[row]);
+                Vector::store(output, Vector::fma(Vector::load(output), rescale, sum));
+            });
+    }
+};
+
+// Backward, in float32. With p the weight of a key for a query and g the output's gradient, the gradient of the score
+// is p (g . value - delta).
+template <class Vector, class Product>
+struct AttentionGradient {
+    using Float = typename Vector::Float;
+    static constexpr int lanes = Vector::lanes;
+
+    static constexpr GradientKernels kernels() {
+        return {{Product::element, Product::element, 2 * lanes}, propagate<false>, propagate<true>};
+    }
+
+    // `to_keys`: the own tile is one of keys, and its columns are queries.
+    template <bool to_keys>
+    static void propagate(const MetTile& met, GradientTile& own) {
+        multiply_columns(met.left, met.tokens, own, own.left, own.weights);
+        multiply_columns(met.right, met.tokens, own, own.right, own.score_gradients);
+        for (int row = 0; row < own.tokens; ++row) {
+            weigh_row<to_keys>(met, own, row);
+        }
+        add_rows(met.left_rows, met.tokens, own.score_gradients, own, own.left_gradient);
+        if constexpr (to_keys) {
+            add_rows(met.right_rows, met.tokens, own.weights, own, own.right_gradient);
+        }
+    }
+
+    // products[rows][met tokens] = rows x met
+    static void multiply_columns(const std::byte* met, int tokens, const GradientTile& own,
+                                 const float (&rows)[kTileTokens][kMaxHeadDim],
+                                 float (&products)[kTileTokens][kTileTokens]) {
+        multiply_packed_keys<Vector, Product>(
+            reinterpret_cast<const std::uint32_t*>(rows), own.tokens, own.head_dim, met,
+            tokens, [&](int row, int column, Float product) __attribute__((always_inline)) {
+                Vector::store(products[row] + column, product);
+            });
+    }
+
+    // Columns beyond the met tokens get the smallest of weights: they meet rows of zeros.
+    template <bool to_keys>
+    [[gnu::always_inline]] static inline void weigh_row(const MetTile& met, GradientTile& own, int row) {
+        const auto own_log2 = Vector::splat(to_keys ? 0.0F : own.log2_sum_exp[row]);
+        const auto own_delta = Vector::splat(to_keys ? 0.0F : own.delta[row]);
+        for (int column = 0; column < met.tokens; column += 2 * lanes) {
+            Float weight[2];
+            unroll<2>([&](int i) __attribute__((always_inline)) {
+                const int token = column + i * lanes;
+                weight[i] = Vector::sub(Vector::load(own.weights[row] + token),
+                                        to_keys ? Vector::load(met.log2_sum_exp + token) : own_log2);
+                weight[i] =
+                    Vector::min(weight[i], Vector::min(token_limit<Vector>(token, met.tokens), Vector::splat(126.0F)));
+                weight[i] = Vector::max(weight[i], Vector::splat(-126.0F));
+            });
+            exp2<Vector>(weight, Vector::splat(1.0F), 0.0F);
+            unroll<2>([&](int i) __attribute__((always_inline)) {
+                const int token = column + i * lanes;
+                const auto delta = to_keys ? Vector::load(met.delta + token) : own_delta;
+                float* gradient = own.score_gradients[row] + token;
+                Vector::store(gradient, Vector::mul(weight[i], Vector::sub(Vector::load(gradient), delta)));
+                if constexpr (to_keys) {
+                    Vector::store(own.weights[row] + token, weight[i]);
+                }
             });
         }
+    }
+
+    // gradient[rows] += factors x met
+    static void add_rows(const std::byte* met, int tokens, const float (&factors)[kTileTokens][kTileTokens],
+                         const GradientTile& own, float (&gradient)[kTileTokens][kMaxHeadDim]) {
+        multiply_packed_values<Vector, Product>(
+            reinterpret_cast<const std::uint32_t*>(factors), own.tokens, own.head_dim, met,
+            tokens, [&](int row, int column, Float sum) __attribute__((always_inline)) {
+                float* to = gradient[row] + column;
+                Vector::store(to, Vector::add(Vector::load(to), sum));
+            });
     }
 };

@@ -91,7 +91,8 @@ struct PairProduct {
 }  // namespace
 
 const Kernels kAvx2Kernels = {Attention<Avx2, FloatProduct, FloatProduct, false>::kernel(),
-                              Attention<Avx2, PairProduct, PairProduct, true>::kernel()};
+                              Attention<Avx2, PairProduct, PairProduct, true>::kernel(),
+                              AttentionGradient<Avx2, FloatProduct>::kernels()};
 
 }  // namespace scaledit::cpu
 

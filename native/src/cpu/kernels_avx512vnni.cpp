@@ -7,6 +7,7 @@
 #if defined(__x86_64__)
 
 // GCC 12 takes the operand that its own intrinsics leave undefined on purpose for a mistake (its bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 
@@ -88,7 +89,8 @@ struct QuadProduct {
 }  // namespace
 
 const Kernels kAvx512VnniKernels = {Attention<Avx512, FloatProduct, FloatProduct, false>::kernel(),
-                                    Attention<Avx512, QuadProduct, PairProduct, true>::kernel()};
+                                    Attention<Avx512, QuadProduct, PairProduct, true>::kernel(),
+                                    AttentionGradient<Avx512, FloatProduct>::kernels()};
 
 }  // namespace scaledit::cpu
 

@@ -82,6 +82,7 @@ private:
 }  // namespace
 
 const Kernels kPortableKernels = {Attention<Portable, FloatProduct, FloatProduct, false>::kernel(),
-                                  Attention<Portable, IntegerProduct, IntegerProduct, true>::kernel()};
+                                  Attention<Portable, IntegerProduct, IntegerProduct, true>::kernel(),
+                                  AttentionGradient<Portable, FloatProduct>::kernels()};
 
 }  // namespace scaledit::cpu

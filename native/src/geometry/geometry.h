@@ -10,6 +10,20 @@
 
 namespace scaledit {
 
+// Which tiles each tile meets, as ascending ranges that do not touch, and the order in which to take the tiles: those
+// with most to do first.
+struct TileLists {
+    std::span<const std::int64_t> offsets;  // [tiles + 1]
+    std::span<const scaledit_tile_range> ranges;
+    std::span<const std::int32_t> schedule;  // [tiles]
+
+    [[nodiscard]] std::span<const scaledit_tile_range> ranges_of(std::int64_t tile) const {
+        const auto t = static_cast<std::size_t>(tile);
+        const auto first = static_cast<std::size_t>(offsets[t]);
+        return ranges.subspan(first, static_cast<std::size_t>(offsets[t + 1]) - first);
+    }
+};
+
 class Geometry {
 public:
     // Throws Error (SCALEDIT_INVALID_ARGUMENT) when the options cannot be met.
@@ -20,11 +34,12 @@ public:
     // Tiles in the order of memory.
     [[nodiscard]] std::span<const scaledit_tile> tiles() const { return tiles_; }
 
-    // The tiles that query tile `tile` attends to, as ascending ranges that do not touch.
+    // For each query tile the key tiles that it attends to.
+    [[nodiscard]] TileLists keys() const { return {offsets_, ranges_, schedule_}; }
+
+    // The tiles that query tile `tile` attends to.
     [[nodiscard]] std::span<const scaledit_tile_range> ranges(std::int64_t tile) const {
-        const auto t = static_cast<std::size_t>(tile);
-        const auto first = static_cast<std::size_t>(offsets_[t]);
-        return std::span(ranges_).subspan(first, static_cast<std::size_t>(offsets_[t + 1]) - first);
+        return keys().ranges_of(tile);
     }
 
     [[nodiscard]] std::span<const scaledit_tile_range> all_ranges() const { return ranges_; }

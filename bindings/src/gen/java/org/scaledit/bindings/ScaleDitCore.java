@@ -155,6 +155,17 @@ public static native @Cast("scaledit_status") int scaledit_attention_workspace(@
 // output = softmax(scale * query key^T + mask) value, for every token and head. Skips every tile that is not listed.
 // Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
 public static native @Cast("scaledit_status") int scaledit_attention(@Const AttentionArguments arguments);
+// Targeting AttentionBackwardArguments.java
+
+
+
+// Bytes of workspace that scaledit_attention_backward() needs for these arguments; apart from the geometry their
+// pointers are not looked at.
+public static native @Cast("scaledit_status") int scaledit_attention_backward_workspace(@Const AttentionBackwardArguments arguments, @Cast("size_t*") SizeTPointer bytes);
+
+// From the gradient of attention's output to those of query, key and value, computed in float32 over the same tiles.
+// The weights are computed once more, from log_sum_exp.
+public static native @Cast("scaledit_status") int scaledit_attention_backward(@Const AttentionBackwardArguments arguments);
 
 // SCALEDIT_OK if this processor and build have the instruction set, SCALEDIT_UNSUPPORTED with a message if not.
 public static native @Cast("scaledit_status") int scaledit_instruction_set_supported(int instruction_set);
