@@ -2,17 +2,24 @@ package org.scaledit.attention;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
+import java.util.Arrays;
+import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.SizeTPointer;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.jspecify.annotations.Nullable;
 import org.scaledit.bindings.AttentionArguments;
+import org.scaledit.bindings.AttentionBackwardArguments;
 import org.scaledit.bindings.Status;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
 /**
  * Attention by the native core on the CPU: only the tiles that the geometry lists are computed. Takes float32 and
- * bfloat16 tensors in the geometry's order, head sizes 64 and 128. Used by one thread at a time.
+ * bfloat16 tensors in the geometry's order, head sizes 64 and 128. Gradients are computed in float32. Used by one thread
+ * at a time.
  */
-public final class NativeAttention implements Attention {
+public final class NativeAttention implements DifferentiableAttention {
 
     /** How the core multiplies. */
     public enum Arithmetic {
@@ -39,18 +46,76 @@ public final class NativeAttention implements Attention {
     public Tensor attend(Tensor query, Tensor key, Tensor value) {
         return Tensors.scoped(() -> {
             Operands operands = Operands.of(geometry, false, query, key, value);
-            compute(operands);
+            compute(operands, null);
             return operands.joined();
         });
     }
 
     @Override
     public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
-        Tensors.run(() ->
-                compute(Operands.of(geometry, false, preparation.query(query), preparation.key(key), value, output)));
+        Tensors.run(() -> compute(
+                Operands.of(geometry, false, preparation.query(query), preparation.key(key), value, output), null));
     }
 
-    private void compute(Operands operands) {
+    @Override
+    public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
+        Operands operands = Operands.of(geometry, false, query, key, value);
+        Tensor logSumExp = torch.empty(
+                new long[] {operands.heads(), geometry.layout().tokens()}, Placement.FLOAT32_CPU.options(), null);
+        compute(operands, logSumExp.data_ptr_float());
+        return new Attended(operands.output(), logSumExp);
+    }
+
+    @Override
+    public Gradients gradients(Tensor query, Tensor key, Tensor value, Attended attended, Tensor outputGradient) {
+        Operands forward = Operands.of(
+                geometry, false, query, key, value, attended.output().flatten(1, 2));
+        Operands backward =
+                Operands.of(geometry, false, like(query), like(query), like(query), outputGradient.flatten(1, 2));
+        requireLogSumExp(attended.logSumExp(), forward);
+        Tensors.run(() -> {
+            AttentionBackwardArguments arguments = new AttentionBackwardArguments()
+                    .geometry(geometry.handle())
+                    .heads(forward.heads())
+                    .head_dim(forward.headDim())
+                    .scale(forward.scale())
+                    .instruction_set(SCALEDIT_INSTRUCTION_SET_BEST)
+                    .threads(ALL_PROCESSORS)
+                    .log_sum_exp(attended.logSumExp().data_ptr_float());
+            forward.describe(arguments.query(), arguments.key(), arguments.value(), arguments.output());
+            backward.describe(
+                    arguments.query_gradient(),
+                    arguments.key_gradient(),
+                    arguments.value_gradient(),
+                    arguments.output_gradient());
+
+            SizeTPointer bytes = new SizeTPointer(1);
+            Status.check(scaledit_attention_backward_workspace(arguments, bytes));
+            Tensor room = workspace.of(bytes.get());
+            arguments.workspace(room.data_ptr()).workspace_bytes(room.numel());
+            Status.check(scaledit_attention_backward(arguments));
+        });
+        return new Gradients(backward.query(), backward.key(), backward.value());
+    }
+
+    /** A tensor without gaps. */
+    private static Tensor like(Tensor tensor) {
+        return torch.empty(tensor.shape(), tensor.options(), null);
+    }
+
+    private static void requireLogSumExp(Tensor logSumExp, Operands forward) {
+        long[] expected = {forward.heads(), forward.query().size(0)};
+        boolean fits = Arrays.equals(logSumExp.shape(), expected)
+                && logSumExp.scalar_type().intern() == torch.ScalarType.Float
+                && logSumExp.is_contiguous();
+        if (!fits) {
+            throw new IllegalArgumentException("log-sum-exp has shape " + Tensors.shape(logSumExp) + " of "
+                    + logSumExp.scalar_type().intern() + ", expected [heads, tokens] = " + Arrays.toString(expected)
+                    + " of Float without gaps");
+        }
+    }
+
+    private void compute(Operands operands, @Nullable FloatPointer logSumExp) {
         Tensors.run(() -> {
             AttentionArguments arguments = new AttentionArguments()
                     .geometry(geometry.handle())
@@ -64,7 +129,7 @@ public final class NativeAttention implements Attention {
                             })
                     .instruction_set(SCALEDIT_INSTRUCTION_SET_BEST)
                     .threads(ALL_PROCESSORS)
-                    .log_sum_exp(null);
+                    .log_sum_exp(logSumExp);
             operands.describe(arguments.query(), arguments.key(), arguments.value(), arguments.output());
 
             SizeTPointer bytes = new SizeTPointer(1);
