@@ -102,13 +102,15 @@ class AdaptersTest {
             Tensor plain = x.matmul(weight.t()).add(bias);
             Tensor merged = x.matmul(weight.add(up.matmul(down)).t()).add(bias);
 
-            Tensor all = linear(weight, bias, new LowRank(down, up, false, 0)).forward(x, 2);
+            Tensor all =
+                    linear(weight, bias, new LowRank(down, up, 1, false, 0)).forward(x, 2);
             assertThat(Golden.maxAbsoluteDifference(all, merged)).isLessThan(1e-5f);
             Tensor guidance =
-                    linear(weight, bias, new LowRank(down, up, true, 0)).forward(x, 2);
+                    linear(weight, bias, new LowRank(down, up, 1, true, 0)).forward(x, 2);
             Tensor expected = Tensors.concatenate(0, plain.narrow(0, 0, 3), merged.narrow(0, 3, 2));
             assertThat(Golden.maxAbsoluteDifference(guidance, expected)).isLessThan(1e-5f);
-            Tensor none = linear(weight, bias, new LowRank(down, up, true, 0)).forward(x, 0);
+            Tensor none =
+                    linear(weight, bias, new LowRank(down, up, 1, true, 0)).forward(x, 0);
             assertThat(Golden.maxAbsoluteDifference(none, plain)).isLessThan(1e-5f);
         });
     }

@@ -166,7 +166,7 @@ class TokenWiseGpuTest {
                     Tensors.optional(output.bias().to(torch.ScalarType.Double)));
             assertThat(Golden.relativeL2(output.forward(joined, 17), expected)).isLessThan(PRODUCT_LIMIT);
 
-            Linear.LowRank lora = new Linear.LowRank(normal(4, 1280).mul(new Scalar(0.03)), normal(256, 4), true, 0);
+            Linear.LowRank lora = new Linear.LowRank(normal(4, 1280).mul(new Scalar(0.03)), normal(256, 4), 1, true, 0);
             Tensor ofLora = numbers.narrow(0, 131 - 17, 17)
                     .matmul(lora.down().to(torch.ScalarType.Double).t())
                     .matmul(lora.up().to(torch.ScalarType.Double).t());

@@ -4,6 +4,7 @@ import java.util.Arrays;
 import java.util.function.Supplier;
 import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.NoGradGuard;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.TensorOptions;
@@ -49,6 +50,14 @@ public final class Tensors {
     public static <T> T compute(Supplier<T> body) {
         try (PointerScope scope = new PointerScope()) {
             return body.get();
+        }
+    }
+
+    /** Runs {@code body} without torch noting what gradients would need. */
+    @SuppressWarnings("try") // the guard works by being open
+    public static void withoutGradients(Runnable body) {
+        try (NoGradGuard guard = new NoGradGuard()) {
+            body.run();
         }
     }
 

@@ -3,29 +3,47 @@ package org.scaledit.transformer;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeMap;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.transformer.Linear.LowRank;
 
-/** The LoRAs put on a model: hands each layer its part, and finds out which parts no layer asked for. */
+/**
+ * The LoRAs put on a model: hands each layer its part, and finds out which parts no layer asked for. Or a LoRA in
+ * training, whose matrices are leaves of torch's autograd.
+ */
 final class Adapters implements AutoCloseable {
     private final List<ScaledLora> loras;
     private final LoraScope scope;
     private final Placement placement;
+    private final boolean training;
+    private final Map<String, Lora.Layer> trained = new TreeMap<>();
     private final Set<String> asked = new HashSet<>();
     private final List<String> warnings = new ArrayList<>();
     private final List<Tensor> made = new ArrayList<>();
 
     Adapters(List<ScaledLora> loras, LoraScope scope, Placement placement) {
+        this(loras, scope, placement, false);
+    }
+
+    private Adapters(List<ScaledLora> loras, LoraScope scope, Placement placement, boolean training) {
         this.loras = loras;
         this.scope = scope;
         this.placement = placement;
+        this.training = training;
+    }
+
+    /** Of copies of a LoRA's matrices, in float32 whatever the model's precision. */
+    static Adapters training(Lora lora, LoraScope scope, Placement placement) {
+        return new Adapters(List.of(new ScaledLora(lora, 1)), scope, placement.with(torch.ScalarType.Float), true);
     }
 
     static Adapters none() {
@@ -52,12 +70,34 @@ final class Adapters implements AutoCloseable {
                     + ": the scope reaches guidance tokens alone, which never pass through it"));
             return Optional.empty();
         }
-        LowRank sum = new LowRank(
+        return Optional.of(training ? trained(module, guidanceOnly) : sum(acting, module, guidanceOnly));
+    }
+
+    private LowRank sum(List<ScaledLora> acting, String module, boolean guidanceOnly) {
+        return new LowRank(
                 kept(Tensors.outlive(() -> down(acting, module))),
                 kept(Tensors.outlive(() -> up(acting, module))),
+                1,
                 guidanceOnly,
                 0);
-        return Optional.of(sum);
+    }
+
+    private LowRank trained(String module, boolean guidanceOnly) {
+        Lora.Layer start = layer(loras.get(0), module);
+        Lora.Layer leaves = new Lora.Layer(leaf(start.down()), leaf(start.up()), start.scale());
+        trained.put(module, leaves);
+        return new LowRank(leaves.down(), leaves.up(), leaves.scale(), guidanceOnly, 0);
+    }
+
+    private Tensor leaf(Tensor start) {
+        Tensor leaf = kept(Tensors.outlive(() -> placed(start).clone()));
+        leaf.set_requires_grad(true);
+        return leaf;
+    }
+
+    /** The leaves by module; empty where nothing is trained. */
+    Map<String, Lora.Layer> trained() {
+        return Map.copyOf(trained);
     }
 
     /**
@@ -68,7 +108,7 @@ final class Adapters implements AutoCloseable {
      */
     LowRank columns(LowRank whole, long first, long count, long firstColumn) {
         Tensor rows = kept(Tensors.outlive(() -> whole.up().narrow(0, first, count)));
-        return new LowRank(whole.down(), rows, whole.guidanceOnly(), firstColumn);
+        return new LowRank(whole.down(), rows, whole.scale(), whole.guidanceOnly(), firstColumn);
     }
 
     private Tensor kept(Tensor tensor) {

@@ -111,26 +111,10 @@ public final class Denoiser implements AutoCloseable {
 
     private Tensor velocity(
             Tensor latents, double sigma, BiConsumer<String, Tensor> afterBlock, Consumer<Part> begins) {
-        requireShape(
-                "latents", latents, layout.imageTokens(), transformer.config().latentChannels());
         kept.ifPresent(KeptGuidance::begin);
         Tensor velocity = Tensors.scoped(() -> {
-            Placement placement = transformer.placement();
-            FluxModel model = transformer.model();
-            boolean withGuidance = guidanceRows() > 0;
-            begins.accept(Part.EMBED);
-            Tensor embedding = model.conditioning().forward((float) sigma, guidance, pooled, withGuidance, placement);
-            Pass pass = new Pass(
-                    torch.silu(placement.place(embedding)),
-                    rotary,
-                    attention,
-                    TokenWise.of(placement, transformer.fp8()),
-                    layout.textTokens(),
-                    guidanceRows(),
-                    kept,
-                    transformer.config(),
-                    begins);
-            return Tensors.toFloat32(model.forward(embedded(latents), pass, afterBlock));
+            Pass pass = pass(sigma, begins);
+            return Tensors.toFloat32(transformer.model().forward(embedded(latents), pass, afterBlock));
         });
         kept.filter(guidance -> !guidance.complete()).ifPresent(guidance -> {
             guidance.end();
@@ -144,8 +128,34 @@ public final class Denoiser implements AutoCloseable {
         return kept.isPresent() && kept.get().complete() ? 0 : layout.guidanceTokens();
     }
 
+    FluxTransformer transformer() {
+        return transformer;
+    }
+
+    /** What all blocks have in common at a noise level, in the caller's scope. */
+    Pass pass(double sigma, Consumer<Part> begins) {
+        begins.accept(Part.EMBED);
+        Placement placement = transformer.placement();
+        Tensor conditioning = Tensors.scoped(() -> torch.silu(placement.place(transformer
+                .model()
+                .conditioning()
+                .forward((float) sigma, guidance, pooled, guidanceRows() > 0, placement))));
+        return new Pass(
+                conditioning,
+                rotary,
+                attention,
+                TokenWise.of(placement, transformer.fp8()),
+                layout.textTokens(),
+                guidanceRows(),
+                kept,
+                transformer.config(),
+                begins);
+    }
+
     /** The hidden state before the first block: [text + image + guidance, width] */
-    private Tensor embedded(Tensor latents) {
+    Tensor embedded(Tensor latents) {
+        requireShape(
+                "latents", latents, layout.imageTokens(), transformer.config().latentChannels());
         return Tensors.scoped(() -> {
             Placement placement = transformer.placement();
             long width = transformer.config().width();

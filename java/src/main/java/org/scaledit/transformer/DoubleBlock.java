@@ -8,7 +8,7 @@ import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
 
 /** A block in which text and image have weights of their own and meet in attention; guidance uses the image's. */
-record DoubleBlock(Stream text, Stream image) {
+record DoubleBlock(Stream text, Stream image) implements FluxModel.Block {
 
     /** The layers of one stream. */
     record Stream(Linear modulation, HeadProjections heads, Norms norms, Linear output, Linear mlpIn, Linear mlpOut) {
@@ -56,7 +56,8 @@ record DoubleBlock(Stream text, Stream image) {
     }
 
     /** Adds the block's output to the hidden state: [text + image + guidance, width] */
-    void forward(Tensor hidden, Pass pass) {
+    @Override
+    public void forward(Tensor hidden, Pass pass) {
         long textTokens = pass.textTokens();
         Tensor ofText = hidden.narrow(0, 0, textTokens); // [text, width]
         Tensor ofImage = hidden.narrow(0, textTokens, hidden.size(0) - textTokens); // [image + guidance, width]

@@ -3,6 +3,7 @@ package org.scaledit.transformer;
 import java.util.List;
 import java.util.function.BiConsumer;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.tensor.Tensors;
 
@@ -35,6 +36,18 @@ record FluxModel(
                 withoutGuidance.linear("proj_out", width, config.latentChannels()));
     }
 
+    /** Double and single ones alike add their output to the hidden state. */
+    interface Block {
+        /** @param hidden [text + image + guidance, width], changed */
+        void forward(Tensor hidden, Pass pass);
+    }
+
+    /** All blocks, in the order in which tokens pass through them. */
+    List<Block> blocks() {
+        return Stream.<Block>concat(doubleBlocks.stream(), singleBlocks.stream())
+                .toList();
+    }
+
     /**
      * @param hidden [text + image + guidance, width], embedded; used up
      * @param afterBlock sees each block's name and the hidden state after it; what it throws ends the pass
@@ -51,6 +64,16 @@ record FluxModel(
             Tensors.run(() -> current.forward(hidden, pass));
             afterBlock.accept(SINGLE_BLOCK + block, hidden);
         }
+        return velocity(hidden, pass);
+    }
+
+    /**
+     * What comes after the last block.
+     *
+     * @param hidden [text + image + guidance, width]
+     * @return the velocity of the image tokens: [image, latent channels]
+     */
+    Tensor velocity(Tensor hidden, Pass pass) {
         return Tensors.scoped(() -> {
             long images = hidden.size(0) - pass.textTokens() - pass.guidanceTokens();
             Tensor image = hidden.narrow(0, pass.textTokens(), images);

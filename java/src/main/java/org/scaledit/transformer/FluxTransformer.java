@@ -9,6 +9,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.Weights;
@@ -222,6 +223,36 @@ public final class FluxTransformer implements AutoCloseable {
             adapters.close();
             throw e;
         }
+    }
+
+    /**
+     * The same transformer under a LoRA in training, which begins as a copy of the one given. It shares this one's
+     * weights and is of no use after this one is closed; closing it frees the copy.
+     *
+     * @throws CheckpointException naming a layer of the LoRA that the model does not have, that has another shape, or
+     *     that has no effect under the scope
+     */
+    public FluxTransformer withTrainedLora(Lora lora, LoraScope scope) {
+        Adapters adapters = Adapters.training(lora, scope, weights.placement());
+        try {
+            FluxTransformer adapted = new FluxTransformer(config, weights, headGroups, fp8, adapters, false);
+            adapters.requireAllAsked();
+            if (!adapters.warnings().isEmpty()) {
+                throw new CheckpointException(adapters.warnings().get(0));
+            }
+            return adapted;
+        } catch (RuntimeException | Error e) {
+            adapters.close();
+            throw e;
+        }
+    }
+
+    /**
+     * The matrices in training by their module's name, float32: leaves of torch's autograd, to be changed in place. They
+     * stay this transformer's.
+     */
+    public Map<String, Lora.Layer> trainedLayers() {
+        return adapters.trained();
     }
 
     /** One sentence for each layer of a LoRA that can have no effect under its scope. */

@@ -1,6 +1,7 @@
 package org.scaledit.transformer;
 
 import java.util.List;
+import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Matrix;
@@ -19,14 +20,15 @@ import org.scaledit.tensor.Tensors;
 record Linear(Matrix weight, Tensor bias, List<LowRank> loras) {
 
     /**
-     * What LoRAs add to one layer, their scales included.
+     * What LoRAs add to one layer.
      *
      * @param down A, [rank, in]
-     * @param up scale · B, [columns, rank]
+     * @param up B, [columns, rank]
+     * @param scale of their product
      * @param guidanceOnly acts on the rows of guidance tokens alone
      * @param firstColumn of the output's columns to which it adds
      */
-    record LowRank(Tensor down, Tensor up, boolean guidanceOnly, long firstColumn) {
+    record LowRank(Tensor down, Tensor up, double scale, boolean guidanceOnly, long firstColumn) {
 
         /** Adds to y [rows, out] what it makes of the columns of x [rows, part of in] that begin at {@code firstInput}. */
         private void add(Matrix x, long firstInput, Tensor y, long guidanceRows) {
@@ -35,7 +37,7 @@ record Linear(Matrix weight, Tensor bias, List<LowRank> loras) {
             Tensor from = x.rows(x.rows() - reached, reached).plain(precision);
             Tensor to = y.narrow(0, y.size(0) - reached, reached).narrow(1, firstColumn, up.size(0));
             Tensor part = down.narrow(1, firstInput, x.columns()).to(precision);
-            to.addmm_(from.matmul(part.t()), up.to(precision).t());
+            to.addmm_(from.matmul(part.t()), up.to(precision).t(), new Scalar(1), new Scalar(scale));
         }
     }
 

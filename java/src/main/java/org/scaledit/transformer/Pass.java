@@ -109,6 +109,20 @@ record Pass(
         attention.attend(heads.select(1, 0), heads.select(1, 1), heads.select(1, 2), preparation, output);
     }
 
+    /** The same pass with another attention and other token-wise work; nothing of it is kept. */
+    Pass with(Attention otherAttention, TokenWise otherTokenWise) {
+        return new Pass(
+                conditioning,
+                rotary,
+                otherAttention,
+                otherTokenWise,
+                textTokens,
+                guidanceTokens,
+                Optional.empty(),
+                config,
+                begins);
+    }
+
     void begins(Part part) {
         begins.accept(part);
     }

@@ -7,7 +7,8 @@ import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.tensor.Matrix;
 
 /** A block in which all streams share their weights, attention and MLP side by side. */
-record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear mlp, Linear output) {
+record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear mlp, Linear output)
+        implements FluxModel.Block {
 
     static SingleBlock load(Layers layers, FluxConfig config) {
         long width = config.width();
@@ -20,7 +21,8 @@ record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear
     }
 
     /** Adds the block's output to the hidden state: [text + image + guidance, width] */
-    void forward(Tensor hidden, Pass pass) {
+    @Override
+    public void forward(Tensor hidden, Pass pass) {
         Modulation shared = pass.modulation(modulation);
         Matrix x = pass.modulated(hidden, shared, 0, 1);
         Tensor attended =
