@@ -1,11 +1,12 @@
 package org.scaledit.transformer;
 
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashSet;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.SortedMap;
 import java.util.TreeMap;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -25,7 +26,7 @@ final class Adapters implements AutoCloseable {
     private final LoraScope scope;
     private final Placement placement;
     private final boolean training;
-    private final Map<String, Lora.Layer> trained = new TreeMap<>();
+    private final SortedMap<String, Lora.Layer> trained = new TreeMap<>();
     private final Set<String> asked = new HashSet<>();
     private final List<String> warnings = new ArrayList<>();
     private final List<Tensor> made = new ArrayList<>();
@@ -95,9 +96,9 @@ final class Adapters implements AutoCloseable {
         return leaf;
     }
 
-    /** The leaves by module; empty where nothing is trained. */
-    Map<String, Lora.Layer> trained() {
-        return Map.copyOf(trained);
+    /** The leaves by module, in the order of their names; empty where nothing is trained. */
+    SortedMap<String, Lora.Layer> trained() {
+        return Collections.unmodifiableSortedMap(trained);
     }
 
     /**

@@ -4,6 +4,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.SortedMap;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
@@ -248,10 +249,10 @@ public final class FluxTransformer implements AutoCloseable {
     }
 
     /**
-     * The matrices in training by their module's name, float32: leaves of torch's autograd, to be changed in place. They
-     * stay this transformer's.
+     * The matrices in training by their module's name, in the order of these names, float32: leaves of torch's autograd, to
+     * be changed in place. They stay this transformer's.
      */
-    public Map<String, Lora.Layer> trainedLayers() {
+    public SortedMap<String, Lora.Layer> trainedLayers() {
         return adapters.trained();
     }
 

@@ -1,0 +1,5 @@
+/** Trains the LoRA that ties windows to the guidance image. */
+@NullMarked
+package org.scaledit.training;
+
+import org.jspecify.annotations.NullMarked;
