@@ -151,7 +151,8 @@ public final class PictureSampler {
         AutoencoderKl vae = models.vae();
         TokenGrid small = grid.guidance(ratio());
         return Tensors.scoped(() -> {
-            Tensor latents = Latents.unscale(Latents.unpack(guidance, small.height(), small.width()), vae.config());
+            Tensor onHost = Placement.FLOAT32_CPU.place(guidance);
+            Tensor latents = Latents.unscale(Latents.unpack(onHost, small.height(), small.width()), vae.config());
             Tensor image = vae.decode(latents, TileListener.NONE); // [3, 16h, 16w]
             return encode(
                     Resize.enlarged(image, ratio(), grid.pixelHeight(), grid.pixelWidth()),

@@ -7,6 +7,7 @@ import java.util.List;
 import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Tensors;
 
 /**
  * A layer of the encoder or decoder: names and sizes. Its weights are in a map, by the names that diffusers'
@@ -15,29 +16,32 @@ import org.bytedeco.pytorch.global.torch;
  */
 sealed interface Layer {
 
-    /** The layer's output. */
+    /** The layer's output. Closes {@code x} as soon as it can: whoever needs that further keeps a handle of its own. */
     Tensor forward(Map<String, Tensor> weights, Tensor x); // [1, in, h, w] -> [1, out, h', w']
 
     /** Enters the names and shapes of the layer's weights. */
     void declare(Map<String, long[]> shapes);
 
-    /** Runs layers one after the other; what one hands to the next is freed at once. */
+    /** Runs layers one after the other and leaves {@code x} open. */
     static Tensor run(List<Layer> layers, Map<String, Tensor> weights, Tensor x) {
         return scoped(() -> {
-            Tensor hidden = x;
+            Tensor hidden = new Tensor(x);
             for (Layer layer : layers) {
                 Tensor input = hidden;
                 hidden = scoped(() -> layer.forward(weights, input));
-                if (input != x) {
-                    input.close();
-                }
             }
             return hidden;
         });
     }
 
-    /** A convolution with bias. */
+    /**
+     * A convolution with bias. It is computed in strips, some rows of the output at a time: a library that wants another
+     * layout copies its input and output, and at a tile's finest level, where they have a gigabyte, those copies would be
+     * the largest thing around.
+     */
     record Convolution(String name, int in, int out, int kernel, int stride, int padding) implements Layer {
+        /** Of a strip's input and output together, without copies: enough work for a GPU. */
+        private static final long STRIP_BYTES = 64L << 20;
 
         /** One that keeps height and width. */
         static Convolution same(String name, int in, int out, int kernel) {
@@ -46,6 +50,44 @@ sealed interface Layer {
 
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
+            long height = outputSize(x, 2);
+            long bytes = x.nbytes() / x.numel() * (x.numel() + out * height * outputSize(x, 3));
+            Tensor output = forward(weights, x, (int) Math.min(height, (bytes + STRIP_BYTES - 1) / STRIP_BYTES));
+            x.close();
+            return output;
+        }
+
+        /** In so many strips of nearly equal height; leaves {@code x} open. */
+        Tensor forward(Map<String, Tensor> weights, Tensor x, int strips) {
+            if (strips == 1) {
+                return convolve(weights, x);
+            }
+            long height = outputSize(x, 2);
+            Tensor output = x.new_empty(1, out, height, outputSize(x, 3));
+            for (int i = 0; i < strips; i++) {
+                long first = height * i / strips;
+                long rows = height * (i + 1) / strips - first;
+                Tensors.run(() -> output.narrow(2, first, rows).copy_(strip(weights, x, first, rows)));
+            }
+            return output;
+        }
+
+        /**
+         * Rows of the output. Their neighbours in the input come along, so that padding inside the picture only reaches
+         * rows that are cut off.
+         */
+        private Tensor strip(Map<String, Tensor> weights, Tensor x, long first, long rows) {
+            long begin = Math.max(0, first * stride - padding);
+            long end = Math.min(x.size(2), (first + rows - 1) * stride - padding + kernel);
+            return convolve(weights, x.narrow(2, begin, end - begin))
+                    .narrow(2, (first * stride - begin) / stride, rows);
+        }
+
+        private long outputSize(Tensor x, int axis) {
+            return (x.size(axis) + 2 * padding - kernel) / stride + 1;
+        }
+
+        private Tensor convolve(Map<String, Tensor> weights, Tensor x) {
             return torch.conv2d(
                     x,
                     weight(weights, name),
@@ -69,8 +111,10 @@ sealed interface Layer {
 
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
-            return torch.group_norm(
+            Tensor normed = torch.group_norm(
                     x, groups, optional(weight(weights, name)), optional(bias(weights, name)), EPSILON, true);
+            x.close();
+            return normed;
         }
 
         @Override
@@ -100,10 +144,12 @@ sealed interface Layer {
     record Residual(String name, int in, int out, int groups) implements Layer {
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
-            Tensor first = scoped(() -> first().forward(weights, x));
-            Tensor hidden = scoped(() -> second().forward(weights, first));
-            first.close();
-            hidden.add_(in == out ? x : shortcut().forward(weights, x));
+            Tensor carried = new Tensor(x);
+            if (in != out) {
+                carried = shortcut().forward(weights, carried);
+            }
+            Tensor hidden = second().forward(weights, first().forward(weights, x));
+            hidden.add_(carried);
             return hidden;
         }
 
@@ -135,7 +181,7 @@ sealed interface Layer {
     record SelfAttention(String name, int channels, int groups) implements Layer {
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
-            Tensor normed = norm().forward(weights, x);
+            Tensor normed = norm().forward(weights, new Tensor(x));
             Tensor tokens = normed.flatten(2, 3).transpose(1, 2); // [1, h·w, channels]
             Tensor query = linear(weights, ".to_q", tokens).unsqueeze(1); // [1, 1, h·w, channels]
             Tensor key = linear(weights, ".to_k", tokens).unsqueeze(1);
@@ -170,7 +216,9 @@ sealed interface Layer {
     record Downsample(String name, int channels) implements Layer {
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
-            return convolution().forward(weights, torch.constant_pad_nd(x, 0, 1, 0, 1));
+            Tensor padded = torch.constant_pad_nd(x, 0, 1, 0, 1);
+            x.close();
+            return convolution().forward(weights, padded);
         }
 
         @Override
@@ -187,7 +235,9 @@ sealed interface Layer {
     record Upsample(String name, int channels) implements Layer {
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
-            return convolution().forward(weights, torch.upsample_nearest2d(x, 2 * x.size(2), 2 * x.size(3)));
+            Tensor enlarged = torch.upsample_nearest2d(x, 2 * x.size(2), 2 * x.size(3));
+            x.close();
+            return convolution().forward(weights, enlarged);
         }
 
         @Override
