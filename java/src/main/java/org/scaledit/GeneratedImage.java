@@ -2,8 +2,6 @@ package org.scaledit;
 
 import java.awt.image.BufferedImage;
 import java.nio.file.Path;
-import java.util.LinkedHashMap;
-import java.util.Map;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
 
@@ -38,11 +36,7 @@ public final class GeneratedImage {
      * @throws RuntimeException with one sentence if the file cannot be written; an older file is then left as it was
      */
     public void writePng(Path file) {
-        Map<String, String> texts = new LinkedHashMap<>();
-        texts.put("Software", "Scale-DiT for Java " + ScaleDit.version());
-        texts.put("Description", settings.request().prompt());
-        texts.put(Settings.KEYWORD, settings.toJson());
-        PngFile.write(file, pixels, texts);
+        PngFile.write(file, pixels, settings.texts());
     }
 
     /** One row of pixels: red, green, blue, red, … as unsigned bytes. A copy. */

@@ -13,7 +13,6 @@ import org.scaledit.ScaleDit.LoraFile;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
-import org.scaledit.image.Pixels;
 import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
@@ -33,6 +32,7 @@ import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.transformer.LoraScope;
 import org.scaledit.transformer.ScaledLora;
 import org.scaledit.vae.AutoencoderKl;
+import org.scaledit.vae.BandConsumer;
 import org.scaledit.vae.Latents;
 
 /** The models of one checkpoint, and a picture's way through them. Used by one thread at a time. */
@@ -124,36 +124,38 @@ final class Pipeline implements AutoCloseable {
                 device == ScaleDit.Device.CUDA);
     }
 
-    /** Makes a picture. The request's seed is set. */
-    Pixels paint(ImageRequest request, Plan plan, Noise noise, ProgressReport progress) {
+    /** Makes a picture and hands out its finished bands. The request's seed is set. */
+    void paint(ImageRequest request, Plan plan, Noise noise, ProgressReport progress, BandConsumer picture) {
         if (closed) {
             throw new IllegalStateException("the model is closed");
         }
         if (!placement.cuda()) {
-            return painted(request, plan, noise, progress);
+            painted(request, plan, noise, progress, picture);
+            return;
         }
         GpuFaults.OF_PROCESS.requireUsable();
         try {
-            return painted(request, plan, noise, progress);
+            painted(request, plan, noise, progress, picture);
         } catch (RuntimeException e) {
             throw GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(request, plan, memory));
         }
     }
 
-    private Pixels painted(ImageRequest request, Plan plan, Noise noise, ProgressReport progress) {
-        return Tensors.compute(() -> {
+    private void painted(
+            ImageRequest request, Plan plan, Noise noise, ProgressReport progress, BandConsumer picture) {
+        Tensors.run(() -> {
             progress.send(Stage.LOAD, 1, 0, 2);
             Conditioning text = encode(request);
             progress.send(Stage.LOAD, 1, 1, 2);
             PictureSampler.Models loaded = models();
             progress.send(Stage.LOAD, 1, 2, 2);
             if (request.trace().isEmpty()) {
-                return paint(loaded, plan, text, noise, progress, Optional.empty());
+                paint(loaded, plan, text, noise, progress, Optional.empty(), picture);
+                return;
             }
             try (Trace trace = Trace.begin(request.trace().get(), plan, text)) {
-                Pixels pixels = paint(loaded, plan, text, noise, progress, Optional.of(trace));
+                paint(loaded, plan, text, noise, progress, Optional.of(trace), picture);
                 trace.commit();
-                return pixels;
             }
         });
     }
@@ -170,16 +172,18 @@ final class Pipeline implements AutoCloseable {
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }
 
-    private Pixels paint(
+    private static void paint(
             PictureSampler.Models loaded,
             Plan plan,
             Conditioning text,
             Noise noise,
             ProgressReport progress,
-            Optional<Trace> trace) {
-        Tensor latents =
-                PictureSampler.sample(loaded, plan, text, noise, new Listener(plan, progress, trace)); // [W·H, 64]
-        return decode(loaded.vae(), plan, latents, progress, trace);
+            Optional<Trace> trace,
+            BandConsumer picture) {
+        // A GPU's memory needs to hold no more than a tile of them from here on.
+        Tensor latents = Tensors.scoped(() -> Placement.FLOAT32_CPU.place(
+                PictureSampler.sample(loaded, plan, text, noise, new Listener(plan, progress, trace)))); // [W·H, 64]
+        decode(loaded.vae(), plan, latents, progress, trace, picture);
     }
 
     /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
@@ -209,23 +213,26 @@ final class Pipeline implements AutoCloseable {
         return models;
     }
 
-    private static Pixels decode(
-            AutoencoderKl vae, Plan plan, Tensor latents, ProgressReport progress, Optional<Trace> trace) {
+    private static void decode(
+            AutoencoderKl vae,
+            Plan plan,
+            Tensor latents,
+            ProgressReport progress,
+            Optional<Trace> trace,
+            BandConsumer picture) {
         TokenGrid grid = plan.lastGrid();
         Tensor raw = Latents.unscale(Latents.unpack(latents, grid.height(), grid.width()), vae.config());
-        Pixels pixels = new Pixels(grid.pixelWidth(), grid.pixelHeight());
         Tensor whole = torch.empty(
                 new long[] {3, trace.isPresent() ? grid.pixelHeight() : 0, grid.pixelWidth()},
                 Placement.FLOAT32_CPU.options(),
                 null);
         vae.decode(raw, (tiles, all) -> progress.send(Stage.DECODE, plan.levels(), tiles, all), (firstRow, band) -> {
-            pixels.put(firstRow, band);
+            picture.accept(firstRow, band);
             if (trace.isPresent()) {
                 whole.narrow(1, firstRow, band.size(1)).copy_(band);
             }
         });
         trace.ifPresent(file -> file.image(whole));
-        return pixels;
     }
 
     /** Passes on what sampling tells: progress to the caller, tensors to the trace. */

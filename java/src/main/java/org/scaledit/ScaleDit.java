@@ -11,11 +11,14 @@ import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.image.Pixels;
+import org.scaledit.image.PngFile;
 import org.scaledit.sampling.FileNoise;
 import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.Plan;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
+import org.scaledit.vae.BandConsumer;
 
 /**
  * A FLUX.1 checkpoint that paints at 4096² and beyond: Scale-DiT (arXiv 2510.16325).
@@ -123,15 +126,44 @@ public final class ScaleDit implements AutoCloseable {
      * @throws IllegalStateException if the model is closed
      */
     public GeneratedImage generate(ImageRequest request, Consumer<Progress> progress) {
-        ImageRequest seeded = request.seed().isPresent()
+        ImageRequest seeded = seeded(request);
+        Plan plan = plan(seeded);
+        Pixels pixels = new Pixels(plan.lastGrid().pixelWidth(), plan.lastGrid().pixelHeight());
+        paint(seeded, plan, progress, pixels::put);
+        return new GeneratedImage(pixels, new Settings(options, seeded));
+    }
+
+    /**
+     * Makes a picture and writes the PNG that {@link GeneratedImage#writePng} would write. Rows go to the file as they are
+     * decoded: no more than a band of the picture is in memory, whatever its size. The file appears whole, or not at all.
+     *
+     * @param progress called on this thread
+     * @return the request that the picture was made from, with the seed that was used
+     * @throws RuntimeException as from {@link #generate(ImageRequest, Consumer)}, or with one sentence if the file cannot be
+     *     written; an older file is then left as it was
+     */
+    public ImageRequest generatePng(ImageRequest request, Path file, Consumer<Progress> progress) {
+        ImageRequest seeded = seeded(request);
+        Plan plan = plan(seeded);
+        PngFile.write(
+                file,
+                plan.lastGrid().pixelWidth(),
+                plan.lastGrid().pixelHeight(),
+                new Settings(options, seeded).texts(),
+                rows -> paint(seeded, plan, progress, (firstRow, band) -> Pixels.round(firstRow, band, rows)));
+        return seeded;
+    }
+
+    private static ImageRequest seeded(ImageRequest request) {
+        return request.seed().isPresent()
                 ? request
                 : request.seed(ThreadLocalRandom.current().nextLong(1L << 32));
-        Plan plan = plan(seeded);
+    }
+
+    private void paint(ImageRequest seeded, Plan plan, Consumer<Progress> progress, BandConsumer picture) {
         busy.lock();
         try (Noise noise = noise(seeded)) {
-            return new GeneratedImage(
-                    pipeline.paint(seeded, plan, noise, new ProgressReport(seeded.levels(), progress)),
-                    new Settings(options, seeded));
+            pipeline.paint(seeded, plan, noise, new ProgressReport(seeded.levels(), progress), picture);
         } finally {
             busy.unlock();
         }

@@ -5,7 +5,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Optional;
 import org.scaledit.image.ImageException;
 import org.scaledit.image.PngText;
@@ -17,7 +19,16 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
 
     private static final ObjectMapper JSON = new ObjectMapper();
 
-    String toJson() {
+    /** What the PNG's text chunks say. */
+    Map<String, String> texts() {
+        Map<String, String> texts = new LinkedHashMap<>();
+        texts.put("Software", "Scale-DiT for Java " + ScaleDit.version());
+        texts.put("Description", request.prompt());
+        texts.put(KEYWORD, toJson());
+        return texts;
+    }
+
+    private String toJson() {
         ObjectNode json = JSON.createObjectNode();
         json.put("version", ScaleDit.version());
         model.write(json);

@@ -134,7 +134,8 @@ class PngFileTest {
         Path file = Files.writeString(folder.resolve("out.png"), "old");
 
         assertThatThrownBy(() -> OutputFile.replace(
-                        file, stream -> PngFile.write(fullAfter(5000, stream), noise(99, 99), Map.of())))
+                        file,
+                        stream -> PngFile.write(fullAfter(5000, stream), 99, 99, Map.of(), noise(99, 99)::forEachRow)))
                 .isInstanceOf(ImageException.class)
                 .hasMessage("cannot write " + file + ": No space left on device");
 
@@ -146,7 +147,7 @@ class PngFileTest {
     void aFullDeviceIsNoticed() throws IOException {
         assumeTrue(Files.isWritable(Path.of("/dev/full")));
         try (OutputStream full = new FileOutputStream("/dev/full")) {
-            assertThatThrownBy(() -> PngFile.write(full, noise(99, 99), Map.of()))
+            assertThatThrownBy(() -> PngFile.write(full, 99, 99, Map.of(), noise(99, 99)::forEachRow))
                     .isInstanceOf(PngjOutputException.class)
                     .hasRootCauseMessage("No space left on device");
         }

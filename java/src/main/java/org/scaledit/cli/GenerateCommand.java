@@ -4,7 +4,6 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
-import org.scaledit.GeneratedImage;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
 import picocli.CommandLine.Command;
@@ -195,8 +194,7 @@ final class GenerateCommand implements Callable<Integer> {
                 ScaleDit scaleDit = builder.load();
                 ProgressDisplay display =
                         ProgressDisplay.of(quiet, spec.commandLine().getErr())) {
-            GeneratedImage image = scaleDit.generate(request, display);
-            image.writePng(output);
+            scaleDit.generatePng(request, output, display);
         }
         return 0;
     }

@@ -31,27 +31,46 @@ public final class Pixels {
         return rows[y];
     }
 
+    /** Hands out all rows. */
+    public void forEachRow(RowConsumer rows) {
+        for (int y = 0; y < height(); y++) {
+            rows.accept(y, row(y));
+        }
+    }
+
     /**
-     * Rounds a band of float pixels and puts it at {@code firstRow}: {@code round(255 · clamp(x / 2 + 0.5, 0, 1))}, ties to
-     * even, as diffusers does.
+     * Puts a band of float pixels at {@code firstRow}; see {@link #round}.
      *
+     * @throws ArithmeticException if a value is not a number
+     */
+    public void put(int firstRow, Tensor band) { // [3, rows, width]
+        round(firstRow, band, (y, row) -> System.arraycopy(row, 0, rows[y], 0, row.length));
+    }
+
+    /**
+     * Rounds a band of float pixels: {@code round(255 · clamp(x / 2 + 0.5, 0, 1))}, ties to even, as diffusers does.
+     *
+     * @param firstRow row of the picture that the band begins with
      * @param band [3, rows, width], −1 … 1
      * @throws ArithmeticException if a value is not a number
      */
-    public void put(int firstRow, Tensor band) {
+    public static void round(int firstRow, Tensor band, RowConsumer rows) {
         Tensors.run(() -> {
             Tensor plain = Placement.FLOAT32_CPU.place(band).contiguous();
             FloatPointer source = new FloatPointer(plain.data_ptr_float());
-            float[] values = new float[width];
             int count = (int) plain.size(1);
+            float[] values = new float[(int) plain.size(2)];
+            byte[] row = new byte[3 * values.length];
             for (int y = 0; y < count; y++) {
                 for (int channel = 0; channel < 3; channel++) {
-                    source.position(((long) channel * count + y) * width).get(values);
-                    if (!round(values, rows[firstRow + y], channel)) {
+                    source.position(((long) channel * count + y) * values.length)
+                            .get(values);
+                    if (!round(values, row, channel)) {
                         throw new ArithmeticException(
                                 "row " + (firstRow + y) + " of the picture holds values that are not numbers");
                     }
                 }
+                rows.accept(firstRow + y, row);
             }
         });
     }

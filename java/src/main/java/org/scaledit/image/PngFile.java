@@ -9,6 +9,7 @@ import java.io.OutputStream;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.Map;
+import java.util.function.Consumer;
 
 /** Writes pictures as PNG files, with text chunks before the pixels. */
 public final class PngFile {
@@ -21,29 +22,35 @@ public final class PngFile {
 
     private PngFile() {}
 
+    /** Writes a picture that is there already; see {@link #write(Path, int, int, Map, Consumer)}. */
+    public static void write(Path file, Pixels pixels, Map<String, String> texts) {
+        write(file, pixels.width(), pixels.height(), texts, pixels::forEachRow);
+    }
+
     /**
      * Writes a picture and its texts. The file appears, or replaces an older one, only when it is whole.
      *
      * @param texts keyword (1 to 79 printable Latin-1 characters) → text, each written as an iTXt chunk
+     * @param picture hands out every row once, in order; an exception of its own leaves no file and reaches the caller
      * @throws IllegalArgumentException if a keyword or a text cannot stand in a PNG
      * @throws ImageException if the file cannot be written
      */
-    public static void write(Path file, Pixels pixels, Map<String, String> texts) {
+    public static void write(
+            Path file, int width, int height, Map<String, String> texts, Consumer<RowConsumer> picture) {
         texts.forEach(PngFile::requireWritable);
-        OutputFile.replace(file, stream -> write(stream, pixels, texts));
+        OutputFile.replace(file, stream -> write(stream, width, height, texts, picture));
     }
 
-    static void write(OutputStream stream, Pixels pixels, Map<String, String> texts) {
-        ImageInfo info = new ImageInfo(pixels.width(), pixels.height(), 8, false);
+    static void write(
+            OutputStream stream, int width, int height, Map<String, String> texts, Consumer<RowConsumer> picture) {
+        ImageInfo info = new ImageInfo(width, height, 8, false);
         PngWriter writer = new PngWriter(stream, info);
         try {
             writer.setShouldCloseStream(false);
             writer.setCompLevel(COMPRESSION);
             writer.setFilterType(FILTER);
             texts.forEach((keyword, text) -> writer.queueChunk(chunk(info, keyword, text)));
-            for (int y = 0; y < pixels.height(); y++) {
-                writer.writeRow(new ImageLineByte(info, pixels.row(y)));
-            }
+            picture.accept((y, row) -> writer.writeRow(new ImageLineByte(info, row), y));
             writer.end();
         } finally {
             writer.close();
