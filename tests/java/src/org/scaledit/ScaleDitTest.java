@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -188,6 +189,43 @@ class ScaleDitTest {
                 assertThat(bytes(read.getRGB(0, y, width, 1, null, 0, width))).isEqualTo(image.row(y));
             }
         }
+    }
+
+    @Test
+    void aPngThatIsWrittenWhileItIsDecodedIsTheSameFile() {
+        Path whole = folder.resolve("whole.png");
+        Path streamed = folder.resolve("streamed.png");
+        ImageRequest request =
+                ImageRequest.of("a heron").size(592, 464).steps(1).guideSteps(1);
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            ImageRequest seeded = model.generatePng(request, streamed, progress -> {});
+            model.generate(seeded).writePng(whole);
+            assertThat(streamed).hasSameBinaryContentAs(whole);
+
+            ImageRequest levels = small("two levels").ratio(2).levels(2);
+            model.generatePng(levels, streamed, progress -> {});
+            model.generate(levels).writePng(whole);
+            assertThat(streamed).hasSameBinaryContentAs(whole);
+        }
+    }
+
+    @Test
+    void aPngIsNotLeftHalfWritten() throws IOException {
+        Path alone = Files.createDirectory(folder.resolve("alone"));
+        Path file = Files.writeString(alone.resolve("out.png"), "old");
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            assertThatThrownBy(() -> model.generatePng(small("x").size(320, 320), file, progress -> {
+                        if (progress.stage() == Progress.Stage.DECODE && progress.step() == progress.steps() - 1) {
+                            throw new CancellationException("enough");
+                        }
+                    }))
+                    .isInstanceOf(CancellationException.class)
+                    .hasMessage("enough");
+            assertThat(file).hasContent("old");
+            assertThat(alone.toFile().list()).containsExactly("out.png");
+            model.generatePng(small("x"), file, progress -> {});
+        }
+        assertThat(ImageRequest.from(file).prompt()).isEqualTo("x");
     }
 
     /** 0xRRGGBB → red, green, blue */

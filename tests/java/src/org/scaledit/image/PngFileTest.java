@@ -168,6 +168,50 @@ class PngFileTest {
     }
 
     @Test
+    void rowsMayComeOneByOneInTheSameArray() throws IOException {
+        Pixels pixels = noise(37, 23);
+        Path whole = folder.resolve("whole.png");
+        Path streamed = folder.resolve("streamed.png");
+        byte[] array = new byte[3 * 37];
+
+        PngFile.write(whole, pixels, Map.of("prompt", "a fox"));
+        PngFile.write(
+                streamed,
+                37,
+                23,
+                Map.of("prompt", "a fox"),
+                rows -> pixels.forEachRow((y, row) -> {
+                    System.arraycopy(row, 0, array, 0, row.length);
+                    rows.accept(y, array);
+                    Arrays.fill(array, (byte) 0);
+                }));
+
+        assertThat(streamed).hasSameBinaryContentAs(whole);
+    }
+
+    @Test
+    void aPictureThatLacksRowsOrFailsLeavesTheOlderFile() throws IOException {
+        Path file = Files.writeString(folder.resolve("out.png"), "old");
+
+        assertThatThrownBy(() ->
+                        PngFile.write(file, 9, 9, Map.of(), rows -> noise(9, 8).forEachRow(rows)))
+                .isInstanceOf(ImageException.class)
+                .hasMessageStartingWith("cannot write " + file + ": ");
+        assertThatThrownBy(() -> PngFile.write(file, 9, 9, Map.of(), rows -> rows.accept(1, new byte[27])))
+                .isInstanceOf(ImageException.class)
+                .hasMessageStartingWith("cannot write " + file + ": ");
+        assertThatThrownBy(() -> PngFile.write(file, 9, 9, Map.of(), rows -> {
+                    rows.accept(0, new byte[27]);
+                    throw new IllegalStateException("cancelled");
+                }))
+                .isInstanceOf(IllegalStateException.class)
+                .hasMessage("cancelled");
+
+        assertThat(file).hasContent("old");
+        assertThat(files()).containsExactly("out.png");
+    }
+
+    @Test
     void namesAFolderThatIsMissing() throws IOException {
         Path file = folder.resolve("none/out.png");
         assertThatThrownBy(() -> PngFile.write(file, noise(4, 4), Map.of()))

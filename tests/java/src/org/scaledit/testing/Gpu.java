@@ -2,6 +2,7 @@ package org.scaledit.testing;
 
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.bytedeco.pytorch.global.torch_cuda;
 import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
@@ -27,5 +28,16 @@ public final class Gpu {
             torch.empty(new long[] {1}, FLOAT32.options(), null); // the first tensor sets the allocator up
             return torch.getDeviceStats((byte) 0).allocated_bytes().current();
         });
+    }
+
+    /** The most bytes that {@code work} takes up beyond what was allocated before, workspaces of cuBLAS among them. */
+    public static long peakBytes(Runnable work) {
+        torch_cuda.clearCublasWorkspaces();
+        long before = allocatedBytes();
+        torch_cuda.getAllocator().resetPeakStats((byte) 0);
+        work.run();
+        return Tensors.compute(
+                        () -> torch.getDeviceStats((byte) 0).allocated_bytes().peak())
+                - before;
     }
 }

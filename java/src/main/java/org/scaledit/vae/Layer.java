@@ -188,10 +188,12 @@ sealed interface Layer {
             Tensor value = linear(weights, ".to_v", tokens).unsqueeze(1);
             Tensor attended =
                     torch.scaled_dot_product_attention(query, key, value).squeeze(1);
-            return linear(weights, ".to_out.0", attended)
+            Tensor output = linear(weights, ".to_out.0", attended)
                     .transpose(1, 2)
                     .reshape(x.shape())
                     .add(x);
+            x.close();
+            return output;
         }
 
         @Override

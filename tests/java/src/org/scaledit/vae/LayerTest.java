@@ -1,0 +1,111 @@
+package org.scaledit.vae;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.bytedeco.javacpp.PointerScope;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Golden;
+import org.scaledit.vae.Layer.Convolution;
+import org.scaledit.vae.Layer.Downsample;
+import org.scaledit.vae.Layer.Residual;
+import org.scaledit.vae.Layer.SelfAttention;
+import org.scaledit.vae.Layer.Upsample;
+
+class LayerTest {
+    private final PointerScope scope = new PointerScope();
+
+    @AfterEach
+    void closeScope() {
+        scope.close();
+    }
+
+    /** Kernels, strides and paddings of the architecture; strips that are even, uneven and one row high. */
+    @ParameterizedTest
+    @CsvSource({
+        "3, 1, 1, 24, 1",
+        "3, 1, 1, 24, 2",
+        "3, 1, 1, 24, 5",
+        "3, 1, 1, 23, 23",
+        "1, 1, 0, 17, 4",
+        "3, 2, 0, 25, 1",
+        "3, 2, 0, 25, 5",
+        "3, 2, 0, 26, 12"
+    })
+    void stripsAreTheWholeConvolution(int kernel, int stride, int padding, int height, int strips) {
+        Convolution convolution = new Convolution("conv", 6, 4, kernel, stride, padding);
+        Map<String, Tensor> weights = weights(convolution);
+        Tensor x = torch.randn(1, 6, height, 13);
+
+        Tensor output = convolution.forward(weights, x, strips);
+
+        Tensor expected = torch.conv2d(
+                float64(x),
+                float64(weights.get("conv.weight")),
+                Tensors.optional(float64(weights.get("conv.bias"))),
+                new long[] {stride, stride},
+                new long[] {padding, padding},
+                new long[] {1, 1},
+                1);
+        assertThat(Golden.maxAbsoluteDifference(output, expected)).isLessThan(1e-5f);
+        assertThat(x.isNull()).isFalse();
+    }
+
+    /** 96 MiB go in, 32 come out. */
+    @Test
+    void aLargePictureIsCutByItself() {
+        Convolution convolution = Convolution.same("conv", 6, 2, 3);
+        Map<String, Tensor> weights = weights(convolution);
+        Tensor x = torch.randn(1, 6, 2049, 2048);
+        Tensor whole = convolution.forward(weights, x, 1);
+
+        Tensor output = convolution.forward(weights, x);
+
+        assertThat(Golden.maxAbsoluteDifference(output, whole)).isLessThan(1e-5f);
+    }
+
+    /** Activations of one level must not outlive what they are needed for; whoever keeps a handle keeps the tensor. */
+    @Test
+    void layersCloseTheirInput() {
+        for (Layer layer : List.of(
+                Convolution.same("layer", 8, 4, 3),
+                new Residual("layer", 8, 8, 4),
+                new Residual("layer", 8, 16, 4),
+                new SelfAttention("layer", 8, 4),
+                new Downsample("layer", 8),
+                new Upsample("layer", 8))) {
+            Tensor x = torch.randn(1, 8, 6, 10);
+            Tensor kept = new Tensor(x);
+            Tensor before = x.clone();
+
+            Tensor output = layer.forward(weights(layer), x);
+
+            assertThat(output.isfinite().all().item_bool()).isTrue();
+            assertThat(x.isNull()).as(layer.toString()).isTrue();
+            assertThat(Golden.maxAbsoluteDifference(kept, before))
+                    .as(layer.toString())
+                    .isZero();
+        }
+    }
+
+    private static Map<String, Tensor> weights(Layer layer) {
+        Map<String, long[]> shapes = new LinkedHashMap<>();
+        layer.declare(shapes);
+        Map<String, Tensor> weights = new LinkedHashMap<>();
+        shapes.forEach((name, shape) -> weights.put(name, torch.randn(shape).mul(new Scalar(0.1))));
+        return weights;
+    }
+
+    private static Tensor float64(Tensor tensor) {
+        return tensor.to(torch.ScalarType.Double);
+    }
+}
