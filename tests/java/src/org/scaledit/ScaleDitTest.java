@@ -221,6 +221,14 @@ class ScaleDitTest {
                     }))
                     .isInstanceOf(CancellationException.class)
                     .hasMessage("enough");
+            // The first row of four tiles is done: its rows are written by a thread that is interrupted already.
+            assertThatThrownBy(() -> model.generatePng(small("x").size(320, 320), file, progress -> {
+                        if (progress.stage() == Progress.Stage.DECODE && progress.step() == 4) {
+                            Thread.currentThread().interrupt();
+                        }
+                    }))
+                    .isInstanceOf(CancellationException.class)
+                    .hasMessage("the generation was cancelled");
             assertThat(file).hasContent("old");
             assertThat(alone.toFile().list()).containsExactly("out.png");
             model.generatePng(small("x"), file, progress -> {});

@@ -180,10 +180,17 @@ final class Pipeline implements AutoCloseable {
             ProgressReport progress,
             Optional<Trace> trace,
             BandConsumer picture) {
-        // A GPU's memory needs to hold no more than a tile of them from here on.
-        Tensor latents = Tensors.scoped(() -> Placement.FLOAT32_CPU.place(
-                PictureSampler.sample(loaded, plan, text, noise, new Listener(plan, progress, trace)))); // [W·H, 64]
-        decode(loaded.vae(), plan, latents, progress, trace, picture);
+        TokenGrid grid = plan.lastGrid();
+        Tensor raw = Tensors.scoped(() -> {
+            Tensor latents =
+                    PictureSampler.sample(loaded, plan, text, noise, new Listener(plan, progress, trace)); // [W·H, 64]
+            // From here on a GPU holds no more than a tile of them.
+            Tensor onHost = Placement.FLOAT32_CPU.place(latents);
+            return Latents.unscale(
+                    Latents.unpack(onHost, grid.height(), grid.width()),
+                    loaded.vae().config());
+        });
+        decode(loaded.vae(), plan, raw, progress, trace, picture);
     }
 
     /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
@@ -216,12 +223,11 @@ final class Pipeline implements AutoCloseable {
     private static void decode(
             AutoencoderKl vae,
             Plan plan,
-            Tensor latents,
+            Tensor raw,
             ProgressReport progress,
             Optional<Trace> trace,
             BandConsumer picture) {
         TokenGrid grid = plan.lastGrid();
-        Tensor raw = Latents.unscale(Latents.unpack(latents, grid.height(), grid.width()), vae.config());
         Tensor whole = torch.empty(
                 new long[] {3, trace.isPresent() ? grid.pixelHeight() : 0, grid.pixelWidth()},
                 Placement.FLOAT32_CPU.options(),

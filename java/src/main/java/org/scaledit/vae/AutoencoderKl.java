@@ -94,7 +94,7 @@ public final class AutoencoderKl implements AutoCloseable {
     /**
      * Decodes a latent and hands out finished bands of the picture from the top to the bottom; the whole never exists.
      *
-     * @param latent [latent channels, h, w], raw, any precision, any device
+     * @param latent [latent channels, h, w], raw, any precision, any device; a GPU holds but a tile of one on the CPU
      */
     public void decode(Tensor latent, TileListener listener, BandConsumer sink) {
         requireShape(latent, config.latentChannels(), "latent");
