@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -50,8 +51,8 @@ class LayerTest {
 
         Tensor expected = torch.conv2d(
                 float64(x),
-                float64(weights.get("conv.weight")),
-                Tensors.optional(float64(weights.get("conv.bias"))),
+                float64(Objects.requireNonNull(weights.get("conv.weight"))),
+                Tensors.optional(float64(Objects.requireNonNull(weights.get("conv.bias")))),
                 new long[] {stride, stride},
                 new long[] {padding, padding},
                 new long[] {1, 1},
