@@ -141,8 +141,7 @@ final class Pipeline implements AutoCloseable {
         }
     }
 
-    private void painted(
-            ImageRequest request, Plan plan, Noise noise, ProgressReport progress, BandConsumer picture) {
+    private void painted(ImageRequest request, Plan plan, Noise noise, ProgressReport progress, BandConsumer picture) {
         Tensors.run(() -> {
             progress.send(Stage.LOAD, 1, 0, 2);
             Conditioning text = encode(request);
