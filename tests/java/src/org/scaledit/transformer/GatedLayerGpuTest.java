@@ -33,6 +33,7 @@ class GatedLayerGpuTest {
     /** Both streams have gates of their own; rows are no multiple of anything; what lies behind them stays. */
     @ParameterizedTest
     @CsvSource({"37, 0", "37, 5", "1, 1", "300, 128", "1024, 64"})
+    @SuppressWarnings("NullAway") // a pass without attention: no layer asks for it
     void addsTheGatedProduct(long rows, long guidanceRows) {
         Tensors.run(() -> {
             torch.manual_seed(rows);
