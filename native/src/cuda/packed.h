@@ -35,10 +35,10 @@ constexpr float kFp16Limit = 16384;
 
 // Blocks of measure() for a head: with all heads as many as a Hopper holds at once, whatever the GPU, so that results
 // are the same. A quarter of them look at a sample of queries and keys, the others at values.
+constexpr std::int32_t kMeasureBlocks = 768;
+constexpr std::int32_t kMostHeadMeasureBlocks = 128;
 constexpr std::int32_t measure_blocks(std::int32_t heads) {
-    constexpr std::int32_t kAll = 768;
-    constexpr std::int32_t kMost = 128;
-    return std::clamp(kAll / heads / 4 * 4, 4, kMost);
+    return std::clamp(kMeasureBlocks / heads / 4 * 4, 4, kMostHeadMeasureBlocks);
 }
 constexpr std::int32_t sample_blocks(std::int32_t heads) { return measure_blocks(heads) / 4; }
 constexpr std::int32_t value_blocks(std::int32_t heads) { return measure_blocks(heads) - sample_blocks(heads); }

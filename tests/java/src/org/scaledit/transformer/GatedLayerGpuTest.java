@@ -21,33 +21,41 @@ import org.scaledit.testing.Gpu;
 /** A product in FP8 that adds itself to the hidden state, against float64. */
 @Tag("gpu")
 class GatedLayerGpuTest {
-    private static final long IN = 512;
-    private static final long OUT = 256;
-
     @BeforeAll
     static void load() {
         CudaAttention.requireGpu();
         FluxTransformer.requireFp8(Gpu.BFLOAT16);
     }
 
-    /** Both streams have gates of their own; rows are no multiple of anything; what lies behind them stays. */
+    /**
+     * Both streams have gates of their own; rows are no multiple of anything; what lies behind them stays. In the last sizes
+     * cuBLASLt has no product that adds, so that the sum is rounded twice.
+     */
     @ParameterizedTest
-    @CsvSource({"37, 0", "37, 5", "1, 1", "300, 128", "1024, 64"})
+    @CsvSource({
+        "37, 0, 512, 256, 2.5e-3",
+        "37, 5, 512, 256, 2.5e-3",
+        "1, 1, 512, 256, 2.5e-3",
+        "300, 128, 512, 256, 2.5e-3",
+        "1024, 64, 512, 256, 2.5e-3",
+        "256, 64, 12288, 3072, 4e-3",
+        "64, 0, 15360, 3072, 4e-3"
+    })
     @SuppressWarnings("NullAway") // a pass without attention: no layer asks for it
-    void addsTheGatedProduct(long rows, long guidanceRows) {
+    void addsTheGatedProduct(long rows, long guidanceRows, long in, long out, double limit) {
         Tensors.run(() -> {
             torch.manual_seed(rows);
-            Tensor input = random(rows, IN);
+            Tensor input = random(rows, in);
             Matrix x = Matrix.quantised(input);
-            Matrix weight = Matrix.quantised(random(OUT, IN).mul_(new Scalar(0.05)));
-            Linear layer = new Linear(weight, random(OUT), List.of());
-            Modulation modulation = new Modulation(random(2, 6 * OUT), OUT, guidanceRows);
-            Tensor memory = random(rows + 3, OUT);
+            Matrix weight = Matrix.quantised(random(out, in).mul_(new Scalar(0.05)));
+            Linear layer = new Linear(weight, random(out), List.of());
+            Modulation modulation = new Modulation(random(2, 6 * out), out, guidanceRows);
+            Tensor memory = random(rows + 3, out);
             Tensor before = memory.clone();
             Tensor hidden = memory.narrow(0, 0, rows);
 
             Pass pass = new Pass(
-                    random(2, OUT), null, null, CudaTokenWise.FP8, 0, guidanceRows, Optional.empty(), null, part -> {});
+                    random(2, out), null, null, CudaTokenWise.FP8, 0, guidanceRows, Optional.empty(), null, part -> {});
             GatedLayer gated = GatedLayer.of(layer, modulation, 2, pass);
             assertThat(gated instanceof GatedLayer.Within).isEqualTo(MatrixProduct.addsInFp8());
             Chunk.forEach(rows, 100, modulation, chunk -> gated.addTo(chunk.of(hidden), List.of(chunk.of(x)), chunk));
@@ -62,7 +70,7 @@ class GatedLayerGpuTest {
             }
             Tensor expected = wide(before.narrow(0, 0, rows)).add(product);
             // Rounded once to bfloat16; gates make scales and biases that float32 and bfloat16 hold.
-            assertThat(Golden.relativeL2(hidden.cpu(), expected.cpu())).isLessThan(2.5e-3);
+            assertThat(Golden.relativeL2(hidden.cpu(), expected.cpu())).isLessThan(limit);
             assertThat(memory.narrow(0, rows, 3).equal(before.narrow(0, rows, 3)))
                     .isTrue();
         });

@@ -6,6 +6,7 @@ import static org.bytedeco.cuda.global.cudart.CUDA_R_32F;
 import static org.bytedeco.cuda.global.cudart.CUDA_R_8F_E4M3;
 
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.ConcurrentHashMap;
 import org.bytedeco.cuda.cublas.cublasLtContext;
 import org.bytedeco.cuda.cublas.cublasLtMatmulDescOpaque_t;
@@ -37,14 +38,14 @@ final class CublasLt {
 
     private record Shape(long rows, long in, long out) {}
 
-    /** For each shape what cuBLASLt thinks best. */
-    private static final Map<Shape, cublasLtMatmulHeuristicResult_t> CHOICES = new ConcurrentHashMap<>();
+    /** For each shape what cuBLASLt thinks best, or that it has no kernel: so for few rows and many columns. */
+    private static final Map<Shape, Optional<cublasLtMatmulHeuristicResult_t>> CHOICES = new ConcurrentHashMap<>();
 
     private CublasLt() {}
 
     /** {@code y += x Wᵀ + b}; see {@link MatrixProduct#addInto}. */
-    static void addInto(Matrix x, Matrix weight, Tensor bias, Tensor y) {
-        Tensors.run(() -> {
+    static boolean addInto(Matrix x, Matrix weight, Tensor bias, Tensor y) {
+        return Tensors.compute(() -> {
             Shape shape = new Shape(x.rows(), x.columns(), weight.rows());
             // cuBLASLt's matrices lie column by column: it computes yᵀ = W xᵀ.
             cublasLtMatrixLayoutOpaque_t ofWeight = layout(CUDA_R_8F_E4M3, shape.in, shape.out, shape.in);
@@ -62,8 +63,11 @@ final class CublasLt {
             set(product, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
             set(product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF);
             set(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
-            cublasLtMatmulHeuristicResult_t choice =
-                    CHOICES.computeIfAbsent(shape, asked -> choose(asked, product, ofWeight, ofX, ofY));
+            Optional<cublasLtMatmulHeuristicResult_t> choice =
+                    CHOICES.computeIfAbsent(shape, asked -> choose(product, ofWeight, ofX, ofY));
+            if (choice.isEmpty()) {
+                return false;
+            }
 
             FloatPointer one = new FloatPointer(1f);
             Tensor workspace = torch.empty(
@@ -82,20 +86,20 @@ final class CublasLt {
                     ofY,
                     y.data_ptr(),
                     ofY,
-                    choice.algo(),
+                    choice.get().algo(),
                     workspace.data_ptr(),
                     WORKSPACE_BYTES,
                     stream == null ? null : new CUstream_st(stream)));
+            return true;
         });
     }
 
-    private static cublasLtMatmulHeuristicResult_t choose(
-            Shape shape,
+    private static Optional<cublasLtMatmulHeuristicResult_t> choose(
             cublasLtMatmulDescOpaque_t product,
             cublasLtMatrixLayoutOpaque_t ofWeight,
             cublasLtMatrixLayoutOpaque_t ofX,
             cublasLtMatrixLayoutOpaque_t ofY) {
-        return Tensors.outlive(() -> {
+        return Tensors.compute(() -> {
             cublasLtMatmulPreferenceOpaque_t preference = new cublasLtMatmulPreferenceOpaque_t();
             check(cublasLtMatmulPreferenceInit(preference));
             check(cublasLtMatmulPreferenceSetAttribute(
@@ -108,11 +112,10 @@ final class CublasLt {
             int status = cublasLtMatmulAlgoGetHeuristic(
                     Handle.CONTEXT, product, ofWeight, ofX, ofY, ofY, preference, 1, found, count);
             if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_SUCCESS && count.get() == 0) {
-                throw new UnsupportedOperationException("cuBLASLt " + cublasLtGetVersion()
-                        + " adds no product in FP8 of " + shape + " on this GPU, expected 12.9 or later and Hopper");
+                return Optional.empty();
             }
             check(status);
-            return found;
+            return Optional.of(found.retainReference());
         });
     }
 

@@ -110,9 +110,10 @@ public final class MatrixProduct {
      * @param weight {@code [out, in]}
      * @param bias {@code [out]}, bfloat16
      * @param y {@code [rows, out]}, bfloat16
+     * @return whether it has been added: cuBLASLt does not have it for every size, and then nothing has happened
      */
-    public static void addInto(Matrix x, Matrix weight, Tensor bias, Tensor y) {
-        CublasLt.addInto(x, weight, bias, y);
+    public static boolean addInto(Matrix x, Matrix weight, Tensor bias, Tensor y) {
+        return CublasLt.addInto(x, weight, bias, y);
     }
 
     /** {@code x Wᵀ} without a bias, written into y: {@code [rows, out]}, contiguous. */

@@ -44,39 +44,43 @@ interface GatedLayer {
 
     /**
      * The product adds to the hidden state itself: in FP8 each output channel has a scale anyway, which the gate joins. So
-     * the product is neither rounded to bfloat16 nor written and read again.
+     * the product is neither rounded to bfloat16 nor written and read again. Where there is no such product for a size, few
+     * rows of many columns, the gate comes after it.
      */
     final class Within implements GatedLayer {
+        private final After after;
         private final Matrix weight;
         private final Tensor scales; // [streams, out]
         private final Tensor biases; // [streams, out]
-        private final Pass pass;
 
         private Within(Linear layer, Modulation modulation, int gate, Pass pass) {
             Tensor gates = modulation.parts(gate).to(torch.ScalarType.Float); // [streams, out]
+            this.after = new After(layer, gate, pass);
             this.weight = layer.weight();
             this.scales = gates.mul(weight.scales().orElseThrow().reshape(1, -1));
             this.biases = gates.mul(layer.bias()).to(layer.bias().scalar_type());
-            this.pass = pass;
         }
 
         @Override
         public void addTo(Tensor hidden, List<Matrix> x, Chunk chunk) {
-            addTo(hidden, x.get(0), chunk);
+            if (!added(hidden, x.get(0), chunk)) {
+                after.addTo(hidden, x, chunk);
+            }
         }
 
-        private void addTo(Tensor hidden, Matrix x, Chunk chunk) {
-            Tensors.run(() -> {
+        private boolean added(Tensor hidden, Matrix x, Chunk chunk) {
+            return Tensors.compute(() -> {
                 long stream = chunk.guidanceRows() > 0 ? 1 : 0;
                 Matrix gated = new Matrix(weight.values(), Optional.of(scales.select(0, stream)));
-                MatrixProduct.addInto(x, gated, biases.select(0, stream), hidden);
+                return MatrixProduct.addInto(x, gated, biases.select(0, stream), hidden);
             });
         }
 
         @Override
         public Matrix addToAndModulate(Tensor hidden, Matrix x, Chunk chunk, int shift, int scale) {
-            addTo(hidden, x, chunk);
-            return pass.modulated(hidden, chunk.modulation(), shift, scale);
+            return added(hidden, x, chunk)
+                    ? after.pass.modulated(hidden, chunk.modulation(), shift, scale)
+                    : after.addToAndModulate(hidden, x, chunk, shift, scale);
         }
     }
 }
