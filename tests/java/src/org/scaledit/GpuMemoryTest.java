@@ -19,7 +19,7 @@ class GpuMemoryTest {
     private static final double GIB = 1L << 30;
     private static final long TEXT_ENCODERS = 4_885_371_136L; // T5-XXL and CLIP-L
 
-    private static final GpuMemory DEV = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, true);
+    private static final GpuMemory DEV = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, true, true);
 
     private static Picture picture(int width, int height, Precision precision, boolean low, boolean loaded) {
         return new Picture(
@@ -96,9 +96,17 @@ class GpuMemoryTest {
 
     @Test
     void aGpuWithoutFp8IsNotToldOfIt() {
-        GpuMemory ampere = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, false);
+        GpuMemory ampere = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, false, true);
         assertThat(ampere.sentence(square(4096, Precision.BFLOAT16), new Cuda.Memory(22L << 30, 24L << 30)))
                 .endsWith("what would fit: the same size with --memory low");
+    }
+
+    @Test
+    void whatCannotBeDoneIsNotProposed() {
+        GpuMemory resident = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, true, false);
+        assertThat(resident.sentence(square(4096, Precision.BFLOAT16), new Cuda.Memory(22L << 30, 24L << 30)))
+                .contains("the same size with --precision fp8")
+                .doesNotContain("--memory");
     }
 
     @Test

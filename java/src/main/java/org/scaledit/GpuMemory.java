@@ -28,8 +28,9 @@ import org.scaledit.transformer.FluxTransformer;
  * @param config of the transformer
  * @param textEncoders parameters of both
  * @param fp8 whether the GPU multiplies FP8
+ * @param low whether the transformer's blocks can stay on the host: what cannot be done is not proposed
  */
-record GpuMemory(FluxConfig config, long textEncoders, boolean fp8) {
+record GpuMemory(FluxConfig config, long textEncoders, boolean fp8, boolean low) {
     private static final long MIB = 1L << 20;
     private static final double GIB = 1L << 30;
 
@@ -97,7 +98,8 @@ record GpuMemory(FluxConfig config, long textEncoders, boolean fp8) {
         return new GpuMemory(
                 config,
                 parameters(directory, "text_encoder") + parameters(directory, "text_encoder_2"),
-                MatrixProduct.hasFp8());
+                MatrixProduct.hasFp8(),
+                false);
     }
 
     private static long parameters(ModelDirectory directory, String part) {
@@ -238,6 +240,7 @@ record GpuMemory(FluxConfig config, long textEncoders, boolean fp8) {
     private List<String> alternatives(Picture picture, long available) {
         List<String> fitting = picture.setting.others().stream()
                 .filter(other -> fp8 || other.precision != Precision.FP8)
+                .filter(other -> low || !other.low)
                 .filter(other -> bytes(picture.with(other)) <= Math.min(available, bytes(picture) - 1))
                 .map(other -> other.options(picture.setting))
                 .toList();
