@@ -76,6 +76,10 @@ class MainTest {
                 .isZero();
         assertThat(run("info", other.toString()).out()).contains("\"seed\" : 6");
         assertThat(Files.mismatch(first, other)).isNotEqualTo(-1);
+        for (String choice : List.of("off", "on")) {
+            run("generate", "--from", first.toString(), "--guidance-text", choice, "-o", other.toString(), "--quiet");
+            assertThat(run("info", other.toString()).out()).contains("\"guidanceText\" : " + choice.equals("on"));
+        }
     }
 
     @Test
@@ -131,7 +135,8 @@ class MainTest {
                 "--guidance-attention nearby | Invalid value for option '--guidance-attention': expected one of"
                         + " [GLOBAL, LOCAL] (case-insensitive) but was 'nearby'",
                 "--guidance-margin -1 | guidance margin is -1, expected 0 to 4096",
-                "--guidance-text yes | Invalid value for option '--guidance-text': expected on or off but was 'yes'",
+                "--guidance-text yes | Invalid value for option '--guidance-text': expected one of [ON, OFF]"
+                        + " (case-insensitive) but was 'yes'",
                 "--lora-scope some | Invalid value for option '--lora-scope': expected one of [GUIDANCE, ALL,"
                         + " RELEASED] (case-insensitive) but was 'some'",
                 "--precision int4 | Invalid value for option '--precision': expected one of [FLOAT32, BFLOAT16, FP8]"

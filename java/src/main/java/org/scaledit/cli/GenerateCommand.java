@@ -112,11 +112,9 @@ final class GenerateCommand implements Callable<Integer> {
     @Option(
             names = "--guidance-text",
             paramLabel = "on|off",
-            arity = "1",
-            converter = Switch.class,
             description = "Guidance tokens attend to the text, too. 'off' computes theirs once instead of at each step,"
                     + " for memory. Default: on.")
-    private @Nullable Boolean guidanceText;
+    private @Nullable Switch guidanceText;
 
     @Option(
             names = "--guidance-margin",
@@ -243,7 +241,7 @@ final class GenerateCommand implements Callable<Integer> {
         request = window == null ? request : request.window(window);
         request = reach == null ? request : request.reach(reach);
         request = guidanceAttention == null ? request : request.guidanceAttention(guidanceAttention);
-        request = guidanceText == null ? request : request.guidanceText(guidanceText);
+        request = guidanceText == null ? request : request.guidanceText(guidanceText == Switch.ON);
         request = guidanceMargin == null ? request : request.guidanceMargin(guidanceMargin);
         request = attention == null ? request : request.attention(attention);
         request = textTokens == null ? request : request.textTokens(textTokens);
