@@ -209,6 +209,16 @@ public static native @Cast("scaledit_status") int scaledit_cuda_attention_worksp
 // output = softmax(scale * query key^T + mask) value in bfloat16, with softmax and sums in float32. The same bits from
 // run to run.
 public static native @Cast("scaledit_status") int scaledit_cuda_attention(@Const CudaAttentionArguments arguments);
+// Targeting CudaAttentionBackwardArguments.java
+
+
+
+// Bytes of workspace that scaledit_cuda_attention_backward() needs; apart from the geometry no pointer is looked at.
+public static native @Cast("scaledit_status") int scaledit_cuda_attention_backward_workspace(@Const CudaAttentionBackwardArguments arguments, @Cast("size_t*") SizeTPointer bytes);
+
+// From the gradient of attention's output to those of query, key and value, over the same tiles: products of bfloat16
+// summed in float32. The weights are computed once more, from log_sum_exp. The same bits from run to run.
+public static native @Cast("scaledit_status") int scaledit_cuda_attention_backward(@Const CudaAttentionBackwardArguments arguments);
 // Targeting MatrixView.java
 
 
