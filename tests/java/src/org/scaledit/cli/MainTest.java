@@ -111,6 +111,7 @@ class MainTest {
                         "--attention",
                         "--precision",
                         "--device",
+                        "--memory",
                         "--text-tokens",
                         "--seed",
                         "--noise",
@@ -142,6 +143,8 @@ class MainTest {
                 "--precision int4 | Invalid value for option '--precision': expected one of [FLOAT32, BFLOAT16, FP8]"
                         + " (case-insensitive) but was 'int4'",
                 "--precision fp8 | precision fp8 is for a GPU alone, expected device cuda",
+                "--memory low | memory low is for a GPU alone, expected device cuda",
+                "--memory high | Invalid value for option '--memory': expected one of [NORMAL, LOW]",
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]"
                         + " (case-insensitive) but was 'tpu'",
                 "--text-tokens 0 | text tokens is 0, expected 1 to 4096",

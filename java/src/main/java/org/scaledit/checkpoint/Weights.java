@@ -85,6 +85,27 @@ public final class Weights implements AutoCloseable {
         public void close() {}
     }
 
+    /** Closing it leaves the other one open. */
+    private record Borrowed(Origin lender) implements Origin {
+        @Override
+        public boolean contains(String name) {
+            return lender.contains(name);
+        }
+
+        @Override
+        public void check(String name, long[] expectedShape) {
+            lender.check(name, expectedShape);
+        }
+
+        @Override
+        public Tensor rows(String name, long[] shape, long first, long count, Placement placement) {
+            return lender.rows(name, shape, first, count, placement);
+        }
+
+        @Override
+        public void close() {}
+    }
+
     private static final String VALUES = " in FP8";
     private static final String SCALES = " in FP8, scales";
 
@@ -109,6 +130,11 @@ public final class Weights implements AutoCloseable {
     /** The weights whose names begin with {@code prefix} and a dot; closing it closes all. */
     public Weights at(String prefix) {
         return new Weights(store, this.prefix + prefix + ".");
+    }
+
+    /** The same weights for a while: closing these frees what was loaded through them, and closes no file. */
+    public Weights apart() {
+        return new Weights(new Store(new Borrowed(store.origin), store.placement, new HashMap<>()), prefix);
     }
 
     public boolean contains(String name) {

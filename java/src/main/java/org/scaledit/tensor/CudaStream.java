@@ -73,9 +73,11 @@ public final class CudaStream implements AutoCloseable {
         check(cudaStreamSynchronize(stream));
     }
 
+    /** Waits until nothing is on its way; a GPU that is lost has nothing any more. */
     @Override
     public void close() {
         if (owned) {
+            cudaStreamSynchronize(stream);
             cudaStreamDestroy(stream);
         }
     }
