@@ -24,7 +24,7 @@ import org.scaledit.tensor.Tensors;
  * quantised, and fetched back. At each step they come to the GPU again, on a stream of their own, while the block before
  * computes. The tensors of a block are views of its place on the GPU and hold its weights while it computes.
  *
- * <p>Of FLUX.1-dev a block takes up to 453 MB in FP8, 679 in bfloat16: two places, and a third one for the last block of 57.
+ * <p>Of FLUX.1-dev a block takes up to 453 MB in FP8, 680 in bfloat16: two places, and a third one for the last block of 57.
  * Everything outside the blocks, 0.13 GB, stays on the GPU.
  */
 final class HostBlocks implements Layers.Source, AutoCloseable {
