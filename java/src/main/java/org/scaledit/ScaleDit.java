@@ -298,7 +298,7 @@ public final class ScaleDit implements AutoCloseable {
             return this;
         }
 
-        /** Default: normal. Low is for a GPU alone. */
+        /** Default: normal. Low is for a GPU alone. Pictures do not carry it, as it makes no difference to them. */
         public Builder memory(Memory memory) {
             this.memory = memory;
             return this;

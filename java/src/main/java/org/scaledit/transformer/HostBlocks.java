@@ -105,7 +105,7 @@ final class HostBlocks implements Layers.Source, AutoCloseable {
             this.arrived = new CudaStream.Mark();
             this.used = new CudaStream.Mark();
             // What had this memory before may be on its way still.
-            CudaStream.current().set(used);
+            Tensors.run(() -> CudaStream.current().set(used));
         }
 
         /** The tensor that lies there. */
