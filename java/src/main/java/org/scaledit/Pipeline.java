@@ -49,6 +49,7 @@ final class Pipeline implements AutoCloseable {
     private final LoraScope loraScope;
     private final Placement placement;
     private final boolean fp8; // the transformer's large products
+    private final boolean low; // the transformer's blocks stay on the host, text is encoded part by part
 
     private boolean closed;
     private PictureSampler.@Nullable Models models;
@@ -60,7 +61,8 @@ final class Pipeline implements AutoCloseable {
             List<ScaledLora> loras,
             LoraScope loraScope,
             Placement placement,
-            boolean fp8) {
+            boolean fp8,
+            boolean low) {
         this.directory = directory;
         this.vaeFolder = vaeFolder;
         this.config = config;
@@ -68,6 +70,7 @@ final class Pipeline implements AutoCloseable {
         this.loraScope = loraScope;
         this.placement = placement;
         this.fp8 = fp8;
+        this.low = low;
     }
 
     /** Opens a checkpoint: every file is checked by its header, LoRAs are read. */
@@ -77,7 +80,12 @@ final class Pipeline implements AutoCloseable {
             List<LoraFile> loraFiles,
             ScaleDit.LoraScope scope,
             ScaleDit.Precision precision,
-            ScaleDit.Device device) {
+            ScaleDit.Device device,
+            ScaleDit.Memory memory) {
+        boolean low = memory == ScaleDit.Memory.LOW;
+        if (low) {
+            FluxTransformer.requireLowMemory(device == ScaleDit.Device.CUDA);
+        }
         if (precision == ScaleDit.Precision.FP8 && device == ScaleDit.Device.CPU) {
             throw new IllegalArgumentException("precision fp8 is for a GPU alone, expected device cuda");
         }
@@ -108,7 +116,7 @@ final class Pipeline implements AutoCloseable {
                 case RELEASED -> LoraScope.RELEASED;
             };
             FluxConfig config = FluxTransformer.check(directory, loras, loraScope);
-            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement, fp8);
+            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement, fp8, low);
         } catch (RuntimeException | Error e) {
             loras.forEach(lora -> lora.lora().close());
             throw e;
@@ -166,7 +174,7 @@ final class Pipeline implements AutoCloseable {
                 plan.lastGrid(),
                 textTokens(request),
                 plan.window(),
-                new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, false),
+                new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, low),
                 models != null);
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }
@@ -194,7 +202,7 @@ final class Pipeline implements AutoCloseable {
 
     /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
     private Conditioning encode(ImageRequest request) {
-        try (TextEncoders encoders = TextEncoders.load(directory, placement)) {
+        try (TextEncoders encoders = TextEncoders.load(directory, placement, low)) {
             return encoders.encode(request.prompt(), textTokens(request));
         }
     }
@@ -206,7 +214,7 @@ final class Pipeline implements AutoCloseable {
     /** Transformer and VAE stay loaded from picture to picture. */
     private PictureSampler.Models models() {
         if (models == null) {
-            FluxTransformer plain = FluxTransformer.load(directory, placement, fp8);
+            FluxTransformer plain = FluxTransformer.load(directory, placement, fp8, low);
             FluxTransformer adapted = plain;
             try {
                 adapted = loras.isEmpty() ? plain : plain.withLoras(loras, loraScope);

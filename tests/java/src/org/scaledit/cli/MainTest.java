@@ -111,6 +111,7 @@ class MainTest {
                         "--attention",
                         "--precision",
                         "--device",
+                        "--memory",
                         "--text-tokens",
                         "--seed",
                         "--noise",
@@ -142,6 +143,8 @@ class MainTest {
                 "--precision int4 | Invalid value for option '--precision': expected one of [FLOAT32, BFLOAT16, FP8]"
                         + " (case-insensitive) but was 'int4'",
                 "--precision fp8 | precision fp8 is for a GPU alone, expected device cuda",
+                "--memory low | memory low is for a GPU alone, expected device cuda",
+                "--memory high | Invalid value for option '--memory': expected one of [NORMAL, LOW]",
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]"
                         + " (case-insensitive) but was 'tpu'",
                 "--text-tokens 0 | text tokens is 0, expected 1 to 4096",
@@ -226,6 +229,8 @@ class MainTest {
                 "--model nowhere | model nowhere does not exist",
                 "--device cpu | no model given, expected --model DIR on a CPU: random weights",
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]",
+                "--memory high | Invalid value for option '--memory': expected one of [NORMAL, LOW]",
+                "--memory low --device cpu --model pom.xml | memory low is for a GPU alone, expected device cuda",
                 "--methods sparse | Invalid value for option '--methods' (METHOD): 'sparse' is no method, expected scaledit,",
                 "--sizes 1000 | width is 1000 pixels, expected a multiple of 16 from 16 to 65536",
                 "--pictures 8192 | pictures are [8192], expected some of the sizes [1024, 2048, 4096]",

@@ -100,6 +100,7 @@ public final class StepBenchmark implements AutoCloseable {
 
     private final FluxConfig config;
     private final Placement placement;
+    private final boolean low;
     private final Hardware hardware;
     private final Optional<ModelDirectory> directory; // empty for random weights
     private final Function<Boolean, FluxTransformer> load; // whether in FP8 → the transformer
@@ -108,10 +109,12 @@ public final class StepBenchmark implements AutoCloseable {
     private StepBenchmark(
             FluxConfig config,
             Placement placement,
+            boolean low,
             Optional<ModelDirectory> directory,
             Function<Boolean, FluxTransformer> load) {
         this.config = config;
         this.placement = placement;
+        this.low = low;
         this.hardware = new Hardware(placement.cuda());
         this.directory = directory;
         this.load = load;
@@ -123,9 +126,13 @@ public final class StepBenchmark implements AutoCloseable {
      *
      * @param model a FLUX.1 checkpoint in diffusers' layout; empty for FLUX.1-dev's sizes with random weights
      * @param cuda whether on the first GPU, in bfloat16, or on the CPU, in float32
+     * @param low whether the weights of the transformer's blocks stay on the host, which is for a GPU alone
      * @throws RuntimeException in one sentence: what a GPU lacks, or the file and tensor that are missing or wrong
      */
-    public static StepBenchmark open(Optional<Path> model, boolean cuda) {
+    public static StepBenchmark open(Optional<Path> model, boolean cuda, boolean low) {
+        if (low) {
+            FluxTransformer.requireLowMemory(cuda);
+        }
         if (cuda) {
             CudaAttention.requireGpu();
         } else {
@@ -136,18 +143,22 @@ public final class StepBenchmark implements AutoCloseable {
                 .map(directory -> new StepBenchmark(
                         FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE),
                         placement,
+                        low,
                         Optional.of(directory),
-                        fp8 -> FluxTransformer.load(directory, placement, fp8)))
+                        fp8 -> FluxTransformer.load(directory, placement, fp8, low)))
                 .orElseGet(() -> new StepBenchmark(
                         FluxConfig.DEV,
                         placement,
+                        low,
                         Optional.empty(),
-                        fp8 -> FluxTransformer.random(FluxConfig.DEV, placement, fp8)));
+                        fp8 -> FluxTransformer.random(FluxConfig.DEV, placement, fp8, low)));
     }
 
-    /** What the results depend on beside the program: names and versions. */
+    /** What the results depend on beside the program: names, versions, where the weights are. */
     public Map<String, String> hardware() {
-        return hardware.description();
+        Map<String, String> description = new LinkedHashMap<>(hardware.description());
+        description.put("memory", low ? "low" : "normal");
+        return description;
     }
 
     /** Why a method cannot be measured here whatever the size, in one sentence; empty if it can. */
@@ -293,6 +304,7 @@ public final class StepBenchmark implements AutoCloseable {
                 bare(products, transformer.fp8()),
                 products.operations(),
                 peak.isPresent() ? OptionalLong.of(peak.getAsLong() - weights.orElseThrow()) : peak,
+                peak,
                 parts,
                 Optional.empty());
     }
