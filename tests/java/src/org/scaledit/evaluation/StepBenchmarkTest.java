@@ -33,13 +33,19 @@ import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 import org.scaledit.transformer.FluxConfig;
+import org.scaledit.transformer.GradientPass;
 import org.scaledit.transformer.Part;
 import org.scaledit.vae.AutoencoderKl;
 
 class StepBenchmarkTest {
-    private static final String[] ALL_PARTS = Arrays.stream(Part.values())
-            .map(part -> part.name().toLowerCase(Locale.ROOT))
-            .toArray(String[]::new);
+    private static final String[] ALL_PARTS = names(Part.values());
+    private static final String[] ALL_PHASES = names(GradientPass.Phase.values());
+
+    private static String[] names(Enum<?>[] parts) {
+        return Arrays.stream(parts)
+                .map(part -> part.name().toLowerCase(Locale.ROOT))
+                .toArray(String[]::new);
+    }
 
     @TempDir
     Path folder;
@@ -78,14 +84,16 @@ class StepBenchmarkTest {
             assertThat(result.bytesAboveWeights()).isEmpty();
             assertThat(result.peakBytes()).isEmpty();
             assertThat(result.steps()).isEqualTo(2);
-            assertThat(result.picture().isPresent()).isEqualTo(guided);
+            assertThat(result.picture().isPresent())
+                    .isEqualTo(measurement.method().paints());
             result.picture().ifPresent(picture -> {
                 assertThat(picture.guidanceSteps()).isEqualTo(28);
                 assertThat(picture.highResolutionSteps()).isEqualTo(28);
                 assertThat(List.of(picture.guidance(), picture.highResolution(), picture.decode()))
                         .allMatch(seconds -> seconds > 0);
             });
-            assertThat(result.parts()).containsOnlyKeys(ALL_PARTS);
+            assertThat(result.parts())
+                    .containsOnlyKeys(measurement.method() == Method.TRAINING ? ALL_PHASES : ALL_PARTS);
             assertThat(result.parts().values().stream()
                             .mapToDouble(Double::doubleValue)
                             .sum())

@@ -55,10 +55,11 @@ final class BenchCommand implements Callable<Integer> {
             split = ",",
             converter = MethodConverter.class,
             description =
-                    "scaledit (native INT8 attention), scaledit-fp8 (large products in FP8, too), scaledit-exact (native, not quantised), dense-flash and"
+                    "scaledit (native INT8 attention), scaledit-fp8 (large products in FP8, too), scaledit-exact (native, not quantised), training (a micro-step of a LoRA of rank 16: forward, every block once"
+                            + " more, and back), dense-flash and"
                             + " dense-cudnn (plain FLUX, SDPA by FlashAttention-2 or cuDNN), naive (scores in memory, on a GPU"
                             + " those of a third of the heads at a time), linear"
-                            + " (SANA's). Default: all but scaledit-exact that the device has.")
+                            + " (SANA's). Default: all but scaledit-exact and training that the device has.")
     private List<Method> methods = List.of();
 
     @Option(
