@@ -381,6 +381,25 @@ typedef struct scaledit_cuda_quantize_arguments {
 // attention's output and the MLP.
 SCALEDIT_API scaledit_status scaledit_cuda_quantize(const scaledit_cuda_quantize_arguments* arguments);
 
+typedef struct scaledit_cuda_norm_and_rotate_arguments {
+    int64_t rows;                     // tokens
+    int64_t text_rows;                // the first ones, 0 .. rows; they may have a norm of their own
+    int32_t heads;                    // heads * head_dim are at most 8,192
+    int32_t head_dim;                 // 64 or 128
+    float epsilon;                    // of the norm, 0 or above
+    const void* norm;                 // bfloat16 [head_dim], 16-byte aligned
+    const void* text_norm;            // likewise; null: the same
+    const float* rotation;            // cosine and sine [rows, head_dim / 2, 2], 16-byte aligned
+    scaledit_matrix input;            // [rows, heads * head_dim] bfloat16: a projection's queries, or its keys
+    scaledit_matrix output_gradient;  // of a loss, likewise; its data is null where no gradient is asked for
+    scaledit_matrix output;           // likewise, written
+    void* stream;
+} scaledit_cuda_norm_and_rotate_arguments;
+
+// output = the RMSNorm of each head, times the norm's weights, its neighbouring channels rotated: what attention takes.
+// With an output gradient: output = the gradient of the input instead.
+SCALEDIT_API scaledit_status scaledit_cuda_norm_and_rotate(const scaledit_cuda_norm_and_rotate_arguments* arguments);
+
 #ifdef __cplusplus
 }
 #endif
