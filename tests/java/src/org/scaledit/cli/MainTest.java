@@ -76,6 +76,8 @@ class MainTest {
                 .isZero();
         assertThat(run("info", other.toString()).out()).contains("\"seed\" : 6");
         assertThat(Files.mismatch(first, other)).isNotEqualTo(-1);
+        run(("generate --from " + first + " --negative dull --true-guidance 2 --quiet -o " + other).split(" "));
+        assertThat(run("info", other.toString()).out()).contains("\"negative\" : \"dull\"", "\"trueGuidance\" : 2.0");
         for (String choice : List.of("off", "on")) {
             run("generate", "--from", first.toString(), "--guidance-text", choice, "-o", other.toString(), "--quiet");
             assertThat(run("info", other.toString()).out()).contains("\"guidanceText\" : " + choice.equals("on"));
@@ -97,6 +99,8 @@ class MainTest {
                         "--levels",
                         "--steps",
                         "--guidance",
+                        "--negative",
+                        "--true-guidance",
                         "--guide-steps",
                         "--guide-guidance",
                         "--guide-image",
@@ -130,6 +134,9 @@ class MainTest {
                 "--width abc | Invalid value for option '--width': 'abc' is not an int",
                 "--height 100 | height is 100 pixels, expected a multiple of 16 from 16 to 65536",
                 "--model nowhere | option '--model' (DIR) should be specified only once",
+                "--true-guidance 0.9 | true guidance is 0.9, expected a number of 1 or more",
+                "--true-guidance 4 | true guidance is given without a negative prompt, expected both or neither",
+                "--negative dull | a negative prompt is given without true guidance, expected both or neither",
                 "--guide-steps -1 | guide steps is -1, expected 1 to 1000",
                 "--guide-guidance -1 | guide guidance is -1.0, expected a number of 0 or more",
                 "--guidance-attention nearby | Invalid value for option '--guidance-attention': expected one of"
