@@ -14,6 +14,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.testing.Drawings;
 import org.scaledit.testing.Golden;
 
 class MainTest {
@@ -252,6 +253,52 @@ class MainTest {
     }
 
     @Test
+    void scenesAreWrittenAndTheSameAgain() throws IOException {
+        Path sprites = Files.createDirectory(folder.resolve("sprites"));
+        Drawings.write(sprites);
+        for (String out : List.of("scenes", "again")) {
+            Outcome outcome =
+                    run(("scenes --count 3 --size 64 --seed 9 --sprites " + sprites + " -o " + folder.resolve(out))
+                            .split(" "));
+            assertThat(outcome.err()).isEmpty();
+            assertThat(outcome.status()).isZero();
+        }
+        for (String file : List.of("00000000.png", "00000002.png", "metadata.jsonl")) {
+            assertThat(folder.resolve("scenes").resolve(file))
+                    .hasSameBinaryContentAs(folder.resolve("again").resolve(file));
+        }
+        Path evaluation = folder.resolve("evaluation");
+        run(("scenes --held-out --count 1 --size 64 --seed 9 --sprites " + sprites + " -o " + evaluation).split(" "));
+        assertThat(evaluation.resolve("00000000.png")).exists();
+        assertThat(Files.mismatch(evaluation.resolve("metadata.jsonl"), folder.resolve("again/metadata.jsonl")))
+                .isNotEqualTo(-1);
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "--count 1 | Missing required option: '--output=DIR'",
+                "-o out | Missing required option: '--count=N'",
+                "--count x -o out | Invalid value for option '--count': 'x' is not an int",
+                "--count 0 -o out --sprites SPRITES | count is 0, expected at least 1",
+                "--count 1 --size 32 -o out --sprites SPRITES | size is 32 pixels, expected 64 to 8192",
+                "--count 1 -o pom.xml --sprites SPRITES | output pom.xml is a file, expected a folder",
+                "--count 1 -o out --sprites nowhere | sprites nowhere does not exist",
+                "--count 1 -o out | no sprites given, expected --sprites DIR",
+                "--count 1 -o out --sprites src | sprites src have no noto.json, expected the SVG sets that tools/sprites fetches",
+            })
+    void aWrongArgumentOfScenesIsOneSentenceAndStatusTwo(String options, String sentence) throws IOException {
+        Path sprites = Files.createDirectories(folder.resolve("sets"));
+        Drawings.write(sprites);
+        Outcome outcome = run(("scenes " + options.replace("SPRITES", sprites.toString())).split(" "));
+        assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
+        assertThat(outcome.out()).isEmpty();
+        assertThat(outcome.status()).isEqualTo(2);
+        assertThat(Path.of("out")).doesNotExist();
+    }
+
+    @Test
     void aGpuThatCannotBeUsedIsNoReasonToFallBack() {
         Outcome outcome =
                 generate("--device", "cuda", "-o", folder.resolve("gpu.png").toString());
@@ -266,7 +313,8 @@ class MainTest {
 
     @Test
     void missingArgumentsAreNamed() {
-        assertThat(run().err()).startsWith("scaledit: No command given, expected one of: generate, info, bench");
+        assertThat(run().err())
+                .startsWith("scaledit: No command given, expected one of: generate, info, bench, scenes");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
         assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
         Outcome missing = run("generate", "x", "--model", "nowhere");

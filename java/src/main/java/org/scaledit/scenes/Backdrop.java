@@ -89,24 +89,28 @@ final class Backdrop {
     private Painter woodenTable() {
         int planks = 5 + random.nextInt(3);
         Noise bend = noise(0, 2, 14, 0.5, 3);
-        Noise grain = noise(20, 5, 90, 0.75);
-        Noise pores = noise(40, 20, 400, 0.85);
+        Noise grain = noise(20, 5, 90, 0.65);
+        Noise pores = noise(40, 20, 220, 0.8);
         double gap = 0.0016;
         double soft = Math.hypot(gap, 0.4 / size);
-        double rings = Noise.visible(90, size);
         return (row, rgb) -> {
             double y = middle(row);
             int plank = (int) Math.floor(y * planks);
             double shift = 7 * Noise.hash(plank, 0, seed);
             double tone = 0.12 * (Noise.hash(plank, 1, seed) - 0.5);
             float[] bends = row(bend, y, shift);
+            float[] nextBends = row(bend, y + 1.0 / size, shift);
             float[] grains = row(grain, y, shift);
             float[] pore = row(pores, y, shift);
             double toGap = (y * planks - Math.round(y * planks)) / planks;
             double light = 1 - 0.6 * gap / soft * Math.exp(-toGap * toGap / (2 * soft * soft));
             for (int x = 0; x < size; x++) {
-                double ring = Math.sin(2 * Math.PI * (8 * bends[x] + y * planks));
-                double tint = clamp(0.5 + tone + 0.14 * rings * ring + 1.5 * (grains[x] - 0.5) + 1.1 * (pore[x] - 0.5));
+                double right = 8 * (bends[Math.min(x + 1, size - 1)] - bends[Math.max(x - 1, 0)]) / 2;
+                double down = 8 * (nextBends[x] - bends[x]) + planks / (double) size;
+                double ring = Noise.visible(right)
+                        * Noise.visible(down)
+                        * Math.sin(2 * Math.PI * (8 * bends[x] + y * planks));
+                double tint = clamp(0.5 + tone + 0.14 * ring + 1.3 * (grains[x] - 0.5) + 1.0 * (pore[x] - 0.5));
                 for (int c = 0; c < 3; c++) {
                     put(rgb, x, c, light * mix(WOOD_DARK[c], WOOD_LIGHT[c], tint));
                 }
@@ -121,7 +125,7 @@ final class Backdrop {
         int courses = 9 + random.nextInt(4);
         Noise rough = noise(0, 20, 20, 0.75);
         Noise grain = noise(20, 90, 90, 0.9);
-        double soft = Math.max(0.016, 0.6 * courses / size);
+        double soft = Math.max(0.006, 0.6 * courses / size);
         return (row, rgb) -> {
             double y = middle(row);
             float[] roughness = row(rough, y);
@@ -344,9 +348,9 @@ final class Backdrop {
         return row;
     }
 
-    /** How far a pixel is below a line: 0 … 1, over a few thousandths of the picture or a pixel. */
+    /** How far a pixel is below a line: 0 … 1, over a thousandth of the picture or a pixel. */
     private double below(double y, double line) {
-        double soft = Math.max(0.0015, 0.6 / size);
+        double soft = Math.max(0.0006, 0.6 / size);
         return Noise.smooth(0.5 + (y - line) / (2 * soft));
     }
 

@@ -76,7 +76,7 @@ final class Captions {
             case "place" -> saysPlace ? place : "";
             case "style" -> saysStyle ? style.word() : "";
             case "picture" -> saysStyle ? style.picture() : "";
-            case "is" -> count > 1 || content.things().size() > 1 ? "are" : "is";
+            case "is" -> count > 1 || content.things().size() > 2 ? "are" : "is";
             default -> throw new IllegalStateException("a template has the word " + word);
         };
         String chosen = CLAUSE.matcher(template).replaceAll(clause -> {

@@ -49,8 +49,9 @@ public enum Colour {
         if (amount <= 0) {
             return;
         }
-        double newSaturation = Math.min(1, range / most * saturation);
-        double newValue = Math.min(1, most * value);
+        // Pale and dark objects get more of it, or one could not tell what it is.
+        double newSaturation = saturation * (1 - Math.pow(1 - range / most, 1.5));
+        double newValue = Math.min(1, Math.pow(most, 0.8) * value);
         // A third of the shading's change of hue stays.
         double newHue = Math.floorMod((int) Math.round(100 * (hue + distance / 3)), 36_000) / 6000.0;
         for (int channel = 0; channel < 3; channel++) {

@@ -75,7 +75,7 @@ public enum Material {
             for (int i = 0; i < 3; i++) {
                 sum += fibres[i].at(cosines[i] * x - sines[i] * y, sines[i] * x + cosines[i] * y) - 0.5;
             }
-            return 1 + 1.15 * sum + 0.5 * (tufts.at(x, y) - 0.5);
+            return 1 + 1.05 * sum + 0.35 * (tufts.at(x, y) - 0.5);
         };
     }
 
@@ -83,7 +83,7 @@ public enum Material {
     private static Texture knitted(int seed, int size) {
         double columns = 32;
         double rows = 26;
-        double contrast = Noise.visible(2 * columns, 2 * size);
+        double contrast = Noise.visible(2 * columns / size);
         Noise fibres = new Noise(seed, 60, 60, 0.85, size);
         Noise wool = new Noise(seed + 50, 10, 10, 0.6, 4, size);
         return (x, y) -> {
@@ -108,7 +108,7 @@ public enum Material {
         Noise bend = new Noise(seed, 1.5, 4, 0.5, 3, size);
         Noise grain = new Noise(seed + 10, 100, 6, 0.8, size);
         Noise pores = new Noise(seed + 30, 300, 14, 0.8, size);
-        double contrast = Noise.visible(60, size);
+        double contrast = Noise.visible(40.0 / size);
         return (x, y) -> {
             double ring = Math.sin(2 * Math.PI * (14 * x + 7 * (bend.at(x, y) - 0.5)));
             return 0.97 + 0.13 * contrast * ring + 0.75 * (grain.at(x, y) - 0.5) + 0.9 * (pores.at(x, y) - 0.5);
@@ -127,11 +127,11 @@ public enum Material {
 
     /** Dents and prints of fingers, lit from the left. */
     private static Texture clay(int seed, int size) {
-        Noise dents = new Noise(seed, 12, 12, 0.5, 3, size);
+        Noise dents = new Noise(seed, 9, 9, 0.5, 3, size);
         Noise place = new Noise(seed + 10, 5, 5, 0.5, 2, size);
         Noise grain = new Noise(seed + 20, 60, 60, 0.9, size);
         double step = 0.004;
-        double prints = Noise.visible(220, size);
+        double prints = Noise.visible(110.0 / size);
         return (x, y) -> {
             double slope = (dents.at(x + step, y + step) - dents.at(x - step, y - step)) / step;
             double print = prints == 0
@@ -139,7 +139,7 @@ public enum Material {
                     : prints
                             * Math.sin(2 * Math.PI * 110 * (0.35 * place.at(x, y) + 0.2 * y))
                             * Noise.smooth((place.at(x + 7, y) - 0.45) * 6);
-            return 1 + Math.max(-0.3, Math.min(0.3, 0.028 * slope)) + 0.06 * print + 0.55 * (grain.at(x, y) - 0.5);
+            return 1 + Math.max(-0.2, Math.min(0.2, 0.014 * slope)) + 0.06 * print + 0.55 * (grain.at(x, y) - 0.5);
         };
     }
 }

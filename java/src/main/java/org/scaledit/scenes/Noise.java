@@ -1,5 +1,7 @@
 package org.scaledit.scenes;
 
+import java.util.Arrays;
+
 /**
  * Fractal value noise over a scene, 0 … 1, computed from seed and place alone. Octaves double from a lowest frequency to
  * {@link #HIGHEST}, and a picture shows those that its pixels can: one that it cannot stands at its mean. All are counted in
@@ -9,8 +11,15 @@ final class Noise {
     /** Cells along a scene: two pixels each in the largest picture. */
     private static final int HIGHEST = 4096;
 
-    /** Pixels along a cell from which on an octave is there in full; at one pixel it is gone. */
-    private static final double WHOLE = 4;
+    /** Pixels along a cell below which an octave is left at its mean. */
+    private static final double FEWEST = 0.5;
+
+    /**
+     * What is left of a cell's contrast in the mean over a pixel, to 0.5 %: {@code 1 / (1 + 0.137 / pixels²)}. So a picture
+     * has, at the middles of its pixels, what shrinking a larger one would give: from one pixel a cell on the two correlate
+     * to 0.987.
+     */
+    private static final double LOST = 0.137;
 
     private final int seed;
     private final double columns;
@@ -35,15 +44,15 @@ final class Noise {
         while (all < octaves && frequency * (1 << all) <= HIGHEST) {
             all++;
         }
-        double sum = (1 - Math.pow(gain, all)) / (1 - gain);
         int shown = 0;
-        while (shown < all && shown(frequency * (1 << shown)) > 0) {
+        while (shown < all && size >= FEWEST * frequency * (1 << shown)) {
             shown++;
         }
+        double sum = (1 - Math.pow(gain, all)) / (1 - gain);
         weights = new float[shown];
         double total = 0;
         for (int octave = 0; octave < shown; octave++) {
-            double weight = Math.pow(gain, octave) / sum * shown(frequency * (1 << octave));
+            double weight = Math.pow(gain, octave) / sum * left(columns * (1 << octave)) * left(rows * (1 << octave));
             weights[octave] = (float) weight;
             total += weight;
         }
@@ -54,13 +63,15 @@ final class Noise {
         this(seed, columns, rows, gain, Integer.MAX_VALUE, size);
     }
 
-    private double shown(double frequency) {
-        return visible(frequency, size);
+    private double left(double frequency) {
+        double pixels = size / frequency;
+        return 1 / (1 + LOST / (pixels * pixels));
     }
 
-    /** How much of a pattern's contrast pixels can show: 0 … 1. */
-    static double visible(double frequency, int size) {
-        return smooth((size / frequency - 1) / (WHOLE - 1));
+    /** What is left of a wave in the mean over a pixel: 0 … 1; nothing from two pixels a wave on. */
+    static double visible(double wavesInPixel) {
+        double half = Math.PI * Math.abs(wavesInPixel);
+        return half < 1e-3 ? 1 : half > Math.PI / 2 ? 0 : Math.sin(half) / half;
     }
 
     /** At a place of the scene: 0 … 1. */
@@ -78,7 +89,7 @@ final class Noise {
 
     /** Along a row of the picture, at the middles of its pixels shifted by {@code shift}: fills {@code out}. */
     void row(double y, double shift, float[] out) {
-        java.util.Arrays.fill(out, rest);
+        Arrays.fill(out, rest);
         for (int octave = 0; octave < weights.length; octave++) {
             double scale = 1 << octave;
             addRow(octave, shift * columns * scale, columns * scale / size, y * rows * scale, out);
