@@ -64,7 +64,9 @@ final class ScenesCommand implements Callable<Integer> {
         Composer composer = new Composer(Vocabulary.standard(), opened, heldOut);
         SceneFolder.Order order = new SceneFolder.Order(seed, count, size);
         Arguments.makeFolder(output);
-        SceneFolder.write(output, composer, new SceneRenderer(opened), order);
+        try (CleanInterrupt interrupt = new CleanInterrupt()) {
+            SceneFolder.write(output, composer, new SceneRenderer(opened), order);
+        }
         return 0;
     }
 

@@ -91,7 +91,7 @@ final class Backdrop {
         Noise bend = noise(0, 2, 14, 0.5, 3);
         Noise grain = noise(20, 5, 90, 0.65);
         Noise pores = noise(40, 20, 220, 0.8);
-        double gap = 0.0016;
+        double gap = 0.0024;
         double soft = Math.hypot(gap, 0.4 / size);
         return (row, rgb) -> {
             double y = middle(row);

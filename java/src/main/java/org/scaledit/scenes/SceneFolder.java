@@ -4,9 +4,16 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.concurrent.CancellationException;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.scaledit.image.OutputFile;
 import org.scaledit.image.PngFile;
@@ -14,8 +21,9 @@ import org.scaledit.image.PngFile;
 /**
  * A folder of pictures with {@code metadata.jsonl}, as Hugging Face's ImageFolder has it: a line of JSON for each with
  * {@code file_name} and {@code text}, the caption to learn from. Beside them {@code caption} (all that there is to say),
- * {@code seed}, {@code style}, {@code background}, {@code relation}, {@code counts}, and of each object in {@code objects}
- * its name, colour, material and {@code box}: left, top, right, bottom in parts of the picture's side.
+ * {@code seed}, {@code style}, {@code background}, {@code relation} of the first object to the second, {@code counts}
+ * ({@code object}, {@code count}) and {@code objects}: of each {@code object}, {@code colour}, {@code material} and {@code
+ * box}, which is left, top, right and bottom in parts of the picture's side. What a scene has none of is null.
  */
 public final class SceneFolder {
     private static final ObjectMapper JSON = new ObjectMapper();
@@ -41,20 +49,55 @@ public final class SceneFolder {
      * Writes the pictures, on all processors, and {@code metadata.jsonl} last.
      *
      * @param folder exists; files of these names are replaced
+     * @throws CancellationException if the thread is interrupted; pictures that were finished stay, none is half-written
+     * @throws org.scaledit.image.ImageException if a file cannot be written, or a sprite cannot be read
      */
     public static void write(Path folder, Composer composer, SceneRenderer renderer, Order order) {
-        List<String> lines = IntStream.range(0, order.count)
-                .parallel()
-                .mapToObj(i -> {
-                    Scene scene = composer.compose(order.seed + i);
-                    String name = String.format(Locale.ROOT, "%08d.png", i);
-                    write(folder.resolve(name), scene, renderer.render(scene, order.size), order.size);
-                    return json(name, scene);
-                })
-                .toList();
-        OutputFile.replace(
-                folder.resolve("metadata.jsonl"),
-                stream -> stream.write((String.join("\n", lines) + "\n").getBytes(StandardCharsets.UTF_8)));
+        ExecutorService workers =
+                Executors.newFixedThreadPool(Runtime.getRuntime().availableProcessors());
+        try {
+            List<Future<String>> lines = IntStream.range(0, order.count)
+                    .mapToObj(i -> workers.submit(() -> {
+                        Scene scene = composer.compose(order.seed + i);
+                        String name = String.format(Locale.ROOT, "%08d.png", i);
+                        write(folder.resolve(name), scene, renderer.render(scene, order.size), order.size);
+                        return json(name, scene) + "\n";
+                    }))
+                    .toList();
+            StringBuilder metadata = new StringBuilder();
+            for (Future<String> line : lines) {
+                metadata.append(line.get());
+            }
+            OutputFile.replace(
+                    folder.resolve("metadata.jsonl"),
+                    stream -> stream.write(metadata.toString().getBytes(StandardCharsets.UTF_8)));
+        } catch (InterruptedException e) {
+            throw new CancellationException("the scenes were cancelled");
+        } catch (ExecutionException e) {
+            if (e.getCause() instanceof Error error) {
+                throw error;
+            }
+            throw e.getCause() instanceof RuntimeException reason ? reason : new IllegalStateException(e.getCause());
+        } finally {
+            end(workers);
+        }
+    }
+
+    /** Pictures that are being written are ended, so that none is left half-written. */
+    private static void end(ExecutorService workers) {
+        workers.shutdownNow();
+        boolean interrupted = false;
+        boolean ended = false;
+        while (!ended) {
+            try {
+                ended = workers.awaitTermination(1, TimeUnit.HOURS);
+            } catch (InterruptedException e) {
+                interrupted = true;
+            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
+        }
     }
 
     private static void write(Path file, Scene scene, byte[] picture, int size) {
@@ -75,17 +118,18 @@ public final class SceneFolder {
         json.put("seed", scene.seed());
         json.put("style", scene.style().word());
         json.put("background", scene.background().word());
-        scene.relation().ifPresent(relation -> json.put("relation", relation.words()));
-        ObjectNode counts = json.putObject("counts");
+        json.put("relation", scene.relation().map(Relation::words).orElse(null));
+        Map<String, Integer> counts = new LinkedHashMap<>();
+        scene.items().forEach(item -> counts.merge(item.object().name(), 1, Integer::sum));
+        counts.forEach((name, count) ->
+                json.withArray("counts").addObject().put("object", name).put("count", count));
         for (Scene.Item item : scene.items()) {
-            String name = item.object().name();
-            counts.put(name, counts.path(name).asInt(0) + 1);
             ObjectNode object = json.withArray("objects").addObject();
-            object.put("object", name);
-            item.colour().ifPresent(colour -> object.put("colour", colour.word()));
-            if (item.material() != Material.NONE) {
-                object.put("material", item.material().word());
-            }
+            object.put("object", item.object().name());
+            object.put("colour", item.colour().map(Colour::word).orElse(null));
+            object.put(
+                    "material",
+                    item.material() == Material.NONE ? null : item.material().word());
             Box box = item.box();
             for (double edge : new double[] {box.left(), box.top(), box.right(), box.bottom()}) {
                 object.withArray("box").add(Math.round(edge * 1e5) / 1e5);
