@@ -22,6 +22,8 @@ class ArchitectureTest {
             .definedBy("org.scaledit.evaluation..")
             .layer("facade")
             .definedBy("org.scaledit")
+            .layer("scenes")
+            .definedBy("org.scaledit.scenes..")
             .layer("sampling")
             .definedBy("org.scaledit.sampling..")
             .layer("transformer")
@@ -46,6 +48,8 @@ class ArchitectureTest {
             .mayNotBeAccessedByAnyLayer()
             .whereLayer("evaluation")
             .mayOnlyBeAccessedByLayers("cli")
+            .whereLayer("scenes")
+            .mayOnlyBeAccessedByLayers("cli")
             .whereLayer("facade")
             .mayOnlyBeAccessedByLayers("cli", "evaluation")
             .whereLayer("sampling")
@@ -59,7 +63,7 @@ class ArchitectureTest {
             .whereLayer("attention")
             .mayOnlyBeAccessedByLayers("transformer", "sampling", "facade", "evaluation")
             .whereLayer("file")
-            .mayOnlyBeAccessedByLayers("checkpoint", "image", "cli")
+            .mayOnlyBeAccessedByLayers("checkpoint", "image", "scenes", "cli")
             .whereLayer("bindings")
             .mayOnlyBeAccessedByLayers("transformer", "attention");
 

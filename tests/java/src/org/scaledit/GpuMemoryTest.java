@@ -25,7 +25,12 @@ class GpuMemoryTest {
 
     private static Picture picture(int width, int height, Precision precision, boolean low, boolean loaded) {
         return new Picture(
-                TokenGrid.ofPixels(width, height), 512, AttentionWindow.DEFAULT, new Setting(precision, low), loaded);
+                TokenGrid.ofPixels(width, height),
+                512,
+                false,
+                AttentionWindow.DEFAULT,
+                new Setting(precision, low),
+                loaded);
     }
 
     private static Picture square(int side, Precision precision) {
@@ -46,21 +51,33 @@ class GpuMemoryTest {
 
     @Test
     void guidanceThatIsKeptTakesItsKeysAndValues() {
+        long kept = 57L * 4096 * 2 * 3072;
+        assertThat(aboveWeights(false, false) - aboveWeights(false, true)).isEqualTo(kept);
+        assertThat(aboveWeights(true, false) - aboveWeights(true, true)).isEqualTo(2 * kept);
+    }
+
+    @Test
+    void aNegativeTextTakesItsTokensAndAVelocity() {
+        assertThat(aboveWeights(true, true) - aboveWeights(false, true))
+                .isEqualTo(512L * 3072 * 2 + 65_536L * 64 * Float.BYTES);
+    }
+
+    private static long aboveWeights(boolean negative, boolean guidanceSeesText) {
         AttentionWindow window = AttentionWindow.DEFAULT;
         Picture usual = square(4096, Precision.BFLOAT16);
-        Picture kept = new Picture(
+        return DEV.aboveWeights(new Picture(
                 usual.grid(),
                 512,
+                negative,
                 new AttentionWindow(
                         window.ratio(),
                         window.window(),
                         window.reach(),
                         window.guidanceMargin(),
                         window.guidanceAttention(),
-                        false),
+                        guidanceSeesText),
                 usual.setting(),
-                false);
-        assertThat(DEV.aboveWeights(kept) - DEV.aboveWeights(usual)).isEqualTo(57L * 4096 * 2 * 3072);
+                false));
     }
 
     @Test

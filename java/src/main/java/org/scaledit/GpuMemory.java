@@ -85,15 +85,17 @@ record GpuMemory(FluxConfig config, long textEncoders, long textPart, boolean fp
      * A picture that did not fit.
      *
      * @param grid of its largest level
+     * @param negative whether there is a negative text, too
      * @param loaded whether the model's weights are still in the GPU's memory
      */
-    record Picture(TokenGrid grid, int textTokens, AttentionWindow window, Setting setting, boolean loaded) {
+    record Picture(
+            TokenGrid grid, int textTokens, boolean negative, AttentionWindow window, Setting setting, boolean loaded) {
         private Picture of(TokenGrid other) {
-            return new Picture(other, textTokens, window, setting, loaded);
+            return new Picture(other, textTokens, negative, window, setting, loaded);
         }
 
         private Picture with(Setting other) {
-            return new Picture(grid, textTokens, window, other, loaded);
+            return new Picture(grid, textTokens, negative, window, other, loaded);
         }
     }
 
@@ -183,15 +185,19 @@ record GpuMemory(FluxConfig config, long textEncoders, long textPart, boolean fp
                 ? (precise * config.mlpWidth() + width + config.mlpWidth()) * chunk
                 : precise * (config.mlpWidth() + 2 * width) * chunk;
         long blocks = config.doubleBlocks() + config.singleBlocks();
-        long kept = picture.window.guidanceSeesText() ? 0 : 2 * width * guidance * blocks; // keys and values in INT8
+        // Keys and values in INT8, of each text.
+        long texts = picture.negative ? 2 : 1;
+        long kept = picture.window.guidanceSeesText() ? 0 : texts * 2 * width * guidance * blocks;
         long rotation = 4L * config.headDim() * tokens;
-        long latents = 2L * Float.BYTES * config.latentChannels() * image;
+        // Latents, and the velocity of each text.
+        long latents = (1 + texts) * Float.BYTES * config.latentChannels() * image;
+        long embedded = precise * width * (texts * picture.textTokens + guidance);
         return 2 * state
                 + modulated
                 + packed
                 + Math.max(projected, inMlp)
                 + rotation
-                + precise * width * others
+                + embedded
                 + latents
                 + kept
                 + CUBLAS;

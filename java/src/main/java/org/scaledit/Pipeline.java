@@ -16,6 +16,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
+import org.scaledit.sampling.Prompt;
 import org.scaledit.sampling.SamplingListener;
 import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.TokenGrid;
@@ -25,7 +26,6 @@ import org.scaledit.tensor.MatrixProduct;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
-import org.scaledit.text.Conditioning;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
@@ -152,16 +152,16 @@ final class Pipeline implements AutoCloseable {
     private void painted(ImageRequest request, Plan plan, Noise noise, ProgressReport progress, BandConsumer picture) {
         Tensors.run(() -> {
             progress.send(Stage.LOAD, 1, 0, 2);
-            Conditioning text = encode(request);
+            Prompt prompt = encode(request);
             progress.send(Stage.LOAD, 1, 1, 2);
             PictureSampler.Models loaded = models();
             progress.send(Stage.LOAD, 1, 2, 2);
             if (request.trace().isEmpty()) {
-                paint(loaded, plan, text, noise, progress, Optional.empty(), picture);
+                paint(loaded, plan, prompt, noise, progress, Optional.empty(), picture);
                 return;
             }
-            try (Trace trace = Trace.begin(request.trace().get(), plan, text)) {
-                paint(loaded, plan, text, noise, progress, Optional.of(trace), picture);
+            try (Trace trace = Trace.begin(request.trace().get(), plan, prompt)) {
+                paint(loaded, plan, prompt, noise, progress, Optional.of(trace), picture);
                 trace.commit();
             }
         });
@@ -173,6 +173,7 @@ final class Pipeline implements AutoCloseable {
         GpuMemory.Picture picture = new GpuMemory.Picture(
                 plan.lastGrid(),
                 textTokens(request),
+                request.effectiveNegative().isPresent(),
                 plan.window(),
                 new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, low),
                 models != null);
@@ -182,15 +183,15 @@ final class Pipeline implements AutoCloseable {
     private static void paint(
             PictureSampler.Models loaded,
             Plan plan,
-            Conditioning text,
+            Prompt prompt,
             Noise noise,
             ProgressReport progress,
             Optional<Trace> trace,
             BandConsumer picture) {
         TokenGrid grid = plan.lastGrid();
         Tensor raw = Tensors.scoped(() -> {
-            Tensor latents =
-                    PictureSampler.sample(loaded, plan, text, noise, new Listener(plan, progress, trace)); // [W·H, 64]
+            Tensor latents = PictureSampler.sample(
+                    loaded, plan, prompt, noise, new Listener(plan, progress, trace)); // [W·H, 64]
             // From here on a GPU holds no more than a tile of them.
             Tensor onHost = Placement.FLOAT32_CPU.place(latents);
             return Latents.unscale(
@@ -201,9 +202,13 @@ final class Pipeline implements AutoCloseable {
     }
 
     /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
-    private Conditioning encode(ImageRequest request) {
+    private Prompt encode(ImageRequest request) {
+        int tokens = textTokens(request);
         try (TextEncoders encoders = TextEncoders.load(directory, placement, low)) {
-            return encoders.encode(request.prompt(), textTokens(request));
+            return new Prompt(
+                    encoders.encode(request.prompt(), tokens),
+                    request.effectiveNegative().map(text -> encoders.encode(text, tokens)),
+                    request.trueGuidance().orElse(1));
         }
     }
 

@@ -183,6 +183,12 @@ public final class ScaleDit implements AutoCloseable {
     }
 
     private Plan plan(ImageRequest request) {
+        if (request.negative().isPresent() != request.trueGuidance().isPresent()) {
+            throw new IllegalArgumentException(
+                    request.negative().isPresent()
+                            ? "a negative prompt is given without true guidance, expected both or neither"
+                            : "true guidance is given without a negative prompt, expected both or neither");
+        }
         if (options.device == Device.CUDA
                 && options.precision() == Precision.FLOAT32
                 && request.attention() != ImageRequest.AttentionKind.DENSE) {

@@ -70,6 +70,20 @@ final class GenerateCommand implements Callable<Integer> {
     @Option(names = "--guidance", paramLabel = "G", description = "Guidance of the high-resolution pass. Default: 4.5.")
     private @Nullable Double guidance;
 
+    @Option(
+            names = "--negative",
+            paramLabel = "PROMPT",
+            description = "What the picture is not to show; with --true-guidance.")
+    private @Nullable String negative;
+
+    @Option(
+            names = "--true-guidance",
+            paramLabel = "S",
+            description =
+                    "How strongly it is led away from --negative: two passes a step, the velocity is negative + S *"
+                            + " (positive - negative); 1 is one pass without it.")
+    private @Nullable Double trueGuidance;
+
     @Option(names = "--guide-steps", paramLabel = "N", description = "Steps of the guidance image. Default: 28.")
     private @Nullable Integer guideSteps;
 
@@ -242,6 +256,8 @@ final class GenerateCommand implements Callable<Integer> {
         request = levels == null ? request : request.levels(levels);
         request = steps == null ? request : request.steps(steps);
         request = guidance == null ? request : request.guidance(guidance);
+        request = negative == null ? request : request.negative(negative);
+        request = trueGuidance == null ? request : request.trueGuidance(trueGuidance);
         request = guideSteps == null ? request : request.guideSteps(guideSteps);
         request = guideGuidance == null ? request : request.guideGuidance(guideGuidance);
         request = guideImage == null ? request : request.guideImage(guideImage);
