@@ -9,6 +9,8 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.testing.Golden;
 import org.scaledit.testing.Gpu;
@@ -84,6 +86,28 @@ class MatrixProductGpuTest {
             }
             assertThat(Golden.relativeL2(MatrixProduct.linear(x, weight, layer.bias), layer.product))
                     .isLessThan(6e-2);
+        });
+    }
+
+    /** Of every size that FLUX has: few text tokens, or few of a small guidance image. */
+    @ParameterizedTest
+    @CsvSource({"3072, 3072", "3072, 9216", "3072, 12288", "12288, 3072", "15360, 3072"})
+    void fp8HasFewRowsToo(long in, long out) {
+        MatrixProduct.requireFp8();
+        Tensors.run(() -> {
+            Tensor all = Gpu.BFLOAT16.place(torch.randn(new long[] {200, in}));
+            Matrix weight = Matrix.quantised(Tensors.toFloat32(Gpu.BFLOAT16.place(torch.randn(new long[] {out, in}))));
+            Tensor bias = Gpu.BFLOAT16.place(torch.randn(new long[] {out}));
+            for (long rows : new long[] {1, 2, 15, 16, 17, 32, 48, 63, 64, 65, 80, 96, 127, 128, 144, 200}) {
+                Matrix x = Matrix.quantised(all.narrow(0, 0, rows).contiguous());
+                Tensor expected = torch.linear(
+                        x.plain(torch.ScalarType.Float),
+                        weight.plain(torch.ScalarType.Float),
+                        Tensors.optional(Tensors.toFloat32(bias)));
+                assertThat(Golden.relativeL2(MatrixProduct.linear(x, weight, bias), expected))
+                        .as("%d rows", rows)
+                        .isLessThan(FP8_LIMIT);
+            }
         });
     }
 

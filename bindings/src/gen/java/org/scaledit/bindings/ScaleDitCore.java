@@ -245,13 +245,13 @@ public static native @Cast("scaledit_status") int scaledit_cuda_modulate(@Const 
 // output = [input, GELU(gelu_input)] in e4m3, GELU as approximated by tanh. A single block's product reads both:
 // attention's output and the MLP.
 public static native @Cast("scaledit_status") int scaledit_cuda_quantize(@Const CudaQuantizeArguments arguments);
-// Targeting scaledit_cuda_norm_and_rotate_arguments.java
+// Targeting CudaNormAndRotateArguments.java
 
 
 
 // output = the RMSNorm of each head, times the norm's weights, its neighbouring channels rotated: what attention takes.
 // With an output gradient: output = the gradient of the input instead.
-public static native @Cast("scaledit_status") int scaledit_cuda_norm_and_rotate(@Const scaledit_cuda_norm_and_rotate_arguments arguments);
+public static native @Cast("scaledit_status") int scaledit_cuda_norm_and_rotate(@Const CudaNormAndRotateArguments arguments);
 
 // #ifdef __cplusplus
 // #endif

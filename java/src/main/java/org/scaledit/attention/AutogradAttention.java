@@ -2,9 +2,11 @@ package org.scaledit.attention;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorBase;
 import org.bytedeco.pytorch.TensorTensorHook;
+import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.DifferentiableAttention.Attended;
 import org.scaledit.attention.DifferentiableAttention.Gradients;
 import org.scaledit.tensor.Tensors;
@@ -21,15 +23,28 @@ public final class AutogradAttention implements Attention {
         this.attention = attention;
     }
 
+    @Override
+    public Tensor attend(Tensor query, Tensor key, Tensor value) {
+        return attend(query, key, value, Optional.empty());
+    }
+
+    /** Where the attention does not norm and rotate by itself, torch does, and its autograd finds the gradients. */
+    @Override
+    public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        Tensors.run(() -> output.copy_(
+                attention.prepares()
+                        ? attend(query, key, value, Optional.of(preparation))
+                        : attend(preparation.query(query), preparation.key(key), value)));
+    }
+
     /**
      * The presets have no way to give torch a node of its own. So the output hangs on the joined operands by a term that
      * is zero, and whose gradient, the output's, a hook on the operands replaces by theirs.
      */
-    @Override
-    public Tensor attend(Tensor query, Tensor key, Tensor value) {
+    private Tensor attend(Tensor query, Tensor key, Tensor value, Optional<Preparation> preparation) {
         return Tensors.scoped(() -> {
             Tensor joined = Tensors.concatenate(1, query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2));
-            Operation operation = new Operation(attention, joined, query.size(2));
+            Operation operation = new Operation(attention, preparation, joined, query.size(2));
             operations.add(operation);
             joined.register_hook(operation.hook);
             long width = operation.width();
@@ -47,23 +62,39 @@ public final class AutogradAttention implements Attention {
     /** One call, as its gradients need it. */
     private static final class Operation implements AutoCloseable {
         private final DifferentiableAttention attention;
+        private final Optional<Preparation> preparation;
         private final Tensor joined; // [tokens, 3 * heads * head_dim], without a graph
         private final long headDim;
         private final Attended attended;
         private final TensorTensorHook hook;
+        private @Nullable Tensor gradient; // of the operands
 
-        Operation(DifferentiableAttention attention, Tensor joined, long headDim) {
+        Operation(DifferentiableAttention attention, Optional<Preparation> preparation, Tensor joined, long headDim) {
             this.attention = attention;
+            this.preparation = preparation;
             this.joined = Tensors.keep(joined.detach());
             this.headDim = headDim;
-            Attended made = attention.attendForGradients(query(), key(), value());
+            Attended made = preparation
+                    .map(lacking -> attention.attendForGradients(query(), key(), value(), lacking))
+                    .orElseGet(() -> attention.attendForGradients(query(), key(), value()));
             this.attended = new Attended(Tensors.keep(made.output()), Tensors.keep(made.logSumExp()));
             this.hook = Tensors.outlive(() -> new TensorTensorHook() {
                 @Override
-                public TensorBase call(TensorBase gradient) {
-                    return Tensors.scoped(() -> gradientOfOperands(new Tensor(gradient)));
+                public TensorBase call(TensorBase ofOutput) {
+                    return gradient(ofOutput);
                 }
             });
+        }
+
+        /**
+         * Called by torch, on a GPU from a thread of its own that has no scope: what is handed back is freed with the
+         * operation, and what came at once.
+         */
+        private Tensor gradient(TensorBase ofOutput) {
+            Tensor made = Tensors.outlive(() -> gradientOfOperands(new Tensor(ofOutput)));
+            ofOutput.close();
+            this.gradient = made;
+            return made;
         }
 
         long width() {
@@ -90,7 +121,9 @@ public final class AutogradAttention implements Attention {
         /** @param gradient the output's in the first third: [tokens, 3 * heads * head_dim] */
         private Tensor gradientOfOperands(Tensor gradient) {
             Tensor ofOutput = heads(gradient, 0).contiguous();
-            Gradients gradients = attention.gradients(query(), key(), value(), attended, ofOutput);
+            Gradients gradients = preparation
+                    .map(lacking -> attention.gradients(query(), key(), value(), lacking, attended, ofOutput))
+                    .orElseGet(() -> attention.gradients(query(), key(), value(), attended, ofOutput));
             return Tensors.concatenate(
                     1,
                     gradients.query().flatten(1, 2),
@@ -104,6 +137,9 @@ public final class AutogradAttention implements Attention {
             joined.close();
             attended.output().close();
             attended.logSumExp().close();
+            if (gradient != null) {
+                gradient.close();
+            }
         }
     }
 }

@@ -72,6 +72,22 @@ public final class CoreAttention implements DifferentiableAttention {
     }
 
     @Override
+    public boolean prepares() {
+        return attention.prepares();
+    }
+
+    @Override
+    public Attended attendForGradients(Tensor query, Tensor key, Tensor value, Preparation preparation) {
+        return attention.attendForGradients(query, key, value, preparation);
+    }
+
+    @Override
+    public Gradients gradients(
+            Tensor query, Tensor key, Tensor value, Preparation preparation, Attended attended, Tensor outputGradient) {
+        return attention.gradients(query, key, value, preparation, attended, outputGradient);
+    }
+
+    @Override
     public boolean guidanceStandsAlone() {
         return !window.guidanceSeesText();
     }

@@ -100,7 +100,13 @@ public final class CudaAttention implements DifferentiableAttention {
                     compute(Operands.of(geometry, true, query, key, value, output), Optional.of(preparation), null);
                 case BFLOAT16 ->
                     compute(
-                            Operands.of(geometry, true, preparation.query(query), preparation.key(key), value, output),
+                            Operands.of(
+                                    geometry,
+                                    true,
+                                    HeadPreparation.ofQueries(preparation).prepared(query),
+                                    HeadPreparation.ofKeys(preparation).prepared(key),
+                                    value,
+                                    output),
                             Optional.empty(),
                             null);
             }
@@ -118,6 +124,30 @@ public final class CudaAttention implements DifferentiableAttention {
         Tensor logSumExp = operands.logSumExp();
         compute(operands, Optional.empty(), logSumExp);
         return new Attended(operands.output(), logSumExp);
+    }
+
+    @Override
+    public boolean prepares() {
+        return true;
+    }
+
+    @Override
+    public Attended attendForGradients(Tensor query, Tensor key, Tensor value, Preparation preparation) {
+        return attendForGradients(
+                HeadPreparation.ofQueries(preparation).prepared(query),
+                HeadPreparation.ofKeys(preparation).prepared(key),
+                value);
+    }
+
+    @Override
+    public Gradients gradients(
+            Tensor query, Tensor key, Tensor value, Preparation preparation, Attended attended, Tensor outputGradient) {
+        HeadPreparation ofQueries = HeadPreparation.ofQueries(preparation);
+        HeadPreparation ofKeys = HeadPreparation.ofKeys(preparation);
+        Gradients prepared =
+                gradients(ofQueries.prepared(query), ofKeys.prepared(key), value, attended, outputGradient);
+        return new Gradients(
+                ofQueries.gradient(query, prepared.query()), ofKeys.gradient(key, prepared.key()), prepared.value());
     }
 
     @Override

@@ -31,4 +31,31 @@ public interface DifferentiableAttention extends Attention {
      * @return in the caller's scope
      */
     Gradients gradients(Tensor query, Tensor key, Tensor value, Attended attended, Tensor outputGradient);
+
+    /**
+     * Whether it norms and rotates queries and keys by itself, with gradients. If not, neither of the methods that take a
+     * preparation may be called.
+     */
+    default boolean prepares() {
+        return false;
+    }
+
+    /**
+     * {@link #attendForGradients(Tensor, Tensor, Tensor)} of queries and keys that are neither normed nor rotated.
+     *
+     * @return in the caller's scope
+     */
+    default Attended attendForGradients(Tensor query, Tensor key, Tensor value, Preparation preparation) {
+        throw new IllegalStateException("this attention does not prepare queries and keys");
+    }
+
+    /**
+     * The gradients of a loss by query and key as they are before norm and rotation, and by value.
+     *
+     * @return in the caller's scope
+     */
+    default Gradients gradients(
+            Tensor query, Tensor key, Tensor value, Preparation preparation, Attended attended, Tensor outputGradient) {
+        throw new IllegalStateException("this attention does not prepare queries and keys");
+    }
 }

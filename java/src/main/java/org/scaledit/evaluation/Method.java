@@ -24,6 +24,13 @@ public enum Method {
     /** Plain FLUX with softmax replaced by SANA's linear attention, at FLUX's head size. */
     LINEAR(false);
 
+    /** In which form a transformer's weights are there. */
+    enum Form {
+        PLAIN,
+        TRAINING,
+        FP8
+    }
+
     private final boolean guided;
 
     Method(boolean guided) {
@@ -54,9 +61,13 @@ public enum Method {
         };
     }
 
-    /** Whether the transformer's large products are in FP8. */
-    boolean fp8() {
-        return this == SCALEDIT_FP8;
+    /** Of the weights that it needs. */
+    Form form() {
+        return switch (this) {
+            case SCALEDIT_FP8 -> Form.FP8;
+            case TRAINING -> Form.TRAINING;
+            case SCALEDIT, SCALEDIT_EXACT, DENSE_FLASH, DENSE_CUDNN, NAIVE, LINEAR -> Form.PLAIN;
+        };
     }
 
     /** As users write it: "dense-flash". */

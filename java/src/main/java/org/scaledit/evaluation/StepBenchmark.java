@@ -105,15 +105,16 @@ public final class StepBenchmark implements AutoCloseable {
     private final boolean low;
     private final Hardware hardware;
     private final Optional<ModelDirectory> directory; // empty for random weights
-    private final Function<Boolean, FluxTransformer> load; // whether in FP8 → the transformer
+    private final Function<Method.Form, FluxTransformer> load;
     private Optional<FluxTransformer> loaded = Optional.empty();
+    private Method.Form form = Method.Form.PLAIN; // of what is loaded
 
     private StepBenchmark(
             FluxConfig config,
             Placement placement,
             boolean low,
             Optional<ModelDirectory> directory,
-            Function<Boolean, FluxTransformer> load) {
+            Function<Method.Form, FluxTransformer> load) {
         this.config = config;
         this.placement = placement;
         this.low = low;
@@ -147,13 +148,17 @@ public final class StepBenchmark implements AutoCloseable {
                         placement,
                         low,
                         Optional.of(directory),
-                        fp8 -> FluxTransformer.load(directory, placement, fp8, low)))
+                        form -> form == Method.Form.TRAINING
+                                ? FluxTransformer.loadForTraining(directory, placement)
+                                : FluxTransformer.load(directory, placement, form == Method.Form.FP8, low)))
                 .orElseGet(() -> new StepBenchmark(
                         FluxConfig.DEV,
                         placement,
                         low,
                         Optional.empty(),
-                        fp8 -> FluxTransformer.random(FluxConfig.DEV, placement, fp8, low)));
+                        form -> form == Method.Form.TRAINING
+                                ? FluxTransformer.randomForTraining(FluxConfig.DEV, placement)
+                                : FluxTransformer.random(FluxConfig.DEV, placement, form == Method.Form.FP8, low)));
     }
 
     /** What the results depend on beside the program: names, versions, where the weights are. */
@@ -168,7 +173,10 @@ public final class StepBenchmark implements AutoCloseable {
         if (method == Method.DENSE_CUDNN && !placement.cuda()) {
             return Optional.of("cuDNN is for a GPU alone");
         }
-        if (method.fp8()) {
+        if (method == Method.TRAINING && low) {
+            return Optional.of("memory low is for sampling alone");
+        }
+        if (method.form() == Method.Form.FP8) {
             try {
                 FluxTransformer.requireFp8(placement);
             } catch (IllegalArgumentException | UnsupportedOperationException e) {
@@ -187,13 +195,15 @@ public final class StepBenchmark implements AutoCloseable {
      */
     public List<Measurement> run(Plan plan, Consumer<Measurement> done) {
         List<Measurement> measurements = new ArrayList<>();
-        for (boolean fp8 : new boolean[] {false, true}) {
+        for (Method.Form ofMethods : Method.Form.values()) {
             for (int size : plan.sizes) {
-                plan.methods.stream().filter(method -> method.fp8() == fp8).forEach(method -> {
-                    Measurement measurement = withPicture(plan, measure(plan, method, size));
-                    measurements.add(measurement);
-                    done.accept(measurement);
-                });
+                plan.methods.stream()
+                        .filter(method -> method.form() == ofMethods)
+                        .forEach(method -> {
+                            Measurement measurement = withPicture(plan, measure(plan, method, size));
+                            measurements.add(measurement);
+                            done.accept(measurement);
+                        });
             }
         }
         measurements.sort(Comparator.comparingInt((Measurement measurement) -> plan.sizes.indexOf(measurement.size()))
@@ -206,7 +216,10 @@ public final class StepBenchmark implements AutoCloseable {
         long tokens = 0;
         try {
             tokens = Sequence.tokens(method, plan.textTokens, grid);
-            Measurement.Result result = measure(plan, method, grid, transformer(method.fp8()));
+            lacking(method).ifPresent(reason -> {
+                throw new UnsupportedOperationException(reason);
+            });
+            Measurement.Result result = measure(plan, method, grid, transformer(method.form()));
             return new Measurement(method, size, tokens, Optional.of(result), Optional.empty());
         } catch (RuntimeException | OutOfMemoryError e) {
             // One that does not fit or that the GPU has no kernel for is a result, too: the others go on.
@@ -221,7 +234,7 @@ public final class StepBenchmark implements AutoCloseable {
         }
         TokenGrid grid = TokenGrid.ofPixels(measured.size(), measured.size());
         try {
-            return measured.with(picture(plan, method, grid, transformer(method.fp8())));
+            return measured.with(picture(plan, method, grid, transformer(method.form())));
         } catch (RuntimeException | OutOfMemoryError e) {
             return measured.withoutPicture(sentence(e));
         }
@@ -249,11 +262,12 @@ public final class StepBenchmark implements AutoCloseable {
         return outOfMemory ? Measurement.OUT_OF_MEMORY : firstLine(failure);
     }
 
-    /** That of this precision; closes the other one first, as a GPU need not have memory for both. */
-    private FluxTransformer transformer(boolean fp8) {
-        if (loaded.isEmpty() || loaded.get().fp8() != fp8) {
+    /** That of this form; closes the other one first, as a GPU need not have memory for both. */
+    private FluxTransformer transformer(Method.Form wanted) {
+        if (loaded.isEmpty() || form != wanted) {
             close();
-            loaded = Optional.of(load.apply(fp8));
+            loaded = Optional.of(load.apply(wanted));
+            form = wanted;
         }
         return loaded.get();
     }

@@ -1,5 +1,6 @@
 package org.scaledit.tensor;
 
+import java.util.Optional;
 import org.bytedeco.cuda.cudart.cudaDeviceProp;
 import org.bytedeco.pytorch.IValue;
 import org.bytedeco.pytorch.Scalar;
@@ -18,6 +19,9 @@ public final class MatrixProduct {
 
     /** Rows that are converted at a time: few enough that the copies stay small beside the weight's. */
     private static final long ROWS = 2048;
+
+    /** cuBLASLt has no kernel in FP8 for 16 rows of some sizes: fewer than this many are multiplied among zeros. */
+    private static final long FEWEST_ROWS_IN_FP8 = 64;
 
     private static final int FP8_CAPABILITY = 89;
     private static final int HOPPER = 90;
@@ -126,6 +130,24 @@ public final class MatrixProduct {
     }
 
     private static void scaled(Matrix x, Matrix weight, IValue bias, Tensor y) {
+        if (x.rows() >= FEWEST_ROWS_IN_FP8) {
+            scaledRows(x, weight, bias, y);
+            return;
+        }
+        Tensors.run(() -> {
+            Tensor values = torch.zeros(
+                    new long[] {FEWEST_ROWS_IN_FP8, x.columns()}, x.values().options());
+            Tensor scales = torch.ones(
+                    new long[] {FEWEST_ROWS_IN_FP8, 1}, x.scales().orElseThrow().options());
+            values.narrow(0, 0, x.rows()).copy_(x.values());
+            scales.narrow(0, 0, x.rows()).copy_(x.scales().orElseThrow());
+            Tensor all = torch.empty(new long[] {FEWEST_ROWS_IN_FP8, y.size(1)}, y.options(), null);
+            scaledRows(new Matrix(values, Optional.of(scales)), weight, bias, all);
+            y.copy_(all.narrow(0, 0, x.rows()));
+        });
+    }
+
+    private static void scaledRows(Matrix x, Matrix weight, IValue bias, Tensor y) {
         Tensors.run(() -> Scaled.OPERATOR.call(
                 new IValue(x.values()),
                 new IValue(weight.values().t()),

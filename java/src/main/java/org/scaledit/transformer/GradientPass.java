@@ -79,8 +79,9 @@ public final class GradientPass {
                 value.backward();
                 Tensor gradient = hidden.grad();
                 for (int block = blocks.size() - 1; block >= 0; block--) {
-                    try (Tensor input = inputs.pop()) {
-                        gradient = backward(blocks.get(block), pass, input, gradient, begins);
+                    try (Tensor input = inputs.pop();
+                            Tensor ofOutput = gradient) {
+                        gradient = backward(blocks.get(block), pass, input, ofOutput, begins);
                     }
                 }
                 if (embedded.requires_grad()) {
