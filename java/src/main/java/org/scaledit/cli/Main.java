@@ -19,7 +19,7 @@ import picocli.CommandLine.Spec;
         synopsisSubcommandLabel = "COMMAND",
         mixinStandardHelpOptions = true,
         versionProvider = Version.class,
-        subcommands = {GenerateCommand.class, InfoCommand.class, BenchCommand.class})
+        subcommands = {GenerateCommand.class, InfoCommand.class, BenchCommand.class, TrainCommand.class})
 public final class Main implements Runnable {
     @Spec
     @SuppressWarnings("NullAway.Init")
@@ -48,7 +48,8 @@ public final class Main implements Runnable {
 
     @Override
     public void run() {
-        throw new ParameterException(spec.commandLine(), "No command given, expected one of: generate, info, bench");
+        throw new ParameterException(
+                spec.commandLine(), "No command given, expected one of: generate, info, bench, train");
     }
 
     private int wrongArgument(ParameterException exception) {

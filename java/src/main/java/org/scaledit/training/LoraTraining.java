@@ -15,11 +15,13 @@ import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.PeftLora;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Torch;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
@@ -94,6 +96,11 @@ public final class LoraTraining {
         this.recipe = run.recipe;
         this.listener = listener;
         GradientAttention.require(recipe.attention(), run.placement);
+        if (run.placement.cuda()) {
+            CudaAttention.requireGpu();
+        } else {
+            Torch.load();
+        }
         this.model = ModelDirectory.open(run.model);
         TextEncoders.check(model);
         AutoencoderKl.check(model.part("vae"));
@@ -115,8 +122,7 @@ public final class LoraTraining {
         requireStart();
         TrainingSet set = new TrainingSet(
                 Example.of(run.data),
-                new TrainingSet.Encoding(
-                        model, recipe.resolution(), recipe.ratio(), recipe.textTokens(), run.placement),
+                new TrainingSet.Encoding(model, recipe.resolution(), recipe.ratio(), textTokens(), run.placement),
                 ExampleCache.in(run.cache));
         Map<String, String> origin = origin(set);
         if (run.resume) {
@@ -137,6 +143,10 @@ public final class LoraTraining {
                 Session session = new Session(set, order, origin, trained)) {
             session.run();
         }
+    }
+
+    private int textTokens() {
+        return recipe.textTokens().orElse(config.textTokens());
     }
 
     /** Neither overwrites a training nor resumes one that is not there. */
@@ -162,7 +172,7 @@ public final class LoraTraining {
 
     /** All that decides what a step does. */
     private Map<String, String> origin(TrainingSet set) {
-        Map<String, String> origin = new LinkedHashMap<>(recipe.settings());
+        Map<String, String> origin = new LinkedHashMap<>(recipe.settings(textTokens()));
         origin.put("precision", run.placement.dtype() == torch.ScalarType.Float ? "float32" : "bfloat16");
         origin.put(
                 TrainingCheckpoint.MODEL,

@@ -4,6 +4,7 @@ import java.util.LinkedHashMap;
 import java.util.Locale;
 import java.util.Map;
 import java.util.OptionalDouble;
+import java.util.OptionalInt;
 import org.scaledit.transformer.LoraScope;
 
 /**
@@ -15,7 +16,7 @@ import org.scaledit.transformer.LoraScope;
  * @param alpha the addition is multiplied by {@code alpha / rank}
  * @param targets the layers that get one
  * @param scope the tokens that it acts on
- * @param textTokens T5's length
+ * @param textTokens T5's length; empty for the model's own
  * @param accumulate samples of a step, whose gradients' mean the optimizer sees
  * @param learningRate Prodigy's factor, or AdamW's step size
  * @param clipNorm gradients that are longer in all are shortened to this
@@ -28,7 +29,7 @@ public record Recipe(
         double alpha,
         LoraTargets targets,
         Scope scope,
-        int textTokens,
+        OptionalInt textTokens,
         int accumulate,
         OptimizerKind optimizer,
         double learningRate,
@@ -87,7 +88,10 @@ public record Recipe(
         Bucket.of(resolution, ratio); // refuses a resolution that has none
         require(rank >= 1 && rank <= 1024, "rank", rank, "1 to 1024");
         require(alpha > 0 && Double.isFinite(alpha), "alpha", alpha, "a number above 0");
-        require(textTokens >= 1 && textTokens <= 4096, "text tokens", textTokens, "1 to 4096");
+        if (textTokens.isPresent()) {
+            int tokens = textTokens.getAsInt();
+            require(tokens >= 1 && tokens <= 4096, "text tokens", tokens, "1 to 4096");
+        }
         require(accumulate >= 1 && accumulate <= 4096, "accumulate", accumulate, "1 to 4096");
         boolean rate = learningRate > 0 && Double.isFinite(learningRate);
         require(rate, "learning rate", learningRate, "a number above 0");
@@ -103,7 +107,7 @@ public record Recipe(
     }
 
     /** By the names of the command line's options. */
-    Map<String, String> settings() {
+    Map<String, String> settings(int lengthOfText) {
         Map<String, String> settings = new LinkedHashMap<>();
         settings.put("resolution", number(resolution));
         settings.put("ratio", number(ratio));
@@ -111,7 +115,7 @@ public record Recipe(
         settings.put("alpha", number(alpha));
         settings.put("targets", name(targets));
         settings.put("lora-scope", name(scope));
-        settings.put("text-tokens", number(textTokens));
+        settings.put("text-tokens", number(lengthOfText));
         settings.put("accumulate", number(accumulate));
         settings.put("optimizer", name(optimizer));
         settings.put("learning-rate", number(learningRate));
