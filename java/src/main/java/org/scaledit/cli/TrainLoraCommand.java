@@ -285,9 +285,7 @@ final class TrainLoraCommand implements Callable<Integer> {
 
         @Override
         public void saved(long step) {
-            if (step > 0) {
-                LossCurve.write(run.output().resolveSibling("loss.png"), LossLog.read(run.lossLog()));
-            }
+            LossCurve.write(run.output().resolveSibling("loss.png"), LossLog.read(run.lossLog()));
         }
     }
 

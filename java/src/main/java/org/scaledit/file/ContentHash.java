@@ -76,7 +76,7 @@ public final class ContentHash {
         ByteBuffer piece = ByteBuffer.allocate((int) (WHOLE / PIECES));
         try (SeekableByteChannel channel = Files.newByteChannel(file)) {
             for (int i = 0; i < PIECES; i++) {
-                channel.position((size - piece.capacity()) / (PIECES - 1) * i);
+                channel.position((size - piece.capacity()) * i / (PIECES - 1));
                 piece.clear();
                 while (piece.hasRemaining() && channel.read(piece) >= 0) {}
                 digest.update(piece.flip());

@@ -1,6 +1,7 @@
 package org.scaledit.tensor;
 
 import org.bytedeco.cuda.cudart.cudaDeviceProp;
+import org.bytedeco.pytorch.GradMode;
 import org.bytedeco.pytorch.IValue;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -158,7 +159,7 @@ public final class MatrixProduct {
      */
     public static void linearInto(Tensor x, Tensor weight, Tensor bias, Tensor y) {
         Tensors.run(() -> {
-            if (x.is_cuda()) {
+            if (x.is_cuda() && !needsGradients(x)) {
                 torch.linear_out(y, x, weight, Tensors.optional(bias));
             } else {
                 y.copy_(linear(x, weight, bias));
@@ -186,8 +187,14 @@ public final class MatrixProduct {
 
     /** {@code gelu(x Wᵀ + b)}, GELU in its tanh form. */
     public static Tensor linearGelu(Tensor x, Tensor weight, Tensor bias) {
-        return Tensors.scoped(
-                () -> x.is_cuda() ? withGelu(x, weight, bias) : torch.gelu_(linear(x, weight, bias), "tanh"));
+        return Tensors.scoped(() -> x.is_cuda() && !needsGradients(x)
+                ? withGelu(x, weight, bias)
+                : torch.gelu_(linear(x, weight, bias), "tanh"));
+    }
+
+    /** Whether torch's autograd has to come through the product: it does not come through those that are written or fused. */
+    private static boolean needsGradients(Tensor x) {
+        return GradMode.is_enabled() && x.requires_grad();
     }
 
     /** The product with bias and GELU in its epilogue. */

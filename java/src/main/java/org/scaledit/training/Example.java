@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -36,6 +37,11 @@ record Example(String name, Path image, String caption) {
      * @throws TrainingException naming the picture without a caption, the line that says nothing, or the empty folder
      */
     static List<Example> of(Path folder) {
+        if (!Files.isDirectory(folder)) {
+            throw new TrainingException(
+                    "data " + folder + (Files.exists(folder) ? " is not a folder" : " does not exist")
+                            + ", expected a folder of pictures");
+        }
         try {
             Set<String> pictures = pictures(folder);
             Path metadata = folder.resolve(METADATA);
@@ -142,6 +148,6 @@ record Example(String name, Path image, String caption) {
     }
 
     private static String reason(IOException e) {
-        return e instanceof java.nio.charset.CharacterCodingException ? "it is not UTF-8" : Reasons.of(e);
+        return e instanceof CharacterCodingException ? "it is not UTF-8" : Reasons.of(e);
     }
 }

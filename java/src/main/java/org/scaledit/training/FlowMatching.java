@@ -7,7 +7,6 @@ import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.AttentionWindow;
-import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
@@ -34,8 +33,13 @@ final class FlowMatching implements AutoCloseable {
         this.window = window;
     }
 
-    /** A noise level, and the seed of the noise. */
-    record Noising(double sigma, long noise) {}
+    /**
+     * What is mixed into an image.
+     *
+     * @param sigma its share, 0 … 1
+     * @param noise standard normal numbers, in raster order: {@code [W·H, 64]}
+     */
+    record Noising(double sigma, Tensor noise) {}
 
     /**
      * Adds the gradients of {@code share} times the loss to those of the matrices in training.
@@ -70,7 +74,7 @@ final class FlowMatching implements AutoCloseable {
         GradientAttention attention = attention(grid, inputs);
         return Tensors.compute(() -> {
             Tensor image = attention.layout().arrangeImage(placement.place(inputs.image()));
-            Tensor noise = attention.layout().arrangeImage(placement.place(SeededNoise.draw(noising.noise, grid)));
+            Tensor noise = attention.layout().arrangeImage(placement.place(noising.noise));
             Tensor noised = image.mul(new Scalar(1 - noising.sigma)).add_(noise.mul(new Scalar(noising.sigma)));
             Tensor target = noise.sub(image);
             try (Denoiser denoiser = transformer.denoiser(

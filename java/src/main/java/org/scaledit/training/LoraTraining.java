@@ -19,6 +19,8 @@ import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.PeftLora;
+import org.scaledit.sampling.SeededNoise;
+import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
@@ -154,11 +156,11 @@ public final class LoraTraining {
         if (run.resume && !Files.exists(run.checkpoint())) {
             throw new TrainingException("there is no " + run.checkpoint() + " to resume from");
         }
-        for (Path file : List.of(run.checkpoint(), run.lossLog())) {
+        for (Path file : List.of(run.checkpoint(), run.lossLog(), run.output)) {
             if (!run.resume && Files.exists(file)) {
                 throw new TrainingException(
-                        file
-                                + " is there from another training: resume that one, or remove the file, or choose another folder");
+                        file + " exists, expected a folder without another training's files: resume that"
+                                + " one, or remove it, or choose another output");
             }
         }
     }
@@ -326,10 +328,11 @@ public final class LoraTraining {
         /** @param count of the samples before this one */
         private double sample(long count, long step) {
             int sample = order.sample(count);
+            TokenGrid grid = set.bucket(sample).grid();
             double value = Tensors.compute(() -> loss.addGradients(
-                    set.bucket(sample).grid(),
+                    grid,
                     set.inputs(sample),
-                    new FlowMatching.Noising(order.sigma(count), order.noise(count)),
+                    new FlowMatching.Noising(order.sigma(count), SeededNoise.draw(order.noise(count), grid)),
                     1.0 / recipe.accumulate()));
             if (!Double.isFinite(value)) {
                 throw new TrainingException("the loss of " + set.name(sample) + " is " + value + " at step " + step
@@ -368,11 +371,13 @@ public final class LoraTraining {
         /** The checkpoint first: a LoRA that is older than it is written again in any case. */
         private void save(long step) {
             TrainingCheckpoint.write(run.checkpoint(), step, origin, parameters, optimizer);
-            Map<String, String> metadata = new LinkedHashMap<>();
-            origin.forEach((name, value) -> metadata.put("scaledit." + name, value));
-            metadata.put("scaledit.steps", String.valueOf(step));
-            PeftLora.write(run.output, trained.trainedLayers(), metadata);
-            listener.saved(step);
+            if (step > 0) {
+                Map<String, String> metadata = new LinkedHashMap<>();
+                origin.forEach((name, value) -> metadata.put("scaledit." + name, value));
+                metadata.put("scaledit.steps", String.valueOf(step));
+                PeftLora.write(run.output, trained.trainedLayers(), metadata);
+                listener.saved(step);
+            }
         }
 
         @Override

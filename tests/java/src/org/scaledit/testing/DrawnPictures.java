@@ -1,4 +1,4 @@
-package org.scaledit.training;
+package org.scaledit.testing;
 
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -9,10 +9,11 @@ import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
 
 /** A folder of pictures that a test draws: a disc on a ground, each of other colours, and what it shows. */
-final class DrawnPictures {
+public final class DrawnPictures {
     private DrawnPictures() {}
 
-    static Path in(Path folder, int count, int width, int height) {
+    /** {@code count} PNG files of {@code width × height} pixels, each with a text file. */
+    public static Path in(Path folder, int count, int width, int height) {
         try {
             Files.createDirectories(folder);
             for (int i = 0; i < count; i++) {
@@ -26,7 +27,7 @@ final class DrawnPictures {
         }
     }
 
-    static Pixels drawn(int number, int width, int height) {
+    private static Pixels drawn(int number, int width, int height) {
         Pixels pixels = new Pixels(width, height);
         int radius = Math.min(width, height) * (2 + number % 3) / 10;
         for (int y = 0; y < height; y++) {
