@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import org.junit.jupiter.api.BeforeAll;
@@ -59,7 +60,8 @@ class LoraTrainingGpuTest {
                 STEPS,
                 STEPS,
                 false,
-                placement);
+                placement,
+                Optional.empty());
         LoraTraining.run(run, new TrainingListener() {
             @Override
             public void encoded(int done, int all) {}

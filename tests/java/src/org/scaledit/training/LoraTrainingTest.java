@@ -13,6 +13,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.concurrent.CancellationException;
@@ -32,6 +33,7 @@ import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.image.ImageException;
+import org.scaledit.image.ImageFile;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
@@ -91,7 +93,8 @@ class LoraTrainingTest {
                 steps,
                 saveEvery,
                 false,
-                Placement.FLOAT32_CPU);
+                Placement.FLOAT32_CPU,
+                Optional.empty());
     }
 
     private static Path made(Path folder) {
@@ -108,7 +111,16 @@ class LoraTrainingTest {
 
     private static LoraTraining.Run resumed(LoraTraining.Run run, Recipe recipe, Path data, long steps) {
         return new LoraTraining.Run(
-                run.model(), data, run.cache(), run.output(), recipe, steps, run.saveEvery(), true, run.placement());
+                run.model(),
+                data,
+                run.cache(),
+                run.output(),
+                recipe,
+                steps,
+                run.saveEvery(),
+                true,
+                run.placement(),
+                Optional.empty());
     }
 
     /** Hears nothing but what a test wants to. */
@@ -300,10 +312,46 @@ class LoraTrainingTest {
                     .containsEntry("scaledit.lora-scope", "released")
                     .containsKeys("scaledit.model", "scaledit.data");
             assertThat(file.metadata().get("lora_adapter_metadata"))
-                    .startsWith(
-                            "{\"transformer.r\":4,\"transformer.lora_alpha\":2.0,\"transformer.target_modules\":[\"")
+                    .startsWith("{\"transformer.r\":4,\"transformer.lora_alpha\":2,\"transformer.target_modules\":[\"")
                     .endsWith("],\"transformer.rank_pattern\":{},\"transformer.alpha_pattern\":{}}");
         }
+    }
+
+    /** Made twice, before and after the matrices have moved: the training goes on as without. */
+    @Test
+    void samplesShowHowFarItHasComeAndDisturbNothing() throws IOException {
+        Recipe recipe = recipe(Recipe.OptimizerKind.ADAMW, 1, OptionalDouble.empty());
+        LoraTraining.Run without = run("without", recipe, 4, 9);
+        LoraTraining.run(without, NONE);
+        LoraTraining.Run with = run("with", recipe, 4, 9);
+        LoraTraining.run(
+                new LoraTraining.Run(
+                        with.model(),
+                        data,
+                        cache,
+                        with.output(),
+                        recipe,
+                        4,
+                        9,
+                        false,
+                        with.placement(),
+                        Optional.of(new LoraTraining.Samples(2, List.of("a disc", "a fox"), 2, 4.5, 1, 3.5))),
+                NONE);
+        assertSame(with, without);
+        Path samples = with.output().resolveSibling("samples");
+        assertThat(entries(samples))
+                .containsExactlyInAnyOrder(
+                        samples.resolve("step-000002-1.png"),
+                        samples.resolve("step-000002-2.png"),
+                        samples.resolve("step-000004-1.png"),
+                        samples.resolve("step-000004-2.png"));
+        for (Path sample : entries(samples)) {
+            assertThat(ImageFile.size(sample)).isEqualTo(new ImageFile.Size(64, 64));
+        }
+        assertThat(Files.mismatch(samples.resolve("step-000002-1.png"), samples.resolve("step-000004-1.png")))
+                .isNotEqualTo(-1);
+        assertThat(Files.mismatch(samples.resolve("step-000002-1.png"), samples.resolve("step-000002-2.png")))
+                .isNotEqualTo(-1);
     }
 
     @Test
@@ -319,7 +367,8 @@ class LoraTrainingTest {
                 3,
                 9,
                 false,
-                Placement.BFLOAT16_CPU);
+                Placement.BFLOAT16_CPU,
+                Optional.empty());
         LoraTraining.run(rounded, NONE);
         List<LossLog.Row> expected = LossLog.read(exact.lossLog());
         List<LossLog.Row> rows = LossLog.read(rounded.lossLog());
@@ -359,7 +408,8 @@ class LoraTrainingTest {
                 run.steps(),
                 run.saveEvery(),
                 run.resume(),
-                run.placement());
+                run.placement(),
+                Optional.empty());
     }
 
     @Test
@@ -392,7 +442,16 @@ class LoraTrainingTest {
         Path config = otherModel.resolve("vae/config.json");
         Files.writeString(config, Files.readString(config) + "\n");
         LoraTraining.Run withOther = new LoraTraining.Run(
-                otherModel, ownData, cache, run.output(), run.recipe(), 4, 2, true, Placement.FLOAT32_CPU);
+                otherModel,
+                ownData,
+                cache,
+                run.output(),
+                run.recipe(),
+                4,
+                2,
+                true,
+                Placement.FLOAT32_CPU,
+                Optional.empty());
         assertThatThrownBy(() -> LoraTraining.run(withOther, NONE))
                 .hasMessage(run.checkpoint() + " was made with another model");
 
@@ -531,7 +590,8 @@ class LoraTrainingTest {
                     6,
                     2,
                     false,
-                    Placement.FLOAT32_CPU);
+                    Placement.FLOAT32_CPU,
+                    Optional.empty());
             Path filler = disk.resolve("filler");
             assertThatThrownBy(() -> LoraTraining.run(run, new Listener() {
                         @Override
@@ -588,7 +648,8 @@ class LoraTrainingTest {
                         1,
                         1,
                         false,
-                        Placement.FLOAT32_CPU))
+                        Placement.FLOAT32_CPU,
+                        Optional.empty()))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("output is " + folder.resolve("lora.bin") + ", expected a name that ends in .safetensors");
         LoraTraining.Run onGpu = new LoraTraining.Run(
@@ -600,7 +661,8 @@ class LoraTrainingTest {
                 1,
                 1,
                 false,
-                new Placement(torch.ScalarType.BFloat16, true));
+                new Placement(torch.ScalarType.BFloat16, true),
+                Optional.empty());
         assertThatThrownBy(() -> LoraTraining.run(onGpu, NONE))
                 .isInstanceOf(UnsupportedOperationException.class)
                 .hasMessage("native attention has no gradients on a GPU, expected --attention dense with device cuda");

@@ -58,7 +58,11 @@ public final class PeftLora {
         }
         ObjectNode settings = Json.newObject();
         settings.put(PREFIX + "r", any.rank());
-        settings.put(PREFIX + "lora_alpha", alpha);
+        if (alpha == Math.rint(alpha)) {
+            settings.put(PREFIX + "lora_alpha", (long) alpha); // PEFT's is an integer
+        } else {
+            settings.put(PREFIX + "lora_alpha", alpha);
+        }
         ArrayNode modules = settings.putArray(PREFIX + "target_modules");
         layers.keySet().forEach(modules::add);
         settings.putObject(PREFIX + "rank_pattern");

@@ -1,12 +1,15 @@
 package org.scaledit.cli;
 
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.concurrent.Callable;
 import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
+import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit.Device;
 import org.scaledit.ScaleDit.Precision;
 import org.scaledit.evaluation.LossCurve;
@@ -184,6 +187,16 @@ final class TrainLoraCommand implements Callable<Integer> {
     private long saveEvery;
 
     @Option(
+            names = "--sample-every",
+            paramLabel = "N",
+            description = "Every N steps, make a square picture of each sample prompt at the resolution, always from"
+                    + " the same noise: samples/step-000500-1.png beside the output and so on. Default: none.")
+    private @Nullable Long sampleEvery;
+
+    @Option(names = "--sample-prompt", paramLabel = "TEXT", description = "What such a picture shows, may be repeated.")
+    private List<String> samplePrompts = List.of();
+
+    @Option(
             names = "--resume",
             description =
                     "Go on from the checkpoint beside the output, by the same command: on a CPU the LoRA is, bit for"
@@ -246,7 +259,26 @@ final class TrainLoraCommand implements Callable<Integer> {
                 steps,
                 saveEvery,
                 resume,
-                placement());
+                placement(),
+                samples());
+    }
+
+    /** Sampled as pictures are by default. */
+    private Optional<LoraTraining.Samples> samples() {
+        if (sampleEvery == null) {
+            if (!samplePrompts.isEmpty()) {
+                throw new IllegalArgumentException("sample prompts are given, expected --sample-every N beside them");
+            }
+            return Optional.empty();
+        }
+        ImageRequest usual = ImageRequest.of("");
+        return Optional.of(new LoraTraining.Samples(
+                sampleEvery,
+                samplePrompts,
+                usual.steps(),
+                usual.guidance(),
+                usual.guideSteps(),
+                usual.guideGuidance()));
     }
 
     private Placement placement() {

@@ -2,10 +2,10 @@ package org.scaledit.training;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.concurrent.CancellationException;
@@ -14,13 +14,9 @@ import org.bytedeco.pytorch.GeneratorOptional;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
-import org.scaledit.attention.AttentionWindow;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
-import org.scaledit.checkpoint.PeftLora;
-import org.scaledit.sampling.SeededNoise;
-import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
@@ -36,7 +32,6 @@ import org.scaledit.vae.AutoencoderKl;
  */
 public final class LoraTraining {
     private static final String LORA_SUFFIX = ".safetensors";
-    private static final double WEIGHT_DECAY = 0.01;
 
     /**
      * What one run is to do.
@@ -49,6 +44,7 @@ public final class LoraTraining {
      * @param saveEvery so many steps the checkpoint and the LoRA are written, and at the end
      * @param resume whether to go on from the checkpoint beside the output; if not, there must be none
      * @param placement where, and in which precision, the model computes
+     * @param samples pictures to be made on the way
      */
     public record Run(
             Path model,
@@ -59,7 +55,8 @@ public final class LoraTraining {
             long steps,
             long saveEvery,
             boolean resume,
-            Placement placement) {
+            Placement placement,
+            Optional<Samples> samples) {
         public Run {
             if (steps < 1) {
                 throw new IllegalArgumentException("steps is " + steps + ", expected 1 or more");
@@ -81,9 +78,36 @@ public final class LoraTraining {
                     name.substring(0, name.length() - LORA_SUFFIX.length()) + ".checkpoint" + LORA_SUFFIX);
         }
 
+        /** The folder of the samples. */
+        Path samplesFolder() {
+            return output.resolveSibling("samples");
+        }
+
         /** {@code loss.csv}; {@link LossLog#read} reads it. */
         public Path lossLog() {
             return output.resolveSibling("loss.csv");
+        }
+    }
+
+    /**
+     * Pictures that show how far a training has come: {@code samples/step-000500-1.png} beside the LoRA and so on, as large as
+     * those in training, always from the same noise.
+     *
+     * @param every so many steps
+     * @param prompts of one picture each
+     * @param steps of the high-resolution pass, at {@code guidance}
+     * @param guideSteps of the guidance image, at {@code guideGuidance}
+     */
+    public record Samples(
+            long every, List<String> prompts, int steps, double guidance, int guideSteps, double guideGuidance) {
+        public Samples {
+            prompts = List.copyOf(prompts);
+            if (every < 1) {
+                throw new IllegalArgumentException("sample every is " + every + " steps, expected 1 or more");
+            }
+            if (prompts.isEmpty()) {
+                throw new IllegalArgumentException("no sample prompt given, expected one at least for samples");
+            }
         }
     }
 
@@ -133,7 +157,7 @@ public final class LoraTraining {
                 requireSteps(checkpoint);
             }
         }
-        set.fill(List.of(), (done, all) -> {
+        set.fill(run.samples.map(Samples::prompts).orElse(List.of()), (done, all) -> {
             listener.encoded(done, all);
             throwIfInterrupted("while pictures and captions were encoded; what was encoded is kept");
         });
@@ -142,7 +166,9 @@ public final class LoraTraining {
                 Lora start = start(order.lora());
                 FluxTransformer trained =
                         plain.withTrainedLora(start, recipe.scope().ofTransformer());
-                Session session = new Session(set, order, origin, trained)) {
+                TrainingSession session = new TrainingSession(run, set, order, origin, trained, listener)) {
+            run.samples.ifPresent(
+                    samples -> session.paint(new SamplePainter(run, samples, model, plain, trained, set)));
             session.run();
         }
     }
@@ -206,184 +232,13 @@ public final class LoraTraining {
         return new Lora(run.output, layers);
     }
 
+    static void throwIfInterruptedAfter(long step) {
+        throwIfInterrupted("after " + step + " steps; --resume goes on from there");
+    }
+
     private static void throwIfInterrupted(String when) {
         if (Thread.interrupted()) {
             throw new CancellationException("the training was stopped " + when);
-        }
-    }
-
-    /** The steps of one process. */
-    private final class Session implements AutoCloseable {
-        private final TrainingSet set;
-        private final SampleOrder order;
-        private final Map<String, String> origin;
-        private final FluxTransformer trained;
-        private final Map<String, Tensor> parameters = new LinkedHashMap<>(); // leaves of autograd
-        private final Optimizer optimizer;
-        private final FlowMatching loss;
-
-        Session(TrainingSet set, SampleOrder order, Map<String, String> origin, FluxTransformer trained) {
-            this.set = set;
-            this.order = order;
-            this.origin = origin;
-            this.trained = trained;
-            trained.trainedLayers().forEach((module, layer) -> {
-                parameters.put(module + ".lora_A.weight", layer.down());
-                parameters.put(module + ".lora_B.weight", layer.up());
-            });
-            this.optimizer = switch (recipe.optimizer()) {
-                case PRODIGY -> {
-                    Prodigy.Settings usual = Prodigy.Settings.DEFAULT;
-                    yield new Prodigy(
-                            parameters,
-                            new Prodigy.Settings(
-                                    recipe.learningRate(),
-                                    WEIGHT_DECAY,
-                                    usual.biasCorrection(),
-                                    usual.safeguardWarmup(),
-                                    usual.start()));
-                }
-                case ADAMW -> new AdamW(parameters, recipe.learningRate(), WEIGHT_DECAY);
-            };
-            AttentionWindow usual = AttentionWindow.DEFAULT;
-            AttentionWindow window = new AttentionWindow(
-                    recipe.ratio(),
-                    usual.window(),
-                    usual.reach(),
-                    usual.guidanceMargin(),
-                    usual.guidanceAttention(),
-                    usual.guidanceSeesText());
-            this.loss = new FlowMatching(trained, recipe.attention(), window);
-        }
-
-        void run() {
-            long first = run.resume ? resumed() : 0;
-            if (!run.resume) {
-                save(0); // so that whatever comes can be resumed
-            }
-            try (LossLog log = first == 0 ? LossLog.begin(run.lossLog()) : LossLog.resume(run.lossLog(), first)) {
-                steps(first, log);
-            }
-        }
-
-        private long resumed() {
-            try (TrainingCheckpoint checkpoint = TrainingCheckpoint.open(run.checkpoint())) {
-                checkpoint.restore(parameters, optimizer);
-                return checkpoint.steps();
-            }
-        }
-
-        private void steps(long first, LossLog log) {
-            long begun = System.nanoTime();
-            long saved = first;
-            for (long step = first + 1; step <= run.steps; step++) {
-                LossLog.Row row;
-                try {
-                    row = step(step);
-                } catch (CancellationException e) {
-                    finish(step - 1, saved, log);
-                    throw e;
-                }
-                log.add(row);
-                listener.stepped(row, run.steps, pace(step - first, run.steps - step, System.nanoTime() - begun));
-                if (step % run.saveEvery == 0 && step < run.steps) {
-                    finish(step, saved, log);
-                    saved = step;
-                }
-            }
-            finish(run.steps, -1, log);
-        }
-
-        private void finish(long step, long saved, LossLog log) {
-            if (step != saved) {
-                log.force();
-                save(step);
-            }
-        }
-
-        private TrainingListener.Pace pace(long made, long left, long nanoseconds) {
-            double seconds = nanoseconds * 1e-9 / made;
-            return new TrainingListener.Pace(
-                    recipe.accumulate() / seconds, Duration.ofMillis((long) (1000 * seconds * left)));
-        }
-
-        /** The mean of several samples' gradients, and what the optimizer makes of it. */
-        private LossLog.Row step(long step) {
-            clearGradients(); // those of a step that was not finished, too
-            double sum = 0;
-            for (int i = 0; i < recipe.accumulate(); i++) {
-                throwIfInterrupted("after " + (step - 1) + " steps; --resume goes on from there");
-                sum += sample((step - 1) * recipe.accumulate() + i, step);
-            }
-            double norm = gradientNorm();
-            if (!Double.isFinite(norm)) {
-                throw new TrainingException("the gradients are no numbers at step " + step);
-            }
-            recipe.clipNorm().ifPresent(most -> clip(norm, most));
-            double rate = optimizer.learningRate();
-            optimizer.step();
-            return new LossLog.Row(step, sum / recipe.accumulate(), rate, norm);
-        }
-
-        /** @param count of the samples before this one */
-        private double sample(long count, long step) {
-            int sample = order.sample(count);
-            TokenGrid grid = set.bucket(sample).grid();
-            double value = Tensors.compute(() -> loss.addGradients(
-                    grid,
-                    set.inputs(sample),
-                    new FlowMatching.Noising(order.sigma(count), SeededNoise.draw(order.noise(count), grid)),
-                    1.0 / recipe.accumulate()));
-            if (!Double.isFinite(value)) {
-                throw new TrainingException("the loss of " + set.name(sample) + " is " + value + " at step " + step
-                        + ", expected a number");
-            }
-            return value;
-        }
-
-        private void clearGradients() {
-            Tensors.run(() -> parameters.values().forEach(parameter -> {
-                if (parameter.grad().defined()) {
-                    parameter.mutable_grad().zero_();
-                }
-            }));
-        }
-
-        private double gradientNorm() {
-            double squares = 0;
-            for (Tensor parameter : parameters.values()) {
-                double norm = Tensors.compute(() ->
-                        parameter.grad().to(torch.ScalarType.Double).norm().item_double());
-                squares += norm * norm;
-            }
-            return Math.sqrt(squares);
-        }
-
-        private void clip(double norm, double most) {
-            if (norm > most) {
-                Scalar factor = new Scalar(most / norm);
-                Tensors.run(() -> parameters
-                        .values()
-                        .forEach(parameter -> parameter.mutable_grad().mul_(factor)));
-            }
-        }
-
-        /** The checkpoint first: a LoRA that is older than it is written again in any case. */
-        private void save(long step) {
-            TrainingCheckpoint.write(run.checkpoint(), step, origin, parameters, optimizer);
-            if (step > 0) {
-                Map<String, String> metadata = new LinkedHashMap<>();
-                origin.forEach((name, value) -> metadata.put("scaledit." + name, value));
-                metadata.put("scaledit.steps", String.valueOf(step));
-                PeftLora.write(run.output, trained.trainedLayers(), metadata);
-                listener.saved(step);
-            }
-        }
-
-        @Override
-        public void close() {
-            loss.close();
-            optimizer.close();
         }
     }
 }

@@ -5,6 +5,7 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
+import org.scaledit.attention.AttentionWindow;
 import org.scaledit.transformer.LoraScope;
 
 /**
@@ -98,6 +99,18 @@ public record Recipe(
         if (clipNorm.isPresent()) {
             require(clipNorm.getAsDouble() > 0, "clip norm", clipNorm.getAsDouble(), "a number above 0");
         }
+    }
+
+    /** Who attends to whom: as a picture is made by default. */
+    AttentionWindow window() {
+        AttentionWindow usual = AttentionWindow.DEFAULT;
+        return new AttentionWindow(
+                ratio,
+                usual.window(),
+                usual.reach(),
+                usual.guidanceMargin(),
+                usual.guidanceAttention(),
+                usual.guidanceSeesText());
     }
 
     private static void require(boolean condition, String name, Number given, String expected) {
