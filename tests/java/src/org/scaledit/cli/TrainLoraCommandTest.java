@@ -88,6 +88,10 @@ class TrainLoraCommandTest {
             try {
                 int rows = ThreadLocalRandom.current().nextInt(1 + 15 * (kill - 1), 15 * kill);
                 waitFor(killed.resolveSibling("loss.csv"), rows, process);
+                List<String> second = training(killed, SMALL);
+                second.add("--resume");
+                assertThat(run(second).err())
+                        .startsWith("scaledit: " + killed.resolveSibling("loss.csv") + " is being written: ");
             } finally {
                 process.destroyForcibly().waitFor();
             }

@@ -70,7 +70,7 @@ class LoraTrainingGpuTest {
             public void stepped(LossLog.Row row, long steps, Pace pace) {}
 
             @Override
-            public void saved(long step) {}
+            public void saved(List<LossLog.Row> rows) {}
         });
         return LossLog.read(run.lossLog());
     }

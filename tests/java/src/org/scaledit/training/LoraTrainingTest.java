@@ -132,7 +132,7 @@ class LoraTrainingTest {
         default void stepped(LossLog.Row row, long steps, Pace pace) {}
 
         @Override
-        default void saved(long step) {}
+        default void saved(List<LossLog.Row> rows) {}
     }
 
     private static final Listener NONE = new Listener() {};
@@ -595,7 +595,7 @@ class LoraTrainingTest {
             Path filler = disk.resolve("filler");
             assertThatThrownBy(() -> LoraTraining.run(run, new Listener() {
                         @Override
-                        public void saved(long step) {
+                        public void saved(List<LossLog.Row> rows) {
                             fill(filler);
                         }
                     }))

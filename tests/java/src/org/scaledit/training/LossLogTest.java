@@ -79,6 +79,18 @@ class LossLogTest {
     }
 
     @Test
+    void aTrainingRunsOnce() {
+        try (LossLog running = LossLog.resume(file, 3)) {
+            assertThatThrownBy(() -> LossLog.resume(file, 1))
+                    .isInstanceOf(TrainingException.class)
+                    .hasMessage(file + " is being written: this training is running already");
+            running.add(row(4));
+        }
+        assertThat(LossLog.read(file)).hasSize(4);
+        LossLog.resume(file, 4).close();
+    }
+
+    @Test
     void aFileThatCannotBeWrittenIsNamed() {
         Path nowhere = folder.resolve("none/loss.csv");
         assertThatThrownBy(() -> LossLog.begin(nowhere))

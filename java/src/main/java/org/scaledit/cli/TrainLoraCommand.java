@@ -316,8 +316,8 @@ final class TrainLoraCommand implements Callable<Integer> {
         }
 
         @Override
-        public void saved(long step) {
-            LossCurve.write(run.output().resolveSibling("loss.png"), LossLog.read(run.lossLog()));
+        public void saved(List<LossLog.Row> rows) {
+            LossCurve.write(run.output().resolveSibling("loss.png"), rows);
         }
     }
 

@@ -3,10 +3,12 @@ package org.scaledit.training;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.RandomAccessFile;
+import java.nio.channels.OverlappingFileLockException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
 import org.scaledit.file.Reasons;
@@ -46,20 +48,47 @@ public final class LossLog implements AutoCloseable {
     }
 
     private final Path file;
-    private final RandomAccessFile rows; // not a channel, which an interrupted thread would close
+    private final RandomAccessFile lines; // not a channel, which an interrupted thread would close
 
-    private LossLog(Path file) {
+    private final List<Row> rows;
+
+    private LossLog(Path file, List<Row> rows) {
         this.file = file;
+        this.rows = new ArrayList<>(rows);
         try {
-            this.rows = new RandomAccessFile(file.toFile(), "rw");
+            this.lines = new RandomAccessFile(file.toFile(), "rw");
         } catch (IOException e) {
             throw cannotWrite(e);
+        }
+        try {
+            lock();
+        } catch (RuntimeException | Error e) {
+            close();
+            throw e;
+        }
+    }
+
+    /**
+     * Until it is closed, or the process ends: two runs of one training would spoil each other's files. The file must not be
+     * read meanwhile by this process, which would unlock it.
+     */
+    private void lock() {
+        boolean locked;
+        try {
+            locked = lines.getChannel().tryLock() != null;
+        } catch (OverlappingFileLockException e) {
+            locked = false; // by this process
+        } catch (IOException e) {
+            throw cannotWrite(e);
+        }
+        if (!locked) {
+            throw new TrainingException(file + " is being written: this training is running already");
         }
     }
 
     /** A log without rows, in the place of one that was there. */
     static LossLog begin(Path file) {
-        LossLog log = new LossLog(file);
+        LossLog log = new LossLog(file, List.of());
         log.cut(0);
         log.write(HEADER + "\n");
         return log;
@@ -76,17 +105,22 @@ public final class LossLog implements AutoCloseable {
             throw new TrainingException(
                     file + " has " + kept.size() + " rows, expected the " + steps + " of the checkpoint beside it");
         }
-        LossLog log = new LossLog(file);
+        LossLog log = new LossLog(file, kept);
         log.cut(HEADER.length()
                 + 1
                 + kept.stream().mapToLong(row -> row.line().length()).sum());
         return log;
     }
 
+    /** All until now. */
+    List<Row> rows() {
+        return Collections.unmodifiableList(rows);
+    }
+
     private void cut(long bytes) {
         try {
-            rows.setLength(bytes);
-            rows.seek(bytes);
+            lines.setLength(bytes);
+            lines.seek(bytes);
         } catch (IOException e) {
             throw cannotWrite(e);
         }
@@ -126,12 +160,13 @@ public final class LossLog implements AutoCloseable {
 
     void add(Row row) {
         write(row.line());
+        rows.add(row);
     }
 
     /** In one call: a process that is killed leaves whole lines. */
     private void write(String line) {
         try {
-            rows.write(line.getBytes(StandardCharsets.US_ASCII));
+            lines.write(line.getBytes(StandardCharsets.US_ASCII));
         } catch (IOException e) {
             throw cannotWrite(e);
         }
@@ -140,7 +175,7 @@ public final class LossLog implements AutoCloseable {
     /** Puts all rows on the disk: a checkpoint that follows counts on them. */
     void force() {
         try {
-            rows.getFD().sync();
+            lines.getFD().sync();
         } catch (IOException e) {
             throw cannotWrite(e);
         }
@@ -153,7 +188,7 @@ public final class LossLog implements AutoCloseable {
     @Override
     public void close() {
         try {
-            rows.close();
+            lines.close();
         } catch (IOException e) {
             throw cannotWrite(e);
         }

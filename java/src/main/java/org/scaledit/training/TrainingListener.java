@@ -1,6 +1,7 @@
 package org.scaledit.training;
 
 import java.time.Duration;
+import java.util.List;
 
 /** Hears where a training stands, on its own thread. What it throws stops the training. */
 public interface TrainingListener {
@@ -15,8 +16,12 @@ public interface TrainingListener {
      */
     void stepped(LossLog.Row row, long steps, Pace pace);
 
-    /** Checkpoint and LoRA are written. */
-    void saved(long step);
+    /**
+     * Checkpoint and LoRA are written.
+     *
+     * @param rows of all steps until now
+     */
+    void saved(List<LossLog.Row> rows);
 
     /**
      * How fast it goes.

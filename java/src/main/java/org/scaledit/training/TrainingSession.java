@@ -69,7 +69,7 @@ final class TrainingSession implements AutoCloseable {
     void run() {
         long first = run.resume() ? resumed() : 0;
         if (!run.resume()) {
-            save(0); // so that whatever comes can be resumed
+            write(0); // so that whatever comes can be resumed
         }
         try (LossLog log = first == 0 ? LossLog.begin(run.lossLog()) : LossLog.resume(run.lossLog(), first)) {
             steps(first, log);
@@ -118,7 +118,8 @@ final class TrainingSession implements AutoCloseable {
     private void finish(long step, long saved, LossLog log) {
         if (step != saved) {
             log.force();
-            save(step);
+            write(step);
+            listener.saved(log.rows());
         }
     }
 
@@ -190,14 +191,13 @@ final class TrainingSession implements AutoCloseable {
     }
 
     /** The checkpoint first: a LoRA that is older than it is written again in any case. */
-    private void save(long step) {
+    private void write(long step) {
         TrainingCheckpoint.write(run.checkpoint(), step, origin, parameters, optimizer);
         if (step > 0) {
             Map<String, String> metadata = new LinkedHashMap<>();
             origin.forEach((name, value) -> metadata.put("scaledit." + name, value));
             metadata.put("scaledit.steps", String.valueOf(step));
             PeftLora.write(run.output(), trained.trainedLayers(), metadata);
-            listener.saved(step);
         }
     }
 
