@@ -57,8 +57,13 @@ public final class NativeAttention implements DifferentiableAttention {
                 Operands.of(geometry, false, preparation.query(query), preparation.key(key), value, output), null));
     }
 
+    /** @throws UnsupportedOperationException if guidance tokens of the geometry attend to nobody */
     @Override
     public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
+        if (!geometry.guidanceAsks()) {
+            throw new UnsupportedOperationException("attention whose guidance tokens attend to nobody has no gradients,"
+                    + " expected a geometry with their queries");
+        }
         Operands operands = Operands.of(geometry, false, query, key, value);
         Tensor logSumExp = torch.empty(
                 new long[] {operands.heads(), geometry.layout().tokens()}, Placement.FLOAT32_CPU.options(), null);

@@ -40,7 +40,7 @@ public final class LoraTraining {
      * @param data a folder of pictures and captions; see the README
      * @param cache for latents and text states: a folder, which is made if it is not there
      * @param output the LoRA, {@code ….safetensors}; checkpoint, {@code loss.csv} and so on go beside it
-     * @param steps in all, those before a resumption with them; 0 or more
+     * @param steps in all, those before a resumption with them; 1 or more
      * @param saveEvery so many steps the checkpoint and the LoRA are written, and at the end
      * @param resume whether to go on from the checkpoint beside the output; if not, there must be none
      * @param placement where, and in which precision, the model computes

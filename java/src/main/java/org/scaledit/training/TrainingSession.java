@@ -183,10 +183,12 @@ final class TrainingSession implements AutoCloseable {
 
     private void clip(double norm, double most) {
         if (norm > most) {
-            Scalar factor = new Scalar(most / norm);
-            Tensors.run(() -> parameters
-                    .values()
-                    .forEach(parameter -> parameter.mutable_grad().mul_(factor)));
+            Tensors.run(() -> {
+                Scalar factor = new Scalar(most / norm);
+                parameters
+                        .values()
+                        .forEach(parameter -> parameter.mutable_grad().mul_(factor));
+            });
         }
     }
 
