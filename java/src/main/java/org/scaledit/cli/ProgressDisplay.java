@@ -29,12 +29,13 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
     @Override
     void close();
 
-    static ProgressDisplay of(boolean quiet, PrintWriter err) {
+    /** @param stageColumns on a terminal, of the longest stage's name: the rest of the line is for what is said of it */
+    static ProgressDisplay of(boolean quiet, int stageColumns, PrintWriter err) {
         if (quiet) {
             return new Silent();
         }
         // The launcher knows whether standard error is a terminal; Java 17 cannot ask.
-        return Boolean.getBoolean("scaledit.terminal") ? new Bars() : new Lines(err);
+        return Boolean.getBoolean("scaledit.terminal") ? new Bars(stageColumns) : new Lines(err);
     }
 
     private static String label(Progress progress) {
@@ -92,8 +93,13 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
     final class Bars implements ProgressDisplay {
         private static final int COLUMNS = 100;
 
+        private final int stageColumns;
         private String shown = "";
         private @Nullable ProgressBar bar;
+
+        Bars(int stageColumns) {
+            this.stageColumns = stageColumns;
+        }
 
         @Override
         public void show(String stage, long step, long steps, String message) {
@@ -101,7 +107,7 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
                 close();
                 shown = stage;
                 bar = new ProgressBarBuilder()
-                        .setTaskName(String.format(Locale.ROOT, "%-18s", stage))
+                        .setTaskName(stage + " ".repeat(Math.max(0, stageColumns - stage.length())))
                         .setInitialMax(steps)
                         .setStyle(ProgressBarStyle.UNICODE_BLOCK)
                         .setUpdateIntervalMillis(200)

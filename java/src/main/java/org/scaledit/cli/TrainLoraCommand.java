@@ -36,6 +36,8 @@ import picocli.CommandLine.TypeConversionException;
         versionProvider = Version.class,
         sortOptions = false)
 final class TrainLoraCommand implements Callable<Integer> {
+    private static final int STAGE_COLUMNS = 6;
+
     @Spec
     @SuppressWarnings("NullAway.Init")
     private CommandSpec spec;
@@ -227,8 +229,8 @@ final class TrainLoraCommand implements Callable<Integer> {
         Arguments.requireExists("data", data);
         Arguments.requireWritable(output);
         try (CleanInterrupt interrupt = new CleanInterrupt();
-                ProgressDisplay display =
-                        ProgressDisplay.of(quiet, spec.commandLine().getErr())) {
+                ProgressDisplay display = ProgressDisplay.of(
+                        quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
             LoraTraining.run(run, new Listener(run, display));
         }
         return 0;
@@ -306,7 +308,7 @@ final class TrainLoraCommand implements Callable<Integer> {
         public void stepped(LossLog.Row row, long steps, Pace pace) {
             String message = String.format(
                     Locale.ROOT,
-                    "loss %.4f, rate %.2e, gradient %.2e, %.2f pictures/s, %s left",
+                    "loss %.3f, rate %.1e, gradient %.1e, %.1f/s, %s left",
                     row.loss(),
                     row.learningRate(),
                     row.gradientNorm(),
