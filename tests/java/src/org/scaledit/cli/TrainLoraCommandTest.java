@@ -75,7 +75,7 @@ class TrainLoraCommandTest {
         Outcome outcome = run(training(whole, SMALL));
         assertThat(outcome.err())
                 .contains("encode 10/10, pictures and captions\n")
-                .containsPattern("train 40/40, loss \\d\\.\\d{3}, rate \\S+, gradient \\S+, \\S+/s, 0:00 left\n");
+                .containsPattern("train 40/40, loss \\d\\.\\d{3}, rate \\S+, norm \\S+, \\S+/s, 0:00 left\n");
         assertThat(outcome.status()).isZero();
         assertThat(Files.readAllLines(whole.resolveSibling("loss.csv"))).hasSize(1 + STEPS);
         assertCurve(whole.resolveSibling("loss.png"));

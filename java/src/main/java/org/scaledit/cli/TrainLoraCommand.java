@@ -308,7 +308,7 @@ final class TrainLoraCommand implements Callable<Integer> {
         public void stepped(LossLog.Row row, long steps, Pace pace) {
             String message = String.format(
                     Locale.ROOT,
-                    "loss %.3f, rate %.1e, gradient %.1e, %.1f/s, %s left",
+                    "loss %.3f, rate %.1e, norm %.1e, %.1f/s, %s left",
                     row.loss(),
                     row.learningRate(),
                     row.gradientNorm(),

@@ -1,11 +1,10 @@
 package org.scaledit.training;
 
-import java.util.LinkedHashMap;
-import java.util.Map;
 import java.util.function.UnaryOperator;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
@@ -25,7 +24,8 @@ final class FlowMatching implements AutoCloseable {
     private final FluxTransformer transformer;
     private final Recipe.AttentionKind kind;
     private final AttentionWindow window;
-    private final Map<TokenGrid, GradientAttention> attentions = new LinkedHashMap<>();
+    private @Nullable TokenGrid grid;
+    private @Nullable GradientAttention attention; // of the grid: of all of them, workspaces would fill the memory
 
     FlowMatching(FluxTransformer transformer, Recipe.AttentionKind kind, AttentionWindow window) {
         this.transformer = transformer;
@@ -71,34 +71,42 @@ final class FlowMatching implements AutoCloseable {
 
     private double evaluate(TokenGrid grid, TrainingSet.Inputs inputs, Noising noising, Evaluation evaluation) {
         Placement placement = transformer.placement().with(torch.ScalarType.Float);
-        GradientAttention attention = attention(grid, inputs);
+        GradientAttention current = attention(grid, inputs);
         return Tensors.compute(() -> {
-            Tensor image = attention.layout().arrangeImage(placement.place(inputs.image()));
-            Tensor noise = attention.layout().arrangeImage(placement.place(noising.noise));
+            Tensor image = current.layout().arrangeImage(placement.place(inputs.image()));
+            Tensor noise = current.layout().arrangeImage(placement.place(noising.noise));
             Tensor noised = image.mul(new Scalar(1 - noising.sigma)).add_(noise.mul(new Scalar(noising.sigma)));
             Tensor target = noise.sub(image);
             try (Denoiser denoiser = transformer.denoiser(
-                    attention.layout(),
-                    attention.attention(),
+                    current.layout(),
+                    current.attention(),
                     FluxTransformer.NTK_THETA,
                     inputs.text().states(),
                     inputs.text().pooled(),
                     GUIDANCE,
-                    attention.layout().arrangeGuidance(placement.place(inputs.guidance())))) {
-                return evaluation.of(denoiser, attention, noised, velocity -> torch.mse_loss(velocity, target));
+                    current.layout().arrangeGuidance(placement.place(inputs.guidance())))) {
+                return evaluation.of(denoiser, current, noised, velocity -> torch.mse_loss(velocity, target));
             }
         });
     }
 
-    private GradientAttention attention(TokenGrid grid, TrainingSet.Inputs inputs) {
-        int textTokens = Math.toIntExact(inputs.text().states().size(0));
-        return attentions.computeIfAbsent(
-                grid, absent -> GradientAttention.of(kind, textTokens, grid, window, transformer.placement()));
+    private GradientAttention attention(TokenGrid asked, TrainingSet.Inputs inputs) {
+        GradientAttention current = attention;
+        if (current == null || !asked.equals(grid)) {
+            close();
+            int textTokens = Math.toIntExact(inputs.text().states().size(0));
+            current = GradientAttention.of(kind, textTokens, asked, window, transformer.placement());
+            attention = current;
+            grid = asked;
+        }
+        return current;
     }
 
     @Override
     public void close() {
-        attentions.values().forEach(GradientAttention::close);
-        attentions.clear();
+        if (attention != null) {
+            attention.close();
+            attention = null;
+        }
     }
 }

@@ -79,7 +79,8 @@ final class TrainingSet {
             String latents = new ContentHash()
                     .text("latents " + FORMAT)
                     .text(latentsIdentity)
-                    .text(bucket.toString() + encoding.ratio + encoding.placement.dtype())
+                    .text(bucket.grid().width() + " x " + bucket.grid().height() + " / " + encoding.ratio + " "
+                            + encoding.placement.dtype())
                     .text(content)
                     .hex();
             samples.add(new Sample(example, bucket, latents, textKey(example.caption())));
