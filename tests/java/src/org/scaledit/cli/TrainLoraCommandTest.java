@@ -64,7 +64,7 @@ class TrainLoraCommandTest {
     }
 
     private static final String[] SMALL =
-            ("--resolution 64 --text-tokens 8 --accumulate 2 --rank 4 --alpha 4 --save-every 7"
+            ("--resolution 64 --ratio 2 --text-tokens 8 --accumulate 2 --rank 4 --alpha 4 --save-every 7"
                             + " --clip-norm 1 --steps " + STEPS)
                     .split(" ");
 

@@ -12,13 +12,16 @@ import org.scaledit.image.PngFile;
 public final class DrawnPictures {
     private DrawnPictures() {}
 
-    /** {@code count} PNG files of {@code width × height} pixels, each with a text file. */
+    /** {@code count} PNG files, each with a text file: {@code width × height} pixels, every third twice as wide and half as high. */
     public static Path in(Path folder, int count, int width, int height) {
         try {
             Files.createDirectories(folder);
             for (int i = 0; i < count; i++) {
                 String name = String.format("picture%02d", i);
-                PngFile.write(folder.resolve(name + ".png"), drawn(i, width, height), Map.of());
+                PngFile.write(
+                        folder.resolve(name + ".png"),
+                        i % 3 == 2 ? drawn(i, 2 * width, height / 2) : drawn(i, width, height),
+                        Map.of());
                 Files.writeString(folder.resolve(name + ".txt"), "a disc, number " + i + "\n");
             }
             return folder;
