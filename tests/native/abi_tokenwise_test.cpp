@@ -26,6 +26,7 @@ constexpr std::byte kPoison{0x5a};
 scaledit_status call(const scaledit_cuda_add_gated_arguments* a) { return scaledit_cuda_add_gated(a); }
 scaledit_status call(const scaledit_cuda_modulate_arguments* a) { return scaledit_cuda_modulate(a); }
 scaledit_status call(const scaledit_cuda_quantize_arguments* a) { return scaledit_cuda_quantize(a); }
+scaledit_status call(const scaledit_cuda_norm_and_rotate_arguments* a) { return scaledit_cuda_norm_and_rotate(a); }
 
 // Arguments in which everything is right, but for the memory, which is the host's. Tests spoil one thing.
 class AbiTokenwise : public testing::Test {
@@ -41,6 +42,18 @@ protected:
                     shift, scale,         1e-6F,  e4m3(2, kWidth), scales(), nullptr};
         quantize = {kRows,    kWidth, kGeluWidth, hidden, bfloat16(3, kGeluWidth), e4m3(2, kWidth + kGeluWidth),
                     scales(), nullptr};
+        norm_and_rotate = {kRows,
+                           2,
+                           1,
+                           64,
+                           1e-6F,
+                           at(8),
+                           at(9),
+                           reinterpret_cast<const float*>(at(10)),  // and the next room
+                           bfloat16(0, 64),
+                           bfloat16(1, 64),
+                           bfloat16(2, 64),
+                           nullptr};
     }
 
     // Rooms of 1 KB.
@@ -73,6 +86,7 @@ protected:
     scaledit_cuda_add_gated_arguments add_gated{};
     scaledit_cuda_modulate_arguments modulate{};
     scaledit_cuda_quantize_arguments quantize{};
+    scaledit_cuda_norm_and_rotate_arguments norm_and_rotate{};
 
     void SetUp() override { std::fill(std::begin(memory), std::end(memory), kPoison); }
 };
@@ -87,9 +101,13 @@ TEST_F(AbiTokenwise, TakesTheRightArguments) {
     expect_right(add_gated);
     expect_right(modulate);
     expect_right(quantize);
+    expect_right(norm_and_rotate);
 }
 
 TEST_F(AbiTokenwise, TakesEveryKindOfCall) {
+    norm_and_rotate.text_norm = nullptr;
+    norm_and_rotate.output_gradient = {};
+    expect_right(norm_and_rotate);
     add_gated.guidance_rows = 0;
     add_gated.gate.guidance = nullptr;
     expect_right(add_gated);
@@ -251,6 +269,36 @@ TEST_F(AbiTokenwise, QuantizeRefuses) {
     };
     for (const auto& [spoil, message] : cases) {
         Arguments bad = quantize;
+        spoil(bad);
+        expect_refused(bad, message);
+    }
+}
+
+TEST_F(AbiTokenwise, NormAndRotateRefuses) {
+    using Arguments = scaledit_cuda_norm_and_rotate_arguments;
+    const std::vector<Case<Arguments>> cases = {
+        {[](Arguments& a) { a.rows = -1; }, "rows is -1, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.text_rows = 6; }, "text_rows is 6, expected 0 to 5"},
+        {[](Arguments& a) { a.head_dim = 96; }, "head_dim is 96, expected 64 or 128"},
+        {[](Arguments& a) { a.heads = 0; }, "heads is 0, expected 1 to 128"},
+        {[](Arguments& a) { a.heads = 129; }, "heads is 129, expected 1 to 128"},
+        {[](Arguments& a) { a.epsilon = -1; }, "epsilon is -1, expected a finite number, 0 or above"},
+        {[](Arguments& a) { a.norm = nullptr; }, "norm is null, expected 128 bytes"},
+        {[](Arguments& a) { a.rotation = nullptr; }, "rotation is null, expected 1280 bytes"},
+        {[](Arguments& a) { a.rotation += 1; }, "rotation is at an address that is no multiple of 16 bytes"},
+        {[](Arguments& a) { a.input.dtype = SCALEDIT_FLOAT32; }, "input.dtype is 0, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.input.row_stride = 56; },
+         "input.row_stride is 56, expected 64 to 96076792050570581 elements"},
+        {[](Arguments& a) { a.output_gradient.dtype = SCALEDIT_E4M3; },
+         "output_gradient.dtype is 2, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.output.data = nullptr; }, "output.data is null, expected 5 rows of 128 bytes"},
+        {[](Arguments& a) { a.output.data = a.input.data; },
+         "output.data overlaps input.data, expected memory of its own"},
+        {[](Arguments& a) { a.output.data = a.output_gradient.data; },
+         "output.data overlaps output_gradient.data, expected memory of its own"},
+    };
+    for (const auto& [spoil, message] : cases) {
+        Arguments bad = norm_and_rotate;
         spoil(bad);
         expect_refused(bad, message);
     }

@@ -4,11 +4,11 @@
 #include <cstdint>
 #include <cstdio>
 #include <ostream>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "attention_reference.h"
+#include "backward_reference.h"
 #include "geometry/query_lists.h"
 
 namespace scaledit {
@@ -30,125 +30,46 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
                << (c.dtype == SCALEDIT_BFLOAT16 ? ", bfloat16" : ", float32") << (c.fused ? ", fused" : "");
 }
 
-// [tokens, heads, head_dim] each, without gaps.
-struct Gradients {
-    std::vector<double> query, key, value;
-};
+Backward make(std::int64_t tokens, const Case& c, std::uint32_t seed) {
+    return {tokens, c.heads, c.head_dim, c.dtype, c.fused, c.key_bias, seed};
+}
 
-// All that the backward pass reads and writes.
-struct Backward {
-    Inputs inputs;
-    Tensor output_gradient, query_gradient, key_gradient, value_gradient;
-
-    Backward(std::int64_t tokens, const Case& c, std::uint32_t seed)
-        : inputs(make_inputs(tokens, c.heads, c.head_dim, c.dtype, c.fused)),
-          output_gradient(make_tensor(tokens, c.heads, c.head_dim, c.dtype, 8)) {
-        fill_normal(inputs, seed, c.key_bias);
-        std::mt19937 random(seed + 1);
-        std::normal_distribution<float> normal;
-        output_gradient.fill([&](auto...) { return normal(random); });
-        // The gradients lie side by side where the inputs do.
-        const Inputs gradients = make_inputs(tokens, c.heads, c.head_dim, c.dtype, c.fused);
-        query_gradient = c.fused ? gradients.query : make_tensor(tokens, c.heads, c.head_dim, c.dtype, 24);
-        key_gradient = c.fused ? gradients.key : make_tensor(tokens, c.heads, c.head_dim, c.dtype, 8);
-        value_gradient = c.fused ? gradients.value : make_tensor(tokens, c.heads, c.head_dim, c.dtype, 16);
-    }
-
-    [[nodiscard]] float scale() const { return 1.0F / std::sqrt(static_cast<float>(inputs.query.head_dim)); }
-
-    // Forward and back, by the C ABI, with poisoned gradients and workspace; expects every row written and nothing
-    // beside the rows.
-    [[nodiscard]] Gradients run(const scaledit_geometry* geometry, scaledit_instruction_set set,
-                                int threads = 2) const {
-        const Result forward = attend(geometry, inputs, scale(), SCALEDIT_ARITHMETIC_FLOAT32, set, threads);
-        const std::vector<float> log_sum_exp(forward.log_sum_exp.begin(), forward.log_sum_exp.end());
-        for (const Tensor* gradient : {&query_gradient, &key_gradient, &value_gradient}) {
-            std::ranges::fill(*gradient->memory, kPoison);
-        }
-        scaledit_attention_backward_arguments arguments{};
-        arguments.geometry = geometry;
-        arguments.heads = static_cast<std::int32_t>(inputs.query.heads);
-        arguments.head_dim = static_cast<std::int32_t>(inputs.query.head_dim);
-        arguments.scale = scale();
-        arguments.instruction_set = set;
-        arguments.threads = threads;
-        arguments.query = inputs.query.view();
-        arguments.key = inputs.key.view();
-        arguments.value = inputs.value.view();
-        arguments.output = inputs.output.view();
-        arguments.log_sum_exp = log_sum_exp.data();
-        arguments.output_gradient = output_gradient.view();
-        arguments.query_gradient = query_gradient.view();
-        arguments.key_gradient = key_gradient.view();
-        arguments.value_gradient = value_gradient.view();
-        EXPECT_EQ(scaledit_attention_backward_workspace(&arguments, &arguments.workspace_bytes), SCALEDIT_OK)
-            << scaledit_last_error();
-        constexpr std::size_t guard = 256;
-        const std::size_t whole = (arguments.workspace_bytes + guard + 63) / 64 * 64;
-        const std::unique_ptr<void, void (*)(void*)> workspace(std::aligned_alloc(64, whole), std::free);
-        std::memset(workspace.get(), static_cast<int>(kPoison), whole);
-        arguments.workspace = workspace.get();
-        EXPECT_EQ(scaledit_attention_backward(&arguments), SCALEDIT_OK) << scaledit_last_error();
-        const auto* bytes = static_cast<const std::byte*>(workspace.get());
-        EXPECT_TRUE(std::all_of(bytes + arguments.workspace_bytes, bytes + whole, [](std::byte b) {
-            return b == kPoison;
-        })) << "written behind the workspace";
-        if (query_gradient.memory == key_gradient.memory) {
-            return {rows_within(query_gradient), rows_within(key_gradient), rows_within(value_gradient)};
-        }
-        return {rows_alone(query_gradient), rows_alone(key_gradient), rows_alone(value_gradient)};
-    }
-};
-
-// The gradients of sum(output * output_gradient) in float64, from the output in float64.
-Gradients reference_gradients(const GeometryView& geometry, const Backward& backward) {
-    const auto& [query, key, value, unused] = backward.inputs;
-    const auto scale = static_cast<double>(backward.scale());
-    const Result forward = reference(geometry, backward.inputs, scale);
-    const auto heads = static_cast<std::size_t>(query.heads);
-    const auto width = static_cast<std::size_t>(query.head_dim);
-    const auto tokens = static_cast<std::size_t>(query.tokens);
-    const std::vector<double> queries = rows_within(query);
-    const std::vector<double> keys = rows_within(key);
-    const std::vector<double> values = rows_within(value);
-    const std::vector<double> output_gradients = rows_within(backward.output_gradient);
-    const std::vector<double> zeros(tokens * heads * width);
-    Gradients result{zeros, zeros, zeros};
-    const auto dot = [&](const std::vector<double>& a, std::size_t of_a, const std::vector<double>& b,
-                         std::size_t of_b) {
-        double sum = 0;
-        for (std::size_t i = 0; i < width; ++i) {
-            sum += a[of_a + i] * b[of_b + i];
-        }
-        return sum;
-    };
-    const auto add = [&](std::vector<double>& to, std::size_t of_to, double factor, const std::vector<double>& from,
-                         std::size_t of_from) {
-        for (std::size_t i = 0; i < width; ++i) {
-            to[of_to + i] += factor * from[of_from + i];
-        }
-    };
-    for (std::size_t tile = 0; tile < geometry.tiles.size(); ++tile) {
-        const std::vector<std::int64_t> allowed = allowed_tokens(geometry, tile);
-        const auto& own = geometry.tiles[tile];
-        for (auto token = own.first; token < own.first + own.tokens; ++token) {
-            for (std::size_t head = 0; head < heads; ++head) {
-                const auto row = static_cast<std::size_t>(token);
-                const std::size_t q = (row * heads + head) * width;
-                const double delta = dot(output_gradients, q, forward.output, q);
-                for (const std::int64_t other : allowed) {
-                    const std::size_t k = (static_cast<std::size_t>(other) * heads + head) * width;
-                    const double weight =
-                        std::exp(scale * dot(queries, q, keys, k) - forward.log_sum_exp[head * tokens + row]);
-                    const double score_gradient = scale * weight * (dot(output_gradients, q, values, k) - delta);
-                    add(result.value, k, weight, output_gradients, q);
-                    add(result.query, q, score_gradient, keys, k);
-                    add(result.key, k, score_gradient, queries, q);
-                }
-            }
-        }
-    }
-    return result;
+// Forward and back, by the C ABI, with poisoned gradients and workspace; expects every row written and nothing beside
+// the rows.
+Gradients propagate(const scaledit_geometry* geometry, const Backward& backward, scaledit_instruction_set set,
+                    int threads = 2) {
+    const Inputs& inputs = backward.inputs;
+    const Result forward = attend(geometry, inputs, backward.scale(), SCALEDIT_ARITHMETIC_FLOAT32, set, threads);
+    const std::vector<float> log_sum_exp(forward.log_sum_exp.begin(), forward.log_sum_exp.end());
+    backward.poison();
+    scaledit_attention_backward_arguments arguments{};
+    arguments.geometry = geometry;
+    arguments.heads = static_cast<std::int32_t>(inputs.query.heads);
+    arguments.head_dim = static_cast<std::int32_t>(inputs.query.head_dim);
+    arguments.scale = backward.scale();
+    arguments.instruction_set = set;
+    arguments.threads = threads;
+    arguments.query = inputs.query.view();
+    arguments.key = inputs.key.view();
+    arguments.value = inputs.value.view();
+    arguments.output = inputs.output.view();
+    arguments.log_sum_exp = log_sum_exp.data();
+    arguments.output_gradient = backward.output_gradient.view();
+    arguments.query_gradient = backward.query_gradient.view();
+    arguments.key_gradient = backward.key_gradient.view();
+    arguments.value_gradient = backward.value_gradient.view();
+    EXPECT_EQ(scaledit_attention_backward_workspace(&arguments, &arguments.workspace_bytes), SCALEDIT_OK)
+        << scaledit_last_error();
+    constexpr std::size_t guard = 256;
+    const std::size_t whole = (arguments.workspace_bytes + guard + 63) / 64 * 64;
+    const std::unique_ptr<void, void (*)(void*)> workspace(std::aligned_alloc(64, whole), std::free);
+    std::memset(workspace.get(), static_cast<int>(kPoison), whole);
+    arguments.workspace = workspace.get();
+    EXPECT_EQ(scaledit_attention_backward(&arguments), SCALEDIT_OK) << scaledit_last_error();
+    const auto* bytes = static_cast<const std::byte*>(workspace.get());
+    EXPECT_TRUE(std::all_of(bytes + arguments.workspace_bytes, bytes + whole, [](std::byte b) { return b == kPoison; }))
+        << "written behind the workspace";
+    return backward.gradients();
 }
 
 class AttentionBackward : public testing::TestWithParam<Case> {};
@@ -157,12 +78,12 @@ TEST_P(AttentionBackward, AgreesWithFloat64) {
     const Case& c = GetParam();
     const GeometryHandle geometry = make_geometry(c.geometry);
     const GeometryView tiles = view(c.geometry, geometry.get());
-    const Backward backward(tiles.info.tokens, c, 31);
+    const Backward backward = make(tiles.info.tokens, c, 31);
     const Gradients expected = reference_gradients(tiles, backward);
     // bfloat16 rounds the gradients, and the output that delta is computed from.
     const double limit = c.dtype == SCALEDIT_BFLOAT16 ? 1e-2 : c.limit;
     for (const auto set : supported_sets()) {
-        const Gradients gradients = backward.run(geometry.get(), set);
+        const Gradients gradients = propagate(geometry.get(), backward, set);
         EXPECT_TRUE(all_finite(gradients.query) && all_finite(gradients.key) && all_finite(gradients.value));
         const double of_value = compare(gradients.value, expected.value).l2;
         // Of a single key all gradients of scores are 0, and what is left is rounding.
@@ -203,11 +124,11 @@ TEST(AttentionBackwardThreads, DoNotChangeABit) {
     const auto options = grid(37, 29, 77, 4);
     const GeometryHandle geometry = make_geometry(options);
     const std::int64_t tokens = view(options, geometry.get()).info.tokens;
-    const Backward backward(tokens, Case{"", options, 3, 64}, 37);
+    const Backward backward = make(tokens, Case{"", options, 3, 64}, 37);
     for (const auto set : supported_sets()) {
-        const Gradients alone = backward.run(geometry.get(), set, 1);
+        const Gradients alone = propagate(geometry.get(), backward, set, 1);
         for (const int threads : {2, 3, 7}) {
-            const Gradients together = backward.run(geometry.get(), set, threads);
+            const Gradients together = propagate(geometry.get(), backward, set, threads);
             EXPECT_EQ(alone.query, together.query) << name_of(set) << ", " << threads;
             EXPECT_EQ(alone.key, together.key) << name_of(set) << ", " << threads;
             EXPECT_EQ(alone.value, together.value) << name_of(set) << ", " << threads;
@@ -219,8 +140,8 @@ TEST(AttentionBackwardThreads, DoNotChangeABit) {
 TEST(AttentionBackwardHeads, OfManyGroupsAreAllWritten) {
     const auto options = grid(1, 1, 0, 0);
     const GeometryHandle geometry = make_geometry(options);
-    const Backward backward(1, Case{"", options, 500, 128}, 41);
-    const Gradients gradients = backward.run(geometry.get(), SCALEDIT_INSTRUCTION_SET_BEST);
+    const Backward backward = make(1, Case{"", options, 500, 128}, 41);
+    const Gradients gradients = propagate(geometry.get(), backward, SCALEDIT_INSTRUCTION_SET_BEST);
     EXPECT_LE(compare(gradients.value, rows_within(backward.output_gradient)).l2, 1e-6);
 }
 

@@ -3,7 +3,10 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "cuda/kernels.h"
 #include "cuda/packed.h"
@@ -145,6 +148,66 @@ TEST_F(CudaWorkspace, RefusesKernelsThatDoNotExist) {
             EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_INVALID_ARGUMENT);
             EXPECT_EQ(scaledit_last_error(), message);
         }
+    }
+}
+
+// What the backward pass refuses before it asks for a GPU. The rest it shares with the CPU's.
+TEST(CudaBackward, RefusesWhatNoKernelTakes) {
+    const GeometryHandle geometry = make_geometry(geometry_options(37, 29, 77));
+    scaledit_geometry_info info{};
+    ASSERT_EQ(scaledit_geometry_describe(geometry.get(), &info), SCALEDIT_OK);
+    scaledit_cuda_attention_backward_arguments arguments{};
+    arguments.geometry = geometry.get();
+    arguments.heads = 3;
+    arguments.head_dim = 128;
+    arguments.scale = 0.125F;
+    scaledit_tensor* const tensors[] = {&arguments.query,           &arguments.key,
+                                        &arguments.value,           &arguments.output,
+                                        &arguments.output_gradient, &arguments.query_gradient,
+                                        &arguments.key_gradient,    &arguments.value_gradient};
+    const std::int64_t row = 3 * 128 + 8;
+    const auto elements = static_cast<std::size_t>(info.tokens * row);
+    std::vector<std::vector<std::uint16_t>> memory;
+    for (scaledit_tensor* tensor : tensors) {
+        *tensor = {memory.emplace_back(elements + 8).data(), row, 128, SCALEDIT_BFLOAT16};
+    }
+    std::vector<float> log_sum_exp(static_cast<std::size_t>(3 * info.tokens));
+    arguments.log_sum_exp = log_sum_exp.data();
+    std::size_t bytes = 0;
+    ASSERT_EQ(scaledit_cuda_attention_backward_workspace(&arguments, &bytes), SCALEDIT_OK) << scaledit_last_error();
+    EXPECT_EQ(bytes, static_cast<std::size_t>(3 * info.tiles) * 2 * 64 * sizeof(float) + 128)
+        << "two numbers of each query, and two counters";
+    const std::unique_ptr<void, void (*)(void*)> workspace(std::aligned_alloc(128, bytes), std::free);
+    arguments.workspace = workspace.get();
+    arguments.workspace_bytes = bytes;
+    alignas(16) std::byte device_geometry[16];
+    arguments.device_geometry = device_geometry;
+
+    const auto refused = [&](auto change, const char* message) {
+        scaledit_cuda_attention_backward_arguments spoilt = arguments;
+        change(spoilt);
+        EXPECT_EQ(scaledit_cuda_attention_backward(&spoilt), SCALEDIT_INVALID_ARGUMENT) << message;
+        EXPECT_STREQ(scaledit_last_error(), message);
+    };
+    refused([](auto& a) { a.geometry = nullptr; },
+            "geometry is null, expected a geometry from scaledit_geometry_create");
+    refused([](auto& a) { a.kernels = 4; }, "kernels is 4, expected 0 (best), 1 (SM80), 2 (SM89) or 3 (SM90)");
+    refused([](auto& a) { a.head_dim = 96; }, "head_dim is 96, expected 64 or 128");
+    refused([](auto& a) { a.log_sum_exp = nullptr; }, "log_sum_exp is null, expected what the forward pass wrote");
+    refused([](auto& a) { a.key_gradient.dtype = SCALEDIT_FLOAT32; },
+            "key_gradient.dtype is 0, expected 1 as for query");
+    refused([](auto& a) { a.output.token_stride += 4; },
+            "output.token_stride is 396, expected a multiple of 8 elements on a GPU");
+    refused([](auto& a) { a.query_gradient.data = a.output_gradient.data; },
+            "query_gradient.data overlaps output_gradient.data, expected memory of its own");
+    refused(
+        [&](auto& a) { a.workspace_bytes = bytes - 1; },
+        ("workspace_bytes is " + std::to_string(bytes - 1) + ", expected at least " + std::to_string(bytes)).c_str());
+    EXPECT_EQ(scaledit_cuda_attention_backward(nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_EQ(scaledit_cuda_attention_backward_workspace(&arguments, nullptr), SCALEDIT_INVALID_ARGUMENT);
+    if (!SCALEDIT_CUDA) {
+        EXPECT_EQ(scaledit_cuda_attention_backward(&arguments), SCALEDIT_UNSUPPORTED);
+        EXPECT_STREQ(scaledit_last_error(), "this build of scaledit has no CUDA, expected one made with it");
     }
 }
 

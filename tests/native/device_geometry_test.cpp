@@ -14,6 +14,7 @@
 
 #include "cuda/tile_pairs.h"
 #include "geometry/geometry.h"
+#include "geometry/query_lists.h"
 #include "geometry_view.h"
 
 namespace scaledit {
@@ -27,10 +28,10 @@ std::vector<Element> part(const std::vector<std::byte>& block, std::size_t at, s
     return elements;
 }
 
-// The tiles that a query tile attends to.
-std::vector<std::int32_t> keys_of(const Geometry& geometry, std::int32_t tile) {
+// The tiles that a tile meets.
+std::vector<std::int32_t> met_by(const TileLists& lists, std::int32_t tile) {
     std::vector<std::int32_t> keys;
-    for (const scaledit_tile_range& range : geometry.ranges(tile)) {
+    for (const scaledit_tile_range& range : lists.ranges_of(tile)) {
         for (std::int32_t i = 0; i < range.count; ++i) {
             keys.push_back(range.first + i);
         }
@@ -45,7 +46,7 @@ TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
         const auto at = cuda::layout(geometry);
         ASSERT_EQ(block.size(), at.bytes);
         for (const std::size_t begin : {at.queries, at.keys, at.offsets, at.key_tokens, at.schedule, at.groups, at.runs,
-                                        at.pairs, at.pair_runs}) {
+                                        at.pairs, at.pair_runs, at.key_pairs, at.key_pair_runs}) {
             EXPECT_EQ(begin % 16, 0U);
         }
         const auto& info = geometry.info();
@@ -144,7 +145,7 @@ TEST(DeviceGeometry, GroupsHoldTheSameKeysAsTheTileLists) {
                     EXPECT_EQ(geometry.tiles()[static_cast<std::size_t>(tile)].stream == SCALEDIT_IMAGE,
                               static_cast<std::int32_t>(g) >= lists.long_groups);
                     std::sort(listed.begin(), listed.end());
-                    EXPECT_EQ(listed, keys_of(geometry, tile));
+                    EXPECT_EQ(listed, met_by(geometry.keys(), tile));
                 }
             }
             EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
@@ -152,54 +153,70 @@ TEST(DeviceGeometry, GroupsHoldTheSameKeysAsTheTileLists) {
     }
 }
 
-// Every tile is in one pair, every key of a tile in one run of its pair, runs ascend.
-TEST(DeviceGeometry, PairsHoldTheSameKeysAsTheTileLists) {
+// Every tile that meets any is in one pair, all that a tile meets in one run of its pair, runs ascend.
+void expect_pairs(const Geometry& geometry, const TileLists& tile_lists) {
+    const cuda::PairLists lists = cuda::pair_tiles(geometry, tile_lists);
+    std::vector<int> seen(geometry.tiles().size());
+    std::int64_t before = std::numeric_limits<std::int64_t>::max();
+    ASSERT_LE(lists.long_pairs, static_cast<std::int32_t>(lists.pairs.size()));
+    for (std::size_t i = 0; i < lists.pairs.size(); ++i) {
+        const cuda::TilePair& pair = lists.pairs[i];
+        std::vector<std::int32_t> listed[cuda::kPairTiles];
+        std::int32_t end = 0;
+        std::int64_t met = 0;
+        for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
+            const cuda::TileRun& run = lists.runs[static_cast<std::size_t>(r)];
+            EXPECT_LE(end, run.first);
+            EXPECT_LT(run.first, run.end);
+            EXPECT_TRUE(1 <= run.cells && run.cells < 1U << cuda::kPairTiles);
+            end = run.end;
+            met += run.end - run.first;
+            for (std::uint32_t cell = 0; cell < cuda::kPairTiles; ++cell) {
+                for (std::int32_t tile = run.first; (run.cells >> cell & 1U) != 0 && tile < run.end; ++tile) {
+                    listed[cell].push_back(tile);
+                }
+            }
+        }
+        for (std::size_t cell = 0; cell < cuda::kPairTiles; ++cell) {
+            if (pair.tile[cell] < 0) {
+                EXPECT_EQ(cell, 1U);
+                EXPECT_TRUE(listed[cell].empty());
+                continue;
+            }
+            const auto tile = static_cast<std::size_t>(pair.tile[cell]);
+            ++seen[tile];
+            EXPECT_EQ(geometry.tiles()[tile].stream == SCALEDIT_IMAGE,
+                      static_cast<std::int32_t>(i) >= lists.long_pairs);
+            EXPECT_EQ(listed[cell], met_by(tile_lists, pair.tile[cell]));
+        }
+        if (static_cast<std::int32_t>(i) < lists.long_pairs) {
+            EXPECT_LE(met, before) << "the longest first";
+            before = met;
+        }
+    }
+    for (std::size_t tile = 0; tile < seen.size(); ++tile) {
+        EXPECT_EQ(seen[tile], tile_lists.ranges_of(static_cast<std::int64_t>(tile)).empty() ? 0 : 1);
+    }
+}
+
+TEST(DeviceGeometry, PairsHoldTheSameAsTheTileLists) {
     for (const auto& [width, height, text] :
          {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}, {9, 9, 0}}) {
         for (const std::int32_t reach : {0, 1, 3, 4096}) {
-            scaledit_geometry_options options = geometry_options(width, height, text);
-            options.reach = reach;
-            const Geometry geometry(options);
-            const cuda::PairLists lists = cuda::pair_tiles(geometry);
-            std::vector<int> seen(geometry.tiles().size());
-            std::int64_t before = std::numeric_limits<std::int64_t>::max();
-            ASSERT_LE(lists.long_pairs, static_cast<std::int32_t>(lists.pairs.size()));
-            for (std::size_t i = 0; i < lists.pairs.size(); ++i) {
-                const cuda::TilePair& pair = lists.pairs[i];
-                std::vector<std::int32_t> listed[cuda::kPairTiles];
-                std::int32_t end = 0;
-                std::int64_t keys = 0;
-                for (std::int32_t r = pair.runs_first; r < pair.runs_end; ++r) {
-                    const cuda::TileRun& run = lists.runs[static_cast<std::size_t>(r)];
-                    EXPECT_LE(end, run.first);
-                    EXPECT_LT(run.first, run.end);
-                    EXPECT_TRUE(1 <= run.cells && run.cells < 1U << cuda::kPairTiles);
-                    end = run.end;
-                    keys += run.end - run.first;
-                    for (std::uint32_t cell = 0; cell < cuda::kPairTiles; ++cell) {
-                        for (std::int32_t tile = run.first; (run.cells >> cell & 1U) != 0 && tile < run.end; ++tile) {
-                            listed[cell].push_back(tile);
-                        }
-                    }
-                }
-                for (std::size_t cell = 0; cell < cuda::kPairTiles; ++cell) {
-                    if (pair.tile[cell] < 0) {
-                        EXPECT_EQ(cell, 1U);
-                        EXPECT_TRUE(listed[cell].empty());
-                        continue;
-                    }
-                    const auto tile = static_cast<std::size_t>(pair.tile[cell]);
-                    ++seen[tile];
-                    EXPECT_EQ(geometry.tiles()[tile].stream == SCALEDIT_IMAGE,
-                              static_cast<std::int32_t>(i) >= lists.long_pairs);
-                    EXPECT_EQ(listed[cell], keys_of(geometry, pair.tile[cell]));
-                }
-                if (static_cast<std::int32_t>(i) < lists.long_pairs) {
-                    EXPECT_LE(keys, before) << "the longest first";
-                    before = keys;
+            for (const std::int32_t guidance :
+                 {SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL, SCALEDIT_GUIDANCE_NONE}) {
+                scaledit_geometry_options options = geometry_options(width, height, text);
+                options.reach = reach;
+                options.guidance_attention = guidance;
+                const Geometry geometry(options);
+                expect_pairs(geometry, geometry.keys());
+                const QueryLists queries(geometry);
+                expect_pairs(geometry, queries.lists());
+                for (std::size_t tile = 0; tile < geometry.tiles().size(); ++tile) {
+                    // The kernels of gradients leave no key out.
+                    EXPECT_FALSE(queries.lists().ranges_of(static_cast<std::int64_t>(tile)).empty());
                 }
             }
-            EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
         }
     }
 }
@@ -228,14 +245,19 @@ TEST(DeviceGeometry, SplitsTextWhereItWouldTakeLongest) {
 
 TEST(DeviceGeometry, HoldsThePairs) {
     const Geometry geometry(geometry_options(37, 29, 77));
-    const cuda::PairLists lists = cuda::pair_tiles(geometry);
     const auto block = cuda::pack(geometry);
     const auto at = cuda::layout(geometry);
-    ASSERT_EQ(at.pair_count, static_cast<std::int32_t>(lists.pairs.size()));
-    EXPECT_EQ(at.long_pairs, lists.long_pairs);
-    EXPECT_EQ(std::memcmp(block.data() + at.pairs, lists.pairs.data(), lists.pairs.size() * sizeof(cuda::TilePair)), 0);
-    EXPECT_EQ(std::memcmp(block.data() + at.pair_runs, lists.runs.data(), lists.runs.size() * sizeof(cuda::TileRun)),
-              0);
+    const auto expect_held = [&](const TileLists& tile_lists, std::size_t pairs, std::size_t runs, std::int32_t count,
+                                 std::int32_t long_pairs) {
+        const cuda::PairLists lists = cuda::pair_tiles(geometry, tile_lists);
+        ASSERT_EQ(count, static_cast<std::int32_t>(lists.pairs.size()));
+        EXPECT_EQ(long_pairs, lists.long_pairs);
+        EXPECT_EQ(std::memcmp(block.data() + pairs, lists.pairs.data(), lists.pairs.size() * sizeof(cuda::TilePair)),
+                  0);
+        EXPECT_EQ(std::memcmp(block.data() + runs, lists.runs.data(), lists.runs.size() * sizeof(cuda::TileRun)), 0);
+    };
+    expect_held(geometry.keys(), at.pairs, at.pair_runs, at.pair_count, at.long_pairs);
+    expect_held(QueryLists(geometry).lists(), at.key_pairs, at.key_pair_runs, at.key_pair_count, at.long_key_pairs);
 }
 
 TEST(DeviceGeometry, IsAskedForBeforeAGpuIs) {

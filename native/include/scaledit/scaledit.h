@@ -276,6 +276,36 @@ SCALEDIT_API scaledit_status scaledit_cuda_attention_workspace(const scaledit_cu
 // run to run.
 SCALEDIT_API scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments);
 
+typedef struct scaledit_cuda_attention_backward_arguments {
+    const scaledit_geometry* geometry;
+    const void* device_geometry;  // what scaledit_cuda_geometry_upload() wrote for this geometry
+    int32_t heads;                // 1 .. 4096
+    int32_t head_dim;             // 64 or 128
+    float scale;                  // as in the forward pass
+    int32_t kernels;              // a scaledit_cuda_kernels
+    scaledit_tensor query;        // bfloat16, strides multiples of 8 elements, 16-byte aligned, as are all
+    scaledit_tensor key;
+    scaledit_tensor value;
+    scaledit_tensor output;           // what scaledit_cuda_attention() wrote for them with bfloat16 arithmetic
+    const float* log_sum_exp;         // likewise, [heads, tokens]
+    scaledit_tensor output_gradient;  // of a loss, as are the other gradients
+    scaledit_tensor query_gradient;   // written; may lie between the rows of the others, never on them
+    scaledit_tensor key_gradient;     // likewise
+    scaledit_tensor value_gradient;   // likewise
+    void* workspace;                  // scaledit_cuda_attention_backward_workspace() bytes of the GPU, 128-byte aligned
+    size_t workspace_bytes;
+    void* stream;  // a cudaStream_t of the GPU whose memory the tensors are
+} scaledit_cuda_attention_backward_arguments;
+
+// Bytes of workspace that scaledit_cuda_attention_backward() needs; apart from the geometry no pointer is looked at.
+SCALEDIT_API scaledit_status
+scaledit_cuda_attention_backward_workspace(const scaledit_cuda_attention_backward_arguments* arguments, size_t* bytes);
+
+// From the gradient of attention's output to those of query, key and value, over the same tiles: products of bfloat16
+// summed in float32. The weights are computed once more, from log_sum_exp. The same bits from run to run.
+SCALEDIT_API scaledit_status
+scaledit_cuda_attention_backward(const scaledit_cuda_attention_backward_arguments* arguments);
+
 // ---------------------------------------------------------------------------------------------------------------
 // What a transformer block does to each token by itself, on an NVIDIA GPU (compute capability 8.0 and later): bfloat16
 // in memory, float32 in between. Everything is queued on the caller's stream, nothing is allocated, a CUDA graph can
@@ -350,6 +380,25 @@ typedef struct scaledit_cuda_quantize_arguments {
 // output = [input, GELU(gelu_input)] in e4m3, GELU as approximated by tanh. A single block's product reads both:
 // attention's output and the MLP.
 SCALEDIT_API scaledit_status scaledit_cuda_quantize(const scaledit_cuda_quantize_arguments* arguments);
+
+typedef struct scaledit_cuda_norm_and_rotate_arguments {
+    int64_t rows;                     // tokens
+    int64_t text_rows;                // the first ones, 0 .. rows; they may have a norm of their own
+    int32_t heads;                    // heads * head_dim are at most 8,192
+    int32_t head_dim;                 // 64 or 128
+    float epsilon;                    // of the norm, 0 or above
+    const void* norm;                 // bfloat16 [head_dim], 16-byte aligned
+    const void* text_norm;            // likewise; null: the same
+    const float* rotation;            // cosine and sine [rows, head_dim / 2, 2], 16-byte aligned
+    scaledit_matrix input;            // [rows, heads * head_dim] bfloat16: a projection's queries, or its keys
+    scaledit_matrix output_gradient;  // of a loss, likewise; its data is null where no gradient is asked for
+    scaledit_matrix output;           // likewise, written
+    void* stream;
+} scaledit_cuda_norm_and_rotate_arguments;
+
+// output = the RMSNorm of each head, times the norm's weights, its neighbouring channels rotated: what attention takes.
+// With an output gradient: output = the gradient of the input instead.
+SCALEDIT_API scaledit_status scaledit_cuda_norm_and_rotate(const scaledit_cuda_norm_and_rotate_arguments* arguments);
 
 #ifdef __cplusplus
 }

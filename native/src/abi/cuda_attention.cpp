@@ -1,12 +1,14 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 
 #include "abi/attention_checks.h"
 #include "abi/cuda.h"
 #include "abi/guard.h"
 #include "abi/handle.h"
+#include "cuda/attention_backward.h"
 #include "cuda/device_geometry.h"
 #include "cuda/kernels.h"
 #include "cuda/packed.h"
@@ -96,21 +98,56 @@ void check_preparation(const scaledit_cuda_attention_arguments& a) {
     }
 }
 
+struct NamedTensor {
+    std::string name;
+    const scaledit_tensor& tensor;
+};
+
 // What the CPU's checks leave open.
-void check_for_gpu(const scaledit_cuda_attention_arguments& a) {
-    abi::expect_aligned(a.device_geometry, abi::kGpuAlignment, "device_geometry",
+void check_for_gpu(const void* device_geometry, std::initializer_list<NamedTensor> tensors) {
+    abi::expect_aligned(device_geometry, abi::kGpuAlignment, "device_geometry",
                         "what scaledit_cuda_geometry_upload wrote");
-    const struct {
-        std::string name;
-        const scaledit_tensor& tensor;
-    } tensors[] = {{"query", a.query}, {"key", a.key}, {"value", a.value}, {"output", a.output}};
     for (const auto& [name, tensor] : tensors) {
         scaledit::expect(tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype, "1 (bfloat16) on a GPU");
         abi::expect_gpu_stride(tensor.token_stride, name + ".token_stride");
         abi::expect_gpu_stride(tensor.head_stride, name + ".head_stride");
         abi::expect_aligned(tensor.data, abi::kGpuAlignment, name + ".data", "bfloat16 numbers");
     }
-    check_preparation(a);
+}
+
+#if SCALEDIT_CUDA
+void check_workspace(const void* workspace, std::size_t bytes) {
+    abi::expect_aligned(workspace, cuda::kWorkspaceAlignment, "workspace", scaledit::to_text(bytes) + " bytes");
+}
+#endif
+
+// Sizes, strides and overlaps are the CPU's too.
+scaledit::cpu::BackwardProblem checked_for_gpu(const scaledit_cuda_attention_backward_arguments* arguments) {
+    abi::expect_pointer(arguments, "arguments", "a scaledit_cuda_attention_backward_arguments");
+    const scaledit_cuda_attention_backward_arguments& a = *arguments;
+    cuda::check_kernels(a.kernels);
+    scaledit_attention_backward_arguments same{};
+    same.geometry = a.geometry;
+    same.heads = a.heads;
+    same.head_dim = a.head_dim;
+    same.scale = a.scale;
+    same.threads = 1;
+    same.query = a.query;
+    same.key = a.key;
+    same.value = a.value;
+    same.output = a.output;
+    same.log_sum_exp = a.log_sum_exp;
+    same.output_gradient = a.output_gradient;
+    same.query_gradient = a.query_gradient;
+    same.key_gradient = a.key_gradient;
+    same.value_gradient = a.value_gradient;
+    same.workspace = a.workspace;
+    same.workspace_bytes = a.workspace_bytes;
+    return abi::checked_problem(&same);
+}
+
+std::size_t workspace_bytes(const scaledit_cuda_attention_backward_arguments& a) {
+    return cuda::backward_workspace(a.geometry->value.info().tiles, a.heads).bytes;
 }
 
 }  // namespace
@@ -160,7 +197,10 @@ scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments*
     return abi::guard([&] {
         const scaledit::cpu::Problem problem = checked_for_gpu(arguments);
         abi::check_buffers(problem, 0);
-        check_for_gpu(*arguments);
+        const scaledit_cuda_attention_arguments& a = *arguments;
+        check_for_gpu(a.device_geometry,
+                      {{"query", a.query}, {"key", a.key}, {"value", a.value}, {"output", a.output}});
+        check_preparation(a);
 #if SCALEDIT_CUDA
         const int device = cuda::device_of(arguments->query.data, "query.data");
         const cuda::Kernel kernel =
@@ -168,10 +208,43 @@ scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments*
         const std::size_t bytes = workspace_bytes(*arguments, kernel);
         if (bytes > 0) {
             abi::check_buffers(problem, bytes);
-            abi::expect_aligned(arguments->workspace, cuda::kWorkspaceAlignment, "workspace",
-                                scaledit::to_text(bytes) + " bytes");
+            check_workspace(arguments->workspace, bytes);
         }
         cuda::attend(problem.geometry, arguments->geometry->device_layout(), kernel, *arguments);
+#else
+        abi::refuse_without_cuda();
+#endif
+    });
+}
+
+scaledit_status scaledit_cuda_attention_backward_workspace(const scaledit_cuda_attention_backward_arguments* arguments,
+                                                           size_t* bytes) {
+    return abi::guard([&] {
+        checked_for_gpu(arguments);
+        abi::expect_pointer(bytes, "bytes", "where to put the number");
+        *bytes = workspace_bytes(*arguments);
+    });
+}
+
+scaledit_status scaledit_cuda_attention_backward(const scaledit_cuda_attention_backward_arguments* arguments) {
+    return abi::guard([&] {
+        const scaledit::cpu::BackwardProblem problem = checked_for_gpu(arguments);
+        const scaledit_cuda_attention_backward_arguments& a = *arguments;
+        abi::check_buffers(problem, workspace_bytes(a));
+        check_for_gpu(a.device_geometry, {{"query", a.query},
+                                          {"key", a.key},
+                                          {"value", a.value},
+                                          {"output", a.output},
+                                          {"output_gradient", a.output_gradient},
+                                          {"query_gradient", a.query_gradient},
+                                          {"key_gradient", a.key_gradient},
+                                          {"value_gradient", a.value_gradient}});
+#if SCALEDIT_CUDA
+        check_workspace(a.workspace, workspace_bytes(a));
+        const int device = cuda::device_of(a.query.data, "query.data");
+        const cuda::Kernel kernel =
+            cuda::resolve(SCALEDIT_ARITHMETIC_BFLOAT16, a.kernels, cuda::compute_capability(device));
+        cuda::propagate_back(problem.geometry, a.geometry->device_layout(), kernel, a);
 #else
         abi::refuse_without_cuda();
 #endif

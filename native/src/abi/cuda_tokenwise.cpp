@@ -91,6 +91,11 @@ public:
         }
     }
 
+    // Numbers of one row that a call reads.
+    void vector(const std::string& name, const void* data, std::int64_t bytes) {
+        add(name, data, 1, bytes, bytes, false);
+    }
+
     void scales(const float* data) {
         const std::int64_t bytes = rows_ * std::int64_t{sizeof(float)};
         add("output_scale", data, 1, bytes, bytes, true);
@@ -188,6 +193,28 @@ void check(const scaledit_cuda_quantize_arguments& a) {
     checks.overlaps();
 }
 
+void check(const scaledit_cuda_norm_and_rotate_arguments& a) {
+    Checks checks(a.rows);
+    expect(0 <= a.text_rows && a.text_rows <= a.rows, "text_rows", a.text_rows, "0 to " + to_text(a.rows));
+    expect(a.head_dim == 64 || a.head_dim == 128, "head_dim", a.head_dim, "64 or 128");
+    const std::int32_t most = cuda::kMostHiddenWidth / a.head_dim;
+    expect(1 <= a.heads && a.heads <= most, "heads", a.heads, "1 to " + to_text(most));
+    expect(std::isfinite(a.epsilon) && a.epsilon >= 0, "epsilon", a.epsilon, "a finite number, 0 or above");
+    const std::int64_t norm_bytes = std::int64_t{2} * a.head_dim;
+    checks.vector("norm", a.norm, norm_bytes);
+    if (a.text_norm != nullptr) {
+        checks.vector("text_norm", a.text_norm, norm_bytes);
+    }
+    checks.vector("rotation", a.rotation, a.rows * a.head_dim * std::int64_t{sizeof(float)});
+    const std::int32_t width = a.heads * a.head_dim;
+    checks.bfloat16_matrix("input", a.input, width, false);
+    if (a.output_gradient.data != nullptr) {
+        checks.bfloat16_matrix("output_gradient", a.output_gradient, width, false);
+    }
+    checks.bfloat16_matrix("output", a.output, width, true);
+    checks.overlaps();
+}
+
 // Checks a call's arguments and, where there are rows, hands them on.
 template <typename Arguments>
 scaledit_status checked_run(const Arguments* arguments, const char* type) {
@@ -216,4 +243,8 @@ scaledit_status scaledit_cuda_modulate(const scaledit_cuda_modulate_arguments* a
 
 scaledit_status scaledit_cuda_quantize(const scaledit_cuda_quantize_arguments* arguments) {
     return checked_run(arguments, "a scaledit_cuda_quantize_arguments");
+}
+
+scaledit_status scaledit_cuda_norm_and_rotate(const scaledit_cuda_norm_and_rotate_arguments* arguments) {
+    return checked_run(arguments, "a scaledit_cuda_norm_and_rotate_arguments");
 }

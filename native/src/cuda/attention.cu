@@ -11,6 +11,7 @@
 #include "cuda/device.h"
 #include "cuda/device_geometry.h"
 #include "cuda/kernels.h"
+#include "cuda/launch.cuh"
 #include "cuda/packed.h"
 #include "cuda/prepare.cuh"
 #include "error.h"
@@ -20,69 +21,19 @@ namespace {
 
 constexpr int kOldestMajor = 8;
 
-DeviceTensor device_tensor(const scaledit_tensor& t) {
-    return {static_cast<__nv_bfloat16*>(t.data), t.token_stride, t.head_stride};
-}
-
 // One call, on the GPU that is current.
 struct Call {
     const Geometry& geometry;
     const DeviceGeometryLayout& at;
     const scaledit_cuda_attention_arguments& arguments;
     int device;
-    bool overlaps;  // kernels may begin before the ones before have ended
+    Queue queue;
 
     template <typename Element>
     const Element* part(std::size_t offset) const {
         return reinterpret_cast<const Element*>(static_cast<const std::byte*>(arguments.device_geometry) + offset);
     }
-    cudaStream_t stream() const { return static_cast<cudaStream_t>(arguments.stream); }
 };
-
-// `count` things times heads, one for each block or turn of a block; `spare` more must be countable.
-std::int64_t checked_jobs(std::int64_t count, const char* what, std::int32_t heads, std::int64_t spare = 0) {
-    const std::int64_t most = INT32_MAX - spare;
-    if (count * heads > most) {
-        throw Error(SCALEDIT_UNSUPPORTED, "attention has " + to_text(count * heads) + " " + what +
-                                              " times heads, a GPU takes up to " + to_text(most));
-    }
-    return count * heads;
-}
-
-// When a kernel of a call begins.
-enum class Start {
-    kInOrder,  // after all before it in the stream: the first of a call, since the caller's kernels let nothing begin
-    kEarly     // as soon as the one before lets it; it waits by itself (ptx::wait_for_kernels)
-};
-
-// `what` names the kernel where it fails.
-struct Launch {
-    const char* what;
-    Start start;
-    dim3 blocks;
-    int threads;
-    std::size_t shared_bytes = 0;
-};
-
-template <typename... Parameters>
-void launch(const Call& call, const Launch& how, void (*kernel)(Parameters...), const Parameters&... parameters) {
-    cudaLaunchAttribute early{};
-    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    early.val.programmaticStreamSerializationAllowed = 1;
-    cudaLaunchConfig_t config{};
-    config.gridDim = how.blocks;
-    config.blockDim = dim3(static_cast<unsigned>(how.threads));
-    config.dynamicSmemBytes = how.shared_bytes;
-    config.stream = call.stream();
-    config.attrs = &early;
-    config.numAttrs = how.start == Start::kEarly && call.overlaps ? 1 : 0;
-    if (how.shared_bytes > 0) {
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(how.shared_bytes)),
-              "cudaFuncSetAttribute");
-    }
-    check(cudaLaunchKernelEx(&config, kernel, parameters...), how.what);
-}
 
 // Of the kernels that take groups of tiles times heads one after the other.
 unsigned persistent_blocks(const Call& call, std::int64_t groups) {
@@ -108,7 +59,7 @@ void attend_in_bfloat16_wgmma(const Call& call) {
                                               device_tensor(a.output),
                                               a.log_sum_exp,
                                               a.scale};
-    launch(call,
+    launch(call.queue,
            {"the attention kernel", Start::kInOrder, persistent_blocks(call, call.at.group_count),
             bfloat16_hopper::kThreads, kBfloat16HopperSharedBytes<kHeadDim>},
            attend_bfloat16_hopper<kHeadDim>, parameters);
@@ -130,17 +81,10 @@ void attend_in_bfloat16_mma(const Call& call) {
                                         a.heads,
                                         a.scale};
     const std::int64_t blocks = checked_jobs(call.geometry.info().query_tiles, "tiles", a.heads);
-    launch(call,
+    launch(call.queue,
            {"the attention kernel", Start::kInOrder, static_cast<unsigned>(blocks), kBlockThreads,
             kBfloat16SharedBytes<kHeadDim>},
            attend_bfloat16<kHeadDim>, parameters);
-}
-
-// Whether this build's kernels for the GPU wait for those before them, and so may begin early (ptx::kOverlapsKernels).
-bool overlaps_kernels() {
-    cudaFuncAttributes attributes{};
-    check(cudaFuncGetAttributes(&attributes, measure<128>), "cudaFuncGetAttributes");
-    return attributes.ptxVersion >= 90;
 }
 
 const __nv_bfloat16* weights(const void* data) { return static_cast<const __nv_bfloat16*>(data); }
@@ -177,21 +121,21 @@ void pack_tiles(const Call& call, const Workspace& at, bool with_mean) {
                                         memory,
                                         at};
     const auto heads = static_cast<unsigned>(a.heads);
-    launch(call,
+    launch(call.queue,
            {"the kernel that measures keys and values", Start::kInOrder,
             dim3(heads, static_cast<unsigned>(measure_blocks(a.heads))), kMeasureThreads},
            measure<kHeadDim>, preparation);
-    launch(call,
+    launch(call.queue,
            {"the kernel that scales keys and values", Start::kEarly, heads * (kHeadDim / kConcludeChannels),
             kConcludeThreads},
            conclude<kHeadDim, kFormat>, preparation);
-    launch(call,
+    launch(call.queue,
            {"the kernel that packs queries, keys and values", Start::kEarly,
             static_cast<unsigned>(tiles * head_blocks(a.heads, preparation.block_heads) * kParts),
             kPrepareThreads<kHeadDim>, sizeof(PrepareMemory<kHeadDim>)},
            prepare<kHeadDim, kFormat>, preparation);
     if constexpr (kFormat == ValueFormat::kFp8) {
-        launch(call,
+        launch(call.queue,
                {"the kernel that corrects means", Start::kEarly,
                 static_cast<unsigned>(correct_blocks<kHeadDim>(call.at.pair_count, call.at.long_pairs, a.heads)),
                 kCorrectThreads},
@@ -229,7 +173,7 @@ void attend_in_int8_wgmma(const Call& call) {
                               memory,
                               at};
     const auto attend_groups = [&](const Int8Parameters& p) {
-        launch(call,
+        launch(call.queue,
                {"the attention kernel", Start::kEarly, persistent_blocks(call, std::int64_t{p.group_count} * p.parts),
                 hopper::kThreads, kHopperSharedBytes<kHeadDim>},
                attend_int8_hopper<kHeadDim>, p);
@@ -255,7 +199,7 @@ void attend_in_int8_wgmma(const Call& call) {
     }
     if (parts.groups > 0) {
         constexpr int kBlocks = kTileTokens / kJoinRows<kHeadDim>;
-        launch(call,
+        launch(call.queue,
                {"the kernel that joins parts", Start::kEarly,
                 dim3(static_cast<unsigned>(parts.groups * kGroupTiles * kBlocks), static_cast<unsigned>(a.heads)),
                 kJoinThreads},
@@ -290,7 +234,7 @@ void attend_in_int8_mma(const Call& call, Kernel kernel) {
                                        reinterpret_cast<const float*>(memory + at.output_mean),
                                        device_tensor(a.output),
                                        a.log_sum_exp};
-    launch(call,
+    launch(call.queue,
            {"the attention kernel", Start::kEarly, static_cast<unsigned>(blocks), mma::kThreads,
             kMmaSharedBytes<kHeadDim, kFormat>},
            attend_int8_mma<kHeadDim, kFormat>, parameters);
@@ -352,7 +296,7 @@ void attend(const Geometry& geometry, const DeviceGeometryLayout& at, Kernel ker
                                       {a.rotation, "rotation"},
                                       {a.arithmetic == SCALEDIT_ARITHMETIC_INT8 ? a.workspace : nullptr, "workspace"}});
     const CurrentDevice current(device);
-    const Call call{geometry, at, a, device, overlaps_kernels()};
+    const Call call{geometry, at, a, device, queue(a.stream, measure<128>)};
     a.head_dim == 128 ? attend_with<128>(kernel, call) : attend_with<64>(kernel, call);
 }
 

@@ -2,16 +2,17 @@
 // kernels.
 //
 // A block of four warps owns one query tile (up to 64 rows) of one head; each warp has 16 rows. Keys and values pass
-// through shared memory 64 tokens at a time, the next 64 being copied while these are used. 16-byte chunk c of row r
-// lies at chunk c ^ (r & 7), so that the eight rows of an ldmatrix meet eight different groups of banks.
+// through shared memory 64 tokens at a time, the next 64 being copied while these are used.
 #pragma once
 
 #include <cuda_bf16.h>
 
 #include <cstdint>
 
+#include "cuda/bfloat16_tiles.cuh"
 #include "cuda/device_geometry.h"
 #include "cuda/device_tensor.cuh"
+#include "cuda/packed.h"
 #include "cuda/ptx.cuh"
 
 namespace scaledit::cuda {
@@ -28,35 +29,11 @@ struct Bfloat16Parameters {
     float scale;
 };
 
-constexpr int kBlockRows = 64;
-constexpr int kBlockKeys = 64;
+constexpr int kBlockKeys = kTileTokens;
 constexpr int kBlockThreads = 128;
 
 template <int kHeadDim>
 constexpr int kBfloat16SharedBytes = 5 * kBlockKeys* kHeadDim * 2;  // query; key and value, twice
-
-template <int kHeadDim>
-struct SharedTile {
-    static constexpr int kChunks = kHeadDim / 8;
-    std::uint32_t base;
-
-    __device__ std::uint32_t chunk(int row, int chunk) const {
-        return base + static_cast<std::uint32_t>((row * kChunks + (chunk ^ (row & 7))) * 16);
-    }
-
-    // `rows` rows from `first` on; the others become zero, so that nothing beyond a tensor is ever read.
-    __device__ void copy(const DeviceTensor& tensor, int head, std::int64_t first, int rows) const {
-#pragma unroll
-        for (int i = 0; i < kBlockKeys * kChunks / kBlockThreads; ++i) {
-            const int index = i * kBlockThreads + static_cast<int>(threadIdx.x);
-            const int row = index / kChunks;
-            const int column = index % kChunks;
-            const bool real = row < rows;
-            const __nv_bfloat16* source = tensor.row(first + (real ? row : 0), head) + column * 8;
-            ptx::copy_async(chunk(row, column), source, real ? 16U : 0U);
-        }
-    }
-};
 
 // Walks through the keys of a query tile, kBlockKeys or fewer at a time.
 struct KeyWalk {
@@ -87,8 +64,9 @@ __global__ void __launch_bounds__(kBlockThreads, 2) attend_bfloat16(const Bfloat
     const auto key_tile = [&](int stage) { return Tile{base + kTileBytes * (1 + stage)}; };
     const auto value_tile = [&](int stage) { return Tile{base + kTileBytes * (3 + stage)}; };
 
-    const int lane = static_cast<int>(threadIdx.x) % 32;
-    const int warp_row = static_cast<int>(threadIdx.x) / 32 * 16;
+    const auto thread = static_cast<int>(threadIdx.x);
+    const int lane = thread % 32;
+    const int warp_row = thread / 32 * 16;
     const std::int32_t tile = p.schedule[blockIdx.x / p.heads];
     const int head = static_cast<int>(blockIdx.x) % p.heads;
     const TokenRange own = p.queries[tile];
@@ -97,13 +75,13 @@ __global__ void __launch_bounds__(kBlockThreads, 2) attend_bfloat16(const Bfloat
 
     const auto copy_next = [&](int stage) {
         if (!ahead.ended()) {
-            key_tile(stage).copy(p.key, head, ahead.first(), ahead.count());
-            value_tile(stage).copy(p.value, head, ahead.first(), ahead.count());
+            key_tile(stage).template copy<kBlockThreads>(p.key, head, ahead.first(), ahead.count(), thread);
+            value_tile(stage).template copy<kBlockThreads>(p.value, head, ahead.first(), ahead.count(), thread);
             ahead.advance();
         }
         ptx::commit_copies();
     };
-    query_tile.copy(p.query, head, own.first, own.tokens);
+    query_tile.template copy<kBlockThreads>(p.query, head, own.first, own.tokens, thread);
     copy_next(0);
 
     // This lane's place in the four matrices of an ldmatrix: as rows 0-15 first, or as chunks first.
@@ -200,34 +178,19 @@ __global__ void __launch_bounds__(kBlockThreads, 2) attend_bfloat16(const Bfloat
         __syncthreads();  // the next turn copies over this stage
     }
 
-    // Through the query's place in shared memory, of which each warp touches its own rows alone, to 16-byte stores.
+    float share[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
         const int row = warp_row + lane / 4 + 8 * half;
         float sum = row_sum[half];
         sum += __shfl_xor_sync(0xffffffffU, sum, 1);
         sum += __shfl_xor_sync(0xffffffffU, sum, 2);
-        const float share = 1 / sum;
-#pragma unroll
-        for (int n = 0; n < kHeadDim / 8; ++n) {
-            const std::uint32_t pair = ptx::pack_bfloat(out[n][2 * half] * share, out[n][2 * half + 1] * share);
-            const std::uint32_t offset = query_tile.chunk(row, n) - base + static_cast<std::uint32_t>(lane % 4 * 4);
-            *reinterpret_cast<std::uint32_t*>(shared + offset) = pair;
-        }
+        share[half] = 1 / sum;
         if (p.log_sum_exp != nullptr && lane % 4 == 0 && row < own.tokens) {
             p.log_sum_exp[head * p.tokens + own.first + row] = row_max[half] * p.scale + logf(sum);
         }
     }
-    __syncwarp();
-#pragma unroll
-    for (int i = 0; i < 16 * Tile::kChunks / 32; ++i) {
-        const int row = warp_row + (i * 32 + lane) / Tile::kChunks;
-        const int column = (i * 32 + lane) % Tile::kChunks;
-        if (row < own.tokens) {
-            *reinterpret_cast<uint4*>(p.output.row(own.first + row, head) + column * 8) =
-                *reinterpret_cast<const uint4*>(shared + (query_tile.chunk(row, column) - base));
-        }
-    }
+    write_tile<kHeadDim>(p.output, own, head, out, share, thread);
 }
 
 }  // namespace scaledit::cuda

@@ -21,6 +21,7 @@
 
 #include "cuda/device_geometry.h"
 #include "cuda/device_tensor.cuh"
+#include "cuda/hopper_tiles.cuh"
 #include "cuda/packed.h"
 #include "cuda/ptx.cuh"
 #include "cuda/ptx_hopper.cuh"
@@ -44,8 +45,6 @@ namespace bfloat16_hopper {
 
 constexpr int kSlots = 5;
 constexpr int kConsumers = kGroupTiles;
-constexpr int kWarpgroup = 128;
-constexpr int kWarps = kWarpgroup / 32;  // of a warpgroup; of the producers, each fills every fourth slot
 constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
 // A producer warp that has filled slot m waits for slot m + kWarps - kSlots to be released. The barrier tells odd
 // phases from even ones, so what lay at that place before must have been released already: it has, being no later than
@@ -55,8 +54,6 @@ constexpr int kProducerRegisters = 32;
 constexpr int kConsumerRegisters = 160;
 static_assert(kWarpgroup * (kProducerRegisters + kConsumers * kConsumerRegisters) <= 65536);
 
-constexpr int kPanelChannels = 64;
-constexpr int kRowBytes = 2 * kPanelChannels;
 constexpr int kSlotRows = 2 * kTileTokens;
 
 // How many powers of two the shift may lag behind a row's maximum before sums are scaled down. Weights and sums have
@@ -166,31 +163,6 @@ __device__ inline void find_head_starts(const Bfloat16HopperParameters& p, Share
     __syncthreads();
 }
 
-// Copies a tile's rows into panels of kPanelRows rows, by kCopiers threads, each with a group of copies; those from
-// `rows` on become zeros.
-template <int kHeadDim, int kPanelRows, unsigned kCopiers>
-__device__ inline void copy_tile(std::uint32_t destination, const __nv_bfloat16* source, std::int64_t token_stride,
-                                 int rows, unsigned copier) {
-    constexpr unsigned kChunks = kHeadDim / 8;         // of 16 bytes
-    constexpr int kRows = kCopiers / kChunks;          // at once
-    constexpr unsigned kPanelChunks = kRowBytes / 16;  // as many as the rows after which the swizzle repeats
-    const unsigned first = copier / kChunks;
-    const unsigned chunk = copier % kChunks;
-    const std::uint32_t at = destination + chunk / kPanelChunks * kPanelRows * kRowBytes + first * kRowBytes +
-                             swizzled_chunk(kRowBytes, first, chunk % kPanelChunks) * 16;
-    source += first * token_stride + chunk * 8;
-    const int left = rows - static_cast<int>(first);
-#pragma unroll
-    for (int i = 0; i < kTileTokens / kRows; ++i) {
-        // `first` is below kRows, a power of two: the swizzle of its sum with kRows * i is that of both in turn.
-        const std::uint32_t turned = at ^ static_cast<std::uint32_t>(kRows * i) % kPanelChunks * 16;
-        ptx::copy_async(turned + static_cast<std::uint32_t>(kRows * i * kRowBytes), source,
-                        kRows * i < left ? 16U : 0U);
-        source += kRows * token_stride;
-    }
-    ptx::commit_copies();
-}
-
 // Fills every fourth slot: those with the keys, or the values, of every other stage.
 template <int kHeadDim, bool kValues>
 __device__ inline void produce(const Bfloat16HopperParameters& p, Shared<kHeadDim>& shared, std::uint32_t first_stage) {
@@ -244,36 +216,6 @@ __device__ inline void produce(const Bfloat16HopperParameters& p, Shared<kHeadDi
             }
         }
     }
-}
-
-// Four lanes exchange: lane i of them gets what is part[i] of each.
-__device__ inline void exchange(std::uint32_t (&part)[4], int lane) {
-#pragma unroll
-    for (int bit = 1; bit < 4; bit *= 2) {
-        const bool set = (lane & bit) != 0;
-#pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            if ((i & bit) == 0) {
-                const std::uint32_t got = __shfl_xor_sync(0xffffffffU, set ? part[i] : part[i | bit], bit);
-                part[i] = set ? got : part[i];
-                part[i | bit] = set ? part[i | bit] : got;
-            }
-        }
-    }
-}
-
-// A consumer's number in its warpgroup, as if it were not known before: what follows from it is computed where it is
-// needed and takes no registers elsewhere.
-__device__ inline int thread_of_warpgroup() {
-    std::uint32_t thread[1] = {threadIdx.x % kWarpgroup};
-    ptx::pin(thread);
-    return static_cast<int>(thread[0]);
-}
-
-// Through a shuffle, so the compiler sees that it is the same for a warp, and so is all that follows from it.
-template <typename Number>
-__device__ inline Number same_for_warp(Number number) {
-    return __shfl_sync(0xffffffffU, number, 0);
 }
 
 template <int kHeadDim>
@@ -471,35 +413,20 @@ __device__ inline void consume(const Bfloat16HopperParameters& p, Shared<kHeadDi
         take(done.number + 1, end);
 
         const int thread = thread_of_warpgroup();
-        const int quad = thread % 4;
+        float share[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             float all = sum[half];
             all += __shfl_xor_sync(0xffffffffU, all, 1);
             all += __shfl_xor_sync(0xffffffffU, all, 2);
-            const float share = 1 / all;
+            share[half] = 1 / all;
             const int row = thread / 32 * 16 + thread % 32 / 4 + 8 * half;
-            const bool real = row < done.rows.tokens;
-            if (p.log_sum_exp != nullptr && quad == 0 && real) {
+            if (p.log_sum_exp != nullptr && thread % 4 == 0 && row < done.rows.tokens) {
                 p.log_sum_exp[done.head * p.tokens + done.rows.first + row] =
                     fmaf(shift[half], 1 / ptx::kLog2E, logf(all));
             }
-            // Each lane has two channels of every eight; after an exchange eight of every 32, a 16-byte store.
-            __nv_bfloat16* target = p.output.row(done.rows.first + row, done.head) + quad * 8;
-#pragma unroll
-            for (int n = 0; n < kHeadDim / 32; ++n) {
-                std::uint32_t pairs[4];
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-                    const float* from = out + (4 * n + i) * 4 + 2 * half;
-                    pairs[i] = ptx::pack_bfloat(from[0] * share, from[1] * share);
-                }
-                exchange(pairs, quad);
-                if (real) {
-                    *reinterpret_cast<uint4*>(target + 32 * n) = {pairs[0], pairs[1], pairs[2], pairs[3]};
-                }
-            }
         }
+        write_tile<kHeadDim>(p.output, done.rows, done.head, out, share, thread);
         while (slot != end) {
             pass();
         }

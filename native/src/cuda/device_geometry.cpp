@@ -11,6 +11,7 @@
 
 #include "cuda/tile_runs.h"
 #include "error.h"
+#include "geometry/query_lists.h"
 
 namespace scaledit::cuda {
 namespace {
@@ -209,7 +210,18 @@ bool attend_alike(const TileGroup& group) {
     return true;
 }
 
-DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, const PairLists& pair_lists) {
+struct AllLists {
+    explicit AllLists(const Geometry& geometry)
+        : groups(group_tiles(geometry)),
+          pairs(pair_tiles(geometry, geometry.keys())),
+          key_pairs(pair_tiles(geometry, QueryLists(geometry).lists())) {}
+    GroupLists groups;
+    PairLists pairs;
+    PairLists key_pairs;
+};
+
+DeviceGeometryLayout layout(const Geometry& geometry, const AllLists& all) {
+    const GroupLists& lists = all.groups;
     const scaledit_geometry_info& info = geometry.info();
     const auto tiles = static_cast<std::size_t>(info.tiles);
     DeviceGeometryLayout at{};
@@ -221,8 +233,10 @@ DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, c
     at.groups = aligned(at.schedule + static_cast<std::size_t>(info.query_tiles) * sizeof(std::int32_t));
     at.runs = aligned(at.groups + lists.groups.size() * sizeof(TileGroup));
     at.pairs = aligned(at.runs + lists.runs.size() * sizeof(KeyRun));
-    at.pair_runs = aligned(at.pairs + pair_lists.pairs.size() * sizeof(TilePair));
-    at.bytes = aligned(at.pair_runs + pair_lists.runs.size() * sizeof(TileRun));
+    at.pair_runs = aligned(at.pairs + all.pairs.pairs.size() * sizeof(TilePair));
+    at.key_pairs = aligned(at.pair_runs + all.pairs.runs.size() * sizeof(TileRun));
+    at.key_pair_runs = aligned(at.key_pairs + all.key_pairs.pairs.size() * sizeof(TilePair));
+    at.bytes = aligned(at.key_pair_runs + all.key_pairs.runs.size() * sizeof(TileRun));
     at.group_count = static_cast<std::int32_t>(lists.groups.size());
     at.long_groups = lists.long_groups;
     for (const TileGroup& group : lists.groups) {
@@ -236,8 +250,10 @@ DeviceGeometryLayout layout(const Geometry& geometry, const GroupLists& lists, c
         at.alike_groups = i + 1;
         at.alike_stages = group.stages;
     }
-    at.pair_count = static_cast<std::int32_t>(pair_lists.pairs.size());
-    at.long_pairs = pair_lists.long_pairs;
+    at.pair_count = static_cast<std::int32_t>(all.pairs.pairs.size());
+    at.long_pairs = all.pairs.long_pairs;
+    at.key_pair_count = static_cast<std::int32_t>(all.key_pairs.pairs.size());
+    at.long_key_pairs = all.key_pairs.long_pairs;
     return at;
 }
 
@@ -263,14 +279,13 @@ Split split(const DeviceGeometryLayout& at, std::int32_t heads) {
 
 DeviceGeometryLayout layout(const Geometry& geometry) {
     expect_32_bits(geometry);
-    return layout(geometry, group_tiles(geometry), pair_tiles(geometry));
+    return layout(geometry, AllLists(geometry));
 }
 
 std::vector<std::byte> pack(const Geometry& geometry) {
     expect_32_bits(geometry);
-    const GroupLists lists = group_tiles(geometry);
-    const PairLists pair_lists = pair_tiles(geometry);
-    const DeviceGeometryLayout at = layout(geometry, lists, pair_lists);
+    const AllLists lists(geometry);
+    const DeviceGeometryLayout at = layout(geometry, lists);
     const auto tiles = geometry.tiles();
     std::vector<TokenRange> queries;
     queries.reserve(tiles.size());
@@ -307,10 +322,12 @@ std::vector<std::byte> pack(const Geometry& geometry) {
     put(block, at.offsets, offsets);
     put(block, at.key_tokens, key_tokens);
     put(block, at.schedule, std::vector<std::int32_t>(schedule.begin(), schedule.end()));
-    put(block, at.groups, lists.groups);
-    put(block, at.runs, lists.runs);
-    put(block, at.pairs, pair_lists.pairs);
-    put(block, at.pair_runs, pair_lists.runs);
+    put(block, at.groups, lists.groups.groups);
+    put(block, at.runs, lists.groups.runs);
+    put(block, at.pairs, lists.pairs.pairs);
+    put(block, at.pair_runs, lists.pairs.runs);
+    put(block, at.key_pairs, lists.key_pairs.pairs);
+    put(block, at.key_pair_runs, lists.key_pairs.runs);
     return block;
 }
 

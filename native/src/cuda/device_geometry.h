@@ -60,6 +60,8 @@ struct DeviceGeometryLayout {
     std::size_t runs;    // KeyRun[]
     std::size_t pairs;   // TilePair[pair_count], long_pairs of them first
     std::size_t pair_runs;  // TileRun[]
+    std::size_t key_pairs;  // TilePair[key_pair_count], long_key_pairs of them first: keys with the queries they meet
+    std::size_t key_pair_runs;
     std::int32_t group_count;
     std::int32_t long_groups;
     std::int64_t stages;  // of all groups
@@ -69,6 +71,8 @@ struct DeviceGeometryLayout {
     std::int32_t alike_stages;
     std::int32_t pair_count;
     std::int32_t long_pairs;
+    std::int32_t key_pair_count;
+    std::int32_t long_key_pairs;
     std::size_t bytes;  // of it all
 };
 

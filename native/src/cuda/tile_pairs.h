@@ -1,4 +1,5 @@
-// Query tiles two by two, with the key tiles that either of them attends to.
+// Tiles two by two, with the tiles that either of them meets: query tiles with their keys, or key tiles with the
+// queries that attend to them.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,7 @@ namespace scaledit::cuda {
 
 constexpr int kPairTiles = 2;
 
-// Neighbouring query tiles that a block works on together: most of their keys are the same.
+// Neighbouring tiles that a block works on together: most of what they meet is the same.
 struct TilePair {
     std::int32_t tile[kPairTiles];  // the second is -1 where a stream ends with an odd one
     std::int32_t runs_first;
@@ -19,10 +20,12 @@ struct TilePair {
 };
 
 struct PairLists {
-    std::vector<TilePair> pairs;  // long_pairs of text and guidance, most keys first, then the image's as in memory
+    std::vector<TilePair> pairs;  // long_pairs of text and guidance, longest first, then the image's as in memory
     std::vector<TileRun> runs;
     std::int32_t long_pairs;
 };
-PairLists pair_tiles(const Geometry& geometry);
+
+// Without tiles that meet none. `lists` are the geometry's keys(), or those of its QueryLists.
+PairLists pair_tiles(const Geometry& geometry, const TileLists& lists);
 
 }  // namespace scaledit::cuda

@@ -4,8 +4,10 @@
 #include <cstdint>
 
 #include "cuda/device.h"
+#include "cuda/norm_and_rotate.cuh"
 #include "cuda/tokenwise.cuh"
 #include "cuda/tokenwise.h"
+#include "error.h"
 
 namespace scaledit::cuda {
 namespace {
@@ -59,6 +61,29 @@ void modulate_to(const scaledit_cuda_modulate_arguments& a) {
         parameters, chunks_of(a.width), a, "the kernel that norms and modulates");
 }
 
+template <int kHeadDim, bool kGradient>
+void norm_and_rotate_heads(const scaledit_cuda_norm_and_rotate_arguments& a) {
+    const NormAndRotateParameters parameters{a.rows,
+                                             a.text_rows,
+                                             a.heads,
+                                             a.epsilon,
+                                             static_cast<const __nv_bfloat16*>(a.norm),
+                                             static_cast<const __nv_bfloat16*>(a.text_norm ? a.text_norm : a.norm),
+                                             a.rotation,
+                                             rows_of<__nv_bfloat16>(a.input),
+                                             rows_of<__nv_bfloat16>(a.output_gradient),
+                                             rows_of<__nv_bfloat16>(a.output)};
+    constexpr std::int64_t kBlockHeads = kHeadThreads / (kHeadDim / kChunkChannels);
+    const std::int64_t blocks = (a.rows * a.heads + kBlockHeads - 1) / kBlockHeads;
+    if (blocks > INT32_MAX) {
+        throw Error(SCALEDIT_UNSUPPORTED, "rows times heads are " + to_text(a.rows * a.heads) + ", a GPU takes up to " +
+                                              to_text(INT32_MAX * kBlockHeads));
+    }
+    norm_and_rotate<kHeadDim, kGradient>
+        <<<static_cast<unsigned>(blocks), kHeadThreads, 0, static_cast<cudaStream_t>(a.stream)>>>(parameters);
+    check(cudaGetLastError(), "the kernel that norms and rotates");
+}
+
 }  // namespace
 
 void run(const scaledit_cuda_add_gated_arguments& a) {
@@ -84,6 +109,20 @@ void run(const scaledit_cuda_modulate_arguments& a) {
         adds ? modulate_to<true, std::uint8_t>(a) : modulate_to<false, std::uint8_t>(a);
     } else {
         adds ? modulate_to<true, __nv_bfloat16>(a) : modulate_to<false, __nv_bfloat16>(a);
+    }
+}
+
+void run(const scaledit_cuda_norm_and_rotate_arguments& a) {
+    const CurrentDevice current(
+        common_device({a.input.data, "input.data"}, {{a.norm, "norm"},
+                                                     {a.text_norm, "text_norm"},
+                                                     {a.rotation, "rotation"},
+                                                     {a.output_gradient.data, "output_gradient.data"},
+                                                     {a.output.data, "output.data"}}));
+    if (a.output_gradient.data != nullptr) {
+        a.head_dim == 128 ? norm_and_rotate_heads<128, true>(a) : norm_and_rotate_heads<64, true>(a);
+    } else {
+        a.head_dim == 128 ? norm_and_rotate_heads<128, false>(a) : norm_and_rotate_heads<64, false>(a);
     }
 }
 

@@ -59,9 +59,19 @@ class CudaAttentionArguments(ctypes.Structure):
                 ("workspace_bytes", c_size_t), ("stream", c_void_p)]
 
 
+class CudaAttentionBackwardArguments(ctypes.Structure):
+    _fields_ = [("geometry", c_void_p), ("device_geometry", c_void_p), ("heads", c_int32), ("head_dim", c_int32),
+                ("scale", c_float), ("kernels", c_int32), ("query", TensorView), ("key", TensorView),
+                ("value", TensorView), ("output", TensorView), ("log_sum_exp", c_void_p),
+                ("output_gradient", TensorView), ("query_gradient", TensorView), ("key_gradient", TensorView),
+                ("value_gradient", TensorView), ("workspace", c_void_p), ("workspace_bytes", c_size_t),
+                ("stream", c_void_p)]
+
+
 STRUCTURES = {"scaledit_geometry_options": GeometryOptions, "scaledit_geometry_info": GeometryInfo,
               "scaledit_tile": Tile, "scaledit_tile_range": TileRange, "scaledit_tensor": TensorView,
-              "scaledit_cuda_attention_arguments": CudaAttentionArguments}
+              "scaledit_cuda_attention_arguments": CudaAttentionArguments,
+              "scaledit_cuda_attention_backward_arguments": CudaAttentionBackwardArguments}
 
 
 class CoreError(Exception):
@@ -206,6 +216,53 @@ class CudaAttention:
     @staticmethod
     def gather(output):
         return output
+
+
+class CudaAttentionBackward:
+    """The gradients of the core's attention in bfloat16, over one geometry."""
+
+    absent = Unsupported
+    arithmetic = "bfloat16"
+
+    def __init__(self, geometry, kernels):
+        self.name = self.arithmetic if kernels == "best" else f"{self.arithmetic} {kernels}"
+        self._kernels = KERNELS[kernels]
+        self._geometry = geometry
+
+    def on(self, inputs, gradient):
+        """A call that queues the backward pass and gives the gradients of query, key and value. gradient is the
+        output's; [tokens, heads, head_dim] all of them."""
+        core, geometry = self._geometry.core, self._geometry
+        tokens, heads, head_dim = inputs.query.shape
+        memory = [geometry.on_gpu()]
+        output = torch.empty(inputs.query.shape, dtype=torch.bfloat16, device="cuda")
+        log_sum_exp = torch.empty(heads, tokens, device="cuda")
+        gradients = torch.full((tokens, 3, heads, head_dim), torch.nan, dtype=torch.bfloat16, device="cuda").unbind(1)
+        common = {"geometry": geometry.handle, "device_geometry": memory[0].data_ptr(), "heads": heads,
+                  "head_dim": head_dim, "scale": head_dim ** -0.5, "kernels": self._kernels,
+                  "query": TensorView.of(inputs.query), "key": TensorView.of(inputs.key),
+                  "value": TensorView.of(inputs.value), "output": TensorView.of(output),
+                  "log_sum_exp": log_sum_exp.data_ptr(), "stream": current_stream()}
+        core.cuda_attention(byref(CudaAttentionArguments(arithmetic=ARITHMETIC[self.arithmetic], **common)))
+        names = "query_gradient", "key_gradient", "value_gradient"
+        arguments = CudaAttentionBackwardArguments(
+            output_gradient=TensorView.of(gradient),
+            **dict(zip(names, map(TensorView.of, gradients))), **common)
+        size = c_size_t()
+        core.cuda_attention_backward_workspace(byref(arguments), byref(size))
+        memory.append(torch.empty(size.value, dtype=torch.uint8, device="cuda"))
+        arguments.workspace, arguments.workspace_bytes = memory[1].data_ptr(), size.value
+
+        def propagate():
+            core.cuda_attention_backward(byref(arguments))
+            return gradients
+
+        propagate.keeps = self, inputs, gradient, output, log_sum_exp, memory  # what the arguments point to
+        return propagate
+
+    @staticmethod
+    def gather(gradients):
+        return gradients
 
 
 def current_stream():

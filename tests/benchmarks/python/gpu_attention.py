@@ -21,6 +21,10 @@ TIMES = (  # heading, key, width, format
     ("T op/s", "teraops", 7, ".0f"), ("alone ms", "attention_milliseconds", 9, ".3f"),
     ("T op/s", "attention_teraops", 7, ".0f"), ("x peer", "times_peer", 7, ".2f"), ("a pair", "pair_time", 7, ".2f"),
     ("MHz", "megahertz", 6, ".0f"), ("W", "watts", 5, ".0f"))
+BACKWARD_TIMES = (
+    *(time for time in TIMES if time[1] in {"milliseconds", "fastest", "slowest", "times_peer", "megahertz", "watts"}),
+    ("T op/s", "teraops", 7, ".0f"), ("L2 of dQ", "query_l2", 9, ".5f"), ("of dK", "key_l2", 9, ".5f"),
+    ("of dV", "value_l2", 9, ".5f"))
 ERRORS = (("cosine", "cosine", 9, ".5f"), ("rel. L1", "relative_l1", 8, ".4f"), ("rel. L2", "relative_l2", 8, ".4f"),
           ("worst L1", "worst_tile_l1", 9, ".4f"))
 CASES = ("normal", "key bias", "outlier channels", "recorded")
@@ -32,6 +36,7 @@ GOALS = (  # on a H200: work or case, row, figure, its unit, at least, at most
       for work in ("2048x2048", "8192x8192", "3008x5008")),
     *((BASE, f"INT8 {kernels}", "times_peer", "x FlexAttention", 1.1, None) for kernels in ("sm80", "sm89")),
     (BASE, "bfloat16", "times_peer", "x FlexAttention", 1.3, None),
+    *((f"{work} backward", "bfloat16", "times_peer", "x FlexAttention", 1, None) for work in (BASE, "1024x1024")),
     *((case, "INT8", *figure) for case in CASES
       for figure in (("cosine", "cosine", 0.9993, None), ("relative_l1", "relative L1", 0, 0.037))),
     *((case, "bfloat16", "relative_l2", "relative L2", 0, 4e-3) for case in CASES))
@@ -46,6 +51,8 @@ def parse():
     parser.add_argument("--peers", default=",".join(PEERS),
                         help="; ".join(f"{name}: {what}" for name, what in PEERS.items()) + "; default: all of them")
     parser.add_argument("--runs", type=int, default=20, help="at least so many; default: %(default)s")
+    parser.add_argument("--backward", default=f"{BASE},1024x1024", metavar="WORKS",
+                        help="works whose gradients are measured, in bfloat16; default: %(default)s")
     parser.add_argument("--qkv", metavar="FILE", help="what `tools/bench attention-inputs` wrote: compared as well")
     parser.add_argument("--json", metavar="FILE", help="write the figures there as well")
     parser.add_argument("--library", metavar="FILE", default=ROOT / "build/cuda/native/libscaledit.so",
@@ -72,10 +79,15 @@ def main():
         return names
 
     kernels, peers = chosen("kernels", core.KERNELS), chosen("peers", PEERS)
-    try:
-        chosen_works = [works.Work.named(name) for name in options.works.split(",")]
-    except ValueError as error:
-        parser.error(f"argument --works: {error}")
+    def named_works(option):
+        try:
+            return [works.Work.named(name) for name in getattr(options, option).split(",") if name]
+        except ValueError as error:
+            parser.error(f"argument --{option}: {error}")
+
+    chosen_works, backward_works = named_works("works"), named_works("backward")
+    if not chosen_works and not backward_works:
+        parser.error("argument --works: none given, nor by --backward, expected one at least")
     if options.runs < 1:
         parser.error(f"argument --runs: {options.runs} given, expected 1 or more")
     if not torch.cuda.is_available():
@@ -96,11 +108,17 @@ def main():
         compare_pairs(results[-1]["rows"], rows)
         print_table(heading(results[-1]), results[-1]["rows"], TIMES + ERRORS)
         torch.cuda.empty_cache()
-    accuracy = bench.accuracy(chosen_works[0], options.qkv)
+    backward = []
+    for work in backward_works:
+        backward += bench.backward(work)
+        print_table(f"{work.name}, gradients", [row for row in backward if row["case"] == work.name + " backward"],
+                    BACKWARD_TIMES)
+        torch.cuda.empty_cache()
+    accuracy = bench.accuracy(chosen_works[0], options.qkv) if chosen_works else []
     for case in dict.fromkeys(row["case"] for row in accuracy):
         title = f"Against float64: {options.qkv if case == 'recorded' else f'{chosen_works[0].name}, {case}'}"
         print_table(title, [row for row in accuracy if row["case"] == case], ERRORS)
-    goals = reached(rows + accuracy)
+    goals = reached(rows + backward + accuracy)
     print("\nGoals on a H200")
     for goal in goals:
         print(f"  {goal['reached']:<12} {goal['text']}")
@@ -109,7 +127,7 @@ def main():
     seconds = time.monotonic() - begin
     print(f"\n{seconds:.0f} s")
     if options.json:
-        write(options.json, {**machine, "seconds": seconds, "works": results, "accuracy": accuracy, "goals": goals,
+        write(options.json, {**machine, "seconds": seconds, "works": results, "backward": backward, "accuracy": accuracy, "goals": goals,
                              "failures": bench.failures})
     return 1 if bench.failures else 0
 

@@ -104,6 +104,34 @@ class FlexAttention(Peer):
         return self._slots.gather(output)
 
 
+class FlexAttentionBackward(Peer):
+    """The gradients, with tiles of so many rows where it gathers those of keys (1) and those of queries (2)."""
+
+    def __init__(self, geometry, blocks, tiles, warps):
+        self.name = f"FlexAttention {blocks[0]}x{blocks[1]}, tiles {'x'.join(map(str, tiles))}, {warps} warps"
+        self._slots = Slots(geometry, "cuda")
+        self._mask = block_mask(geometry, self._slots, *blocks)
+        names = "BLOCK_M1", "BLOCK_N1", "BLOCK_M2", "BLOCK_N2"
+        self._options = {f"bwd_{name}": rows for name, rows in zip(names, tiles)}
+        self._options |= {"bwd_num_warps": warps, "bwd_num_stages": 2}
+        self._options |= {"fwd_BLOCK_M": blocks[0], "fwd_BLOCK_N": 64}
+
+    def on(self, inputs, gradient):
+        """A call that gives the gradients of query, key and value: [1, heads, slots, head_dim] each."""
+        torch._dynamo.reset()
+        torch._functorch.config.donated_buffer = False  # the same graph is gone through again and again
+        compiled = torch.compile(flex_attention, dynamic=False)
+        operands = [self._slots.spread(tensor).requires_grad_()
+                    for tensor in (inputs.query, inputs.key, inputs.value)]
+        output = compiled(*operands, block_mask=self._mask, kernel_options=self._options)
+        spread = self._slots.spread(gradient)
+        return lambda: torch.autograd.grad(output, operands, spread, retain_graph=True)
+
+    def gather(self, gradients):
+        """→ [tokens, heads, head_dim] each"""
+        return [self._slots.gather(gradient) for gradient in gradients]
+
+
 class Sdpa(Peer):
     """Dense."""
 

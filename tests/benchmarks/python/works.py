@@ -8,13 +8,18 @@ from dataclasses import asdict, dataclass
 import torch
 
 from accuracy import Reference, difference
-from core import CudaAttention, Geometry, Unsupported
+from core import CudaAttention, CudaAttentionBackward, Geometry, Unsupported
 from inputs import Inputs, Preparation, read_recorded
-from peers import FlexAttention, Sdpa
+from peers import FlexAttention, FlexAttentionBackward, Sdpa
 from timing import Sensors, attention_alone, kernel_milliseconds, measure
 
 HEADS, HEAD_DIM = 24, 128
 FLEX_BLOCKS = (64, 64), (128, 64), (128, 128)
+# Blocks of the mask, tiles, warps; 64 x 128 x 128 x 64 with 8 warps is torch's own choice for a H100.
+FLEX_BACKWARD = (((64, 64), (64, 64, 64, 64), 4), ((64, 64), (64, 64, 64, 64), 8),
+                 ((128, 128), (64, 128, 128, 64), 8), ((128, 128), (64, 64, 64, 64), 4))
+# Of a gradient's difference from the peer's, relative L2: both round weights, their gradients and results to bfloat16.
+BACKWARD_BOUND = 1e-2
 # Against float64, as in the core's own tests: beyond them something is broken. A strong channel takes bits from the
 # others of its keys.
 BOUNDS = {"INT8": {"cosine": 0.9993, "relative_l1": 0.037}, "bfloat16": {"relative_l2": 4e-3}}
@@ -95,6 +100,44 @@ class Bench:
             references = {False: Reference(geometry, inputs.query.shape[1], inputs.head)}
             flex = [FlexAttention(geometry, self._flex_blocks)] if "flex" in self._peers else []
             rows += self._compare(case, flex + self._ours(geometry), {False: [inputs]}, references, bounds, timed=False)
+        return rows
+
+    def backward(self, work):
+        """A row for each peer and family of kernels: the gradients of query, key and value from the output's."""
+        geometry = work.geometry(self._core)
+        operations = 10 * HEAD_DIM * HEADS * geometry.info.pairs  # five products, whatever is computed twice
+        inputs = Inputs.normal(geometry.info.tokens, HEADS, HEAD_DIM, seed=1)
+        gradient = Inputs.normal(geometry.info.tokens, HEADS, HEAD_DIM, seed=2).query
+        contenders = [FlexAttentionBackward(geometry, *choice) for choice in FLEX_BACKWARD] \
+            if "flex" in self._peers else []
+        families = dict.fromkeys(kernels for arithmetic, kernels in self._contenders if arithmetic == "bfloat16")
+        contenders += [CudaAttentionBackward(geometry, kernels) for kernels in families]
+        rows, best, best_gradients = [], None, None
+        for contender in contenders:
+            row = {"case": work.name + " backward", "name": contender.name}
+            rows.append(row)
+            try:
+                call = contender.on(inputs, gradient)
+                gradients = contender.gather(call())
+                row.update(measure([call], self._runs, self.sensors))
+            except contender.absent as error:
+                row["note"] = str(error).strip().split("\n")[0] or type(error).__name__
+                continue
+            row["teraops"] = operations / row["milliseconds"] * 1e-9
+            if contender.arithmetic is None:
+                if best is None or row["milliseconds"] < best["milliseconds"]:
+                    best, best_gradients = row, gradients
+                continue
+            row["kernels"] = kernel_milliseconds(call)
+            if best is not None:
+                row["times_peer"] = best["milliseconds"] / row["milliseconds"]
+                for name, ours, theirs in zip(("query", "key", "value"), gradients, best_gradients):
+                    heads = range(ours.shape[1])
+                    off = difference((ours[:, head], theirs[:, head]) for head in heads)["relative_l2"]
+                    row[name + "_l2"] = off
+                    if not off <= BACKWARD_BOUND:
+                        self.failures.append(f"{row['case']}, {row['name']}: the {name}'s gradient is {off:.5f} from "
+                                             f"{best['name']}'s, expected at most {BACKWARD_BOUND}")
         return rows
 
     def _all(self, geometry, preparation):

@@ -9,8 +9,10 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -662,6 +664,144 @@ TEST_F(GpuTokenwise, RefusesWhatNoKernelMayTouch) {
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     EXPECT_EQ(output.device.read(), output.host) << "nothing is launched";
     EXPECT_EQ(block.hidden.device.read(), block.hidden.host) << "nothing is launched";
+}
+
+// Queries or keys of a projection, beside others of it.
+struct Heads {
+    Heads(std::int64_t row_count, std::int64_t text_row_count, std::int32_t head_count, std::int32_t channels,
+          std::uint32_t seed)
+        : rows(row_count),
+          text_rows(text_row_count),
+          heads(head_count),
+          head_dim(channels),
+          input(rows, heads * head_dim, SCALEDIT_BFLOAT16, 40),
+          gradient(rows, heads * head_dim, SCALEDIT_BFLOAT16, 8),
+          output(rows, heads * head_dim, SCALEDIT_BFLOAT16, 24),
+          norms(2, head_dim) {
+        std::mt19937 random(seed);
+        std::normal_distribution<float> normal;
+        input.fill([&](auto, auto) { return 3 * normal(random); });
+        gradient.fill([&](auto, auto) { return normal(random); });
+        norms.fill([&](auto, auto) { return 1 + normal(random) / 4; });
+        std::vector<std::byte> bytes(static_cast<std::size_t>(rows * head_dim) * sizeof(float));
+        for (std::int64_t pair = 0; pair < rows * head_dim / 2; ++pair) {
+            const double angle = 3 * static_cast<double>(normal(random));
+            for (const double part : {std::cos(angle), std::sin(angle)}) {
+                const auto rounded = static_cast<float>(part);
+                std::memcpy(&bytes[turns.size() * sizeof(float)], &rounded, sizeof(float));
+                turns.push_back(static_cast<double>(rounded));
+            }
+        }
+        rotation = std::make_unique<DeviceMemory>(bytes);
+    }
+
+    [[nodiscard]] scaledit_cuda_norm_and_rotate_arguments arguments(bool of_gradient) const {
+        scaledit_cuda_norm_and_rotate_arguments a{};
+        a.rows = rows;
+        a.text_rows = text_rows;
+        a.heads = heads;
+        a.head_dim = head_dim;
+        a.epsilon = static_cast<float>(kEpsilon);
+        a.norm = norms.device.data();
+        a.text_norm = norms.device.data() + 2 * head_dim;
+        a.rotation = reinterpret_cast<const float*>(rotation->data());
+        a.input = input.view();
+        if (of_gradient) {
+            a.output_gradient = gradient.view();
+        }
+        a.output = output.view();
+        return a;
+    }
+
+    // What a head of a token becomes, or the gradient of its channels, in float64.
+    [[nodiscard]] std::vector<double> expected(std::int64_t row, std::int64_t head, bool of_gradient) const {
+        const auto size = static_cast<std::size_t>(head_dim);
+        std::vector<double> x(size);
+        std::vector<double> weight(size);
+        std::vector<double> dy(size);
+        double squares = 0;
+        for (std::int64_t i = 0; i < head_dim; ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            x[at] = input.get(row, head * head_dim + i);
+            dy[at] = gradient.get(row, head * head_dim + i);
+            weight[at] = norms.get(row < text_rows ? 1 : 0, i);
+            squares += x[at] * x[at];
+        }
+        const double factor = 1 / std::sqrt(squares / head_dim + kEpsilon);
+        std::vector<double> result(size);
+        double both = 0;
+        for (std::size_t i = 0; i < size; i += 2) {
+            const std::size_t turn = static_cast<std::size_t>(row) * size + i;
+            const double cosine = turns[turn];
+            const double sine = turns[turn + 1];
+            const double a = x[i] * factor * weight[i];
+            const double b = x[i + 1] * factor * weight[i + 1];
+            if (of_gradient) {
+                result[i] = weight[i] * (dy[i] * cosine + dy[i + 1] * sine);
+                result[i + 1] = weight[i + 1] * (dy[i + 1] * cosine - dy[i] * sine);
+                both += factor * (result[i] * x[i] + result[i + 1] * x[i + 1]);
+            } else {
+                result[i] = a * cosine - b * sine;
+                result[i + 1] = b * cosine + a * sine;
+            }
+        }
+        for (std::size_t i = 0; of_gradient && i < size; ++i) {
+            result[i] = factor * (result[i] - x[i] * factor * both / head_dim);
+        }
+        return result;
+    }
+
+    std::int64_t rows;
+    std::int64_t text_rows;
+    std::int32_t heads;
+    std::int32_t head_dim;
+    Matrix input, gradient, output, norms;
+    std::vector<double> turns;
+    std::unique_ptr<DeviceMemory> rotation;
+};
+
+TEST_F(GpuTokenwise, NormsAndRotates) {
+    for (const bool of_gradient : {false, true}) {
+        for (const std::int32_t head_dim : {64, 128}) {
+            for (const auto& [rows, text_rows, heads] : {std::tuple{1, 0, 1}, {7, 7, 3}, {37, 5, 24}, {129, 0, 5}}) {
+                Heads call(rows, text_rows, heads, head_dim, 7);
+                const scaledit_cuda_norm_and_rotate_arguments arguments = call.arguments(of_gradient);
+                const std::vector<std::byte> before = call.output.host;
+                ASSERT_EQ(scaledit_cuda_norm_and_rotate(&arguments), SCALEDIT_OK) << scaledit_last_error();
+                ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+                call.output.read();
+                EXPECT_TRUE(call.output.is_untouched_outside(before, 0, call.output.width));
+                double off = 0;
+                double whole = 0;
+                for (std::int64_t row = 0; row < rows; ++row) {
+                    for (std::int64_t head = 0; head < heads; ++head) {
+                        const std::vector<double> expected = call.expected(row, head, of_gradient);
+                        for (std::int64_t i = 0; i < head_dim; ++i) {
+                            const double value = expected[static_cast<std::size_t>(i)];
+                            const double difference = call.output.get(row, head * head_dim + i) - value;
+                            off += difference * difference;
+                            whole += value * value;
+                        }
+                    }
+                }
+                EXPECT_LE(std::sqrt(off / whole), 2.5e-3) << "bfloat16 rounds the result, " << rows << " rows";
+            }
+        }
+    }
+}
+
+TEST_F(GpuTokenwise, NormsAllHeadsAlikeWithoutANormOfTheText) {
+    Heads call(9, 4, 2, 64, 8);
+    call.norms.fill([&](auto, auto channel) { return static_cast<float>(call.norms.get(0, channel)); });
+    scaledit_cuda_norm_and_rotate_arguments arguments = call.arguments(false);
+    ASSERT_EQ(scaledit_cuda_norm_and_rotate(&arguments), SCALEDIT_OK) << scaledit_last_error();
+    call.output.read();
+    const std::vector<std::byte> with_both = call.output.host;
+    arguments.text_norm = nullptr;
+    call.output.device.write(std::vector<std::byte>(with_both.size(), kPoison));
+    ASSERT_EQ(scaledit_cuda_norm_and_rotate(&arguments), SCALEDIT_OK) << scaledit_last_error();
+    call.output.read();
+    EXPECT_EQ(call.output.host, with_both);
 }
 
 }  // namespace

@@ -24,6 +24,8 @@ class ArchitectureTest {
             .definedBy("org.scaledit")
             .layer("training")
             .definedBy("org.scaledit.training..")
+            .layer("scenes")
+            .definedBy("org.scaledit.scenes..")
             .layer("sampling")
             .definedBy("org.scaledit.sampling..")
             .layer("transformer")
@@ -48,6 +50,8 @@ class ArchitectureTest {
             .mayNotBeAccessedByAnyLayer()
             .whereLayer("evaluation")
             .mayOnlyBeAccessedByLayers("cli")
+            .whereLayer("scenes")
+            .mayOnlyBeAccessedByLayers("cli")
             .whereLayer("facade")
             .mayOnlyBeAccessedByLayers("cli", "evaluation")
             .whereLayer("training")
@@ -63,7 +67,7 @@ class ArchitectureTest {
             .whereLayer("attention")
             .mayOnlyBeAccessedByLayers("transformer", "sampling", "training", "facade", "evaluation")
             .whereLayer("file")
-            .mayOnlyBeAccessedByLayers("checkpoint", "image", "training", "cli")
+            .mayOnlyBeAccessedByLayers("checkpoint", "image", "training", "scenes", "cli")
             .whereLayer("bindings")
             .mayOnlyBeAccessedByLayers("transformer", "attention");
 

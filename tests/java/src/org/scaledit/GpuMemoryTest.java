@@ -19,11 +19,18 @@ class GpuMemoryTest {
     private static final double GIB = 1L << 30;
     private static final long TEXT_ENCODERS = 4_885_371_136L; // T5-XXL and CLIP-L
 
-    private static final GpuMemory DEV = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, true, true);
+    private static final long T5_BLOCK = 192_946_176;
+
+    private static final GpuMemory DEV = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, T5_BLOCK, true);
 
     private static Picture picture(int width, int height, Precision precision, boolean low, boolean loaded) {
         return new Picture(
-                TokenGrid.ofPixels(width, height), 512, AttentionWindow.DEFAULT, new Setting(precision, low), loaded);
+                TokenGrid.ofPixels(width, height),
+                512,
+                false,
+                AttentionWindow.DEFAULT,
+                new Setting(precision, low),
+                loaded);
     }
 
     private static Picture square(int side, Precision precision) {
@@ -44,21 +51,33 @@ class GpuMemoryTest {
 
     @Test
     void guidanceThatIsKeptTakesItsKeysAndValues() {
+        long kept = 57L * 4096 * 2 * 3072;
+        assertThat(aboveWeights(false, false) - aboveWeights(false, true)).isEqualTo(kept);
+        assertThat(aboveWeights(true, false) - aboveWeights(true, true)).isEqualTo(2 * kept);
+    }
+
+    @Test
+    void aNegativeTextTakesItsTokensAndAVelocity() {
+        assertThat(aboveWeights(true, true) - aboveWeights(false, true))
+                .isEqualTo(512L * 3072 * 2 + 65_536L * 64 * Float.BYTES);
+    }
+
+    private static long aboveWeights(boolean negative, boolean guidanceSeesText) {
         AttentionWindow window = AttentionWindow.DEFAULT;
         Picture usual = square(4096, Precision.BFLOAT16);
-        Picture kept = new Picture(
+        return DEV.aboveWeights(new Picture(
                 usual.grid(),
                 512,
+                negative,
                 new AttentionWindow(
                         window.ratio(),
                         window.window(),
                         window.reach(),
                         window.guidanceMargin(),
                         window.guidanceAttention(),
-                        false),
+                        guidanceSeesText),
                 usual.setting(),
-                false);
-        assertThat(DEV.aboveWeights(kept) - DEV.aboveWeights(usual)).isEqualTo(57L * 4096 * 2 * 3072);
+                false));
     }
 
     @Test
@@ -96,24 +115,32 @@ class GpuMemoryTest {
 
     @Test
     void aGpuWithoutFp8IsNotToldOfIt() {
-        GpuMemory ampere = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, false, true);
+        GpuMemory ampere = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, T5_BLOCK, false);
         assertThat(ampere.sentence(square(4096, Precision.BFLOAT16), new Cuda.Memory(22L << 30, 24L << 30)))
                 .endsWith("what would fit: the same size with --memory low");
     }
 
     @Test
-    void whatCannotBeDoneIsNotProposed() {
-        GpuMemory resident = new GpuMemory(FluxConfig.DEV, TEXT_ENCODERS, true, false);
-        assertThat(resident.sentence(square(4096, Precision.BFLOAT16), new Cuda.Memory(22L << 30, 24L << 30)))
-                .contains("the same size with --precision fp8")
-                .doesNotContain("--memory");
+    void whereNothingWouldFitTheSentenceSaysSo() {
+        assertThat(sentence(picture(2048, 1024, Precision.FP8, true, false), 1, 8))
+                .startsWith("out of GPU memory: 2048 × 1024 pixels in fp8 with --memory low take about 2.62 GiB")
+                .endsWith("1.00 are free for them; no smaller size would fit either");
+    }
+
+    /** Two places of double blocks' size and one of a single block's, and what is outside the blocks. */
+    @ParameterizedTest
+    @CsvSource({"BFLOAT16, 1.77e9, 3.61", "FP8, 1.21e9, 2.90"})
+    void lowMemoryTakesThreePlacesForBlocks(Precision precision, double weights, double gib) {
+        assertThat((double) DEV.weights(new Setting(precision, true))).isCloseTo(weights, withinPercentage(1));
+        assertThat(DEV.bytes(picture(4096, 4096, precision, true, true)) / GIB).isCloseTo(gib, withinPercentage(1));
     }
 
     @Test
-    void whereNothingWouldFitTheSentenceSaysSo() {
-        assertThat(sentence(picture(2048, 1024, Precision.FP8, true, false), 4, 8))
-                .startsWith("out of GPU memory: 2048 × 1024 pixels in fp8 with --memory low take about 9.10 GiB")
-                .endsWith("4.00 are free for them; no smaller size would fit either");
+    void aLowMemoryThatIsTooSmallForASizeHasASmallerOne() {
+        assertThat(sentence(picture(8192, 8192, Precision.FP8, true, true), 1, 8))
+                .isEqualTo(
+                        "out of GPU memory: 8192 × 8192 pixels in fp8 with --memory low take about 7.98 GiB, and of the"
+                                + " GPU's 8.00 GiB 2.12 are free for them; what would fit: up to 832 × 832 pixels");
     }
 
     /** The count is not the whole truth: what should have fitted and did not is halved. */

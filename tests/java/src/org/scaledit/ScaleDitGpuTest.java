@@ -14,9 +14,11 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.scaledit.ImageRequest.AttentionKind;
 import org.scaledit.ImageRequest.Init;
 import org.scaledit.ScaleDit.Device;
+import org.scaledit.ScaleDit.Memory;
 import org.scaledit.ScaleDit.Precision;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Safetensors;
@@ -81,6 +83,20 @@ class ScaleDitGpuTest {
         }
     }
 
+    /** Of the same kernels on the same numbers: every pixel, in the next picture, too. */
+    @ParameterizedTest
+    @EnumSource(names = {"BFLOAT16", "FP8"})
+    void lowMemoryMakesTheSamePicture(Precision precision) {
+        try (ScaleDit normal = tiny().precision(precision).load();
+                ScaleDit low = tiny().precision(precision).memory(Memory.LOW).load()) {
+            for (long seed = 1; seed <= 2; seed++) {
+                ImageRequest request = request().seed(seed);
+                assertThat(ScaleDitTest.psnr(normal.generate(request), low.generate(request)))
+                        .isInfinite();
+            }
+        }
+    }
+
     @Test
     void aTraceAndASecondLevelComeFromTheGpu() {
         Path trace = folder.resolve("trace.safetensors");
@@ -110,14 +126,15 @@ class ScaleDitGpuTest {
         }
     }
 
-    @Test
-    void picturesLeaveNothingOnTheGpu() {
+    @ParameterizedTest
+    @EnumSource
+    void picturesLeaveNothingOnTheGpu(Memory memory) {
         ImageRequest small = ScaleDitTest.small("memory").size(320, 320);
-        try (ScaleDit model = tiny().load()) {
+        try (ScaleDit model = tiny().memory(memory).load()) {
             model.generate(small); // cuBLAS keeps memory of its own from now on
         }
         long atFirst = Gpu.allocatedBytes();
-        try (ScaleDit model = tiny().load()) {
+        try (ScaleDit model = tiny().memory(memory).load()) {
             model.generate(small);
             long before = Gpu.allocatedBytes();
             for (int i = 0; i < 5; i++) {
@@ -134,10 +151,11 @@ class ScaleDitGpuTest {
         assertThat(Gpu.allocatedBytes()).isEqualTo(atFirst);
     }
 
-    @Test
-    void whatEndsAStepInItsMiddleLeavesNothingOnTheGpu() {
+    @ParameterizedTest
+    @EnumSource
+    void whatEndsAStepInItsMiddleLeavesNothingOnTheGpu(Memory memory) {
         ImageRequest small = ScaleDitTest.small("stopped").size(320, 320);
-        try (ScaleDit model = tiny().load()) {
+        try (ScaleDit model = tiny().memory(memory).load()) {
             GeneratedImage expected = model.generate(small);
             long before = Gpu.allocatedBytes();
             for (Progress.Stage stage : List.of(Progress.Stage.GUIDANCE_IMAGE, Progress.Stage.HIGH_RESOLUTION)) {

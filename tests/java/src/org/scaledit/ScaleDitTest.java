@@ -304,6 +304,69 @@ class ScaleDitTest {
         }
     }
 
+    /** On every level, whether or not guidance tokens are kept; at 1 there is none, and the PNG says what it was. */
+    @ParameterizedTest
+    @CsvSource({"true", "false"})
+    void trueGuidanceLeadsAwayFromTheNegativePrompt(boolean guidanceText) {
+        ImageRequest request =
+                small("a red house").guidanceText(guidanceText).levels(2).ratio(2);
+        try (ScaleDit model = tinyWithLora().load()) {
+            GeneratedImage plain = model.generate(request);
+            ImageRequest guided = request.negative("blurry").trueGuidance(3);
+            GeneratedImage strong = model.generate(guided);
+            assertThat(psnr(plain, strong)).isFinite();
+            assertThat(psnr(plain, model.generate(guided.trueGuidance(1)))).isInfinite();
+            // Away from itself is no way: only rounding is left of negative + S * (positive - negative).
+            assertThat(psnr(
+                            plain,
+                            model.generate(request.negative("a red house").trueGuidance(3))))
+                    .isGreaterThan(60);
+
+            Path file = folder.resolve("guided.png");
+            strong.writePng(file);
+            assertThat(ImageRequest.from(file).negative()).hasValue("blurry");
+            assertThat(ImageRequest.from(file).trueGuidance()).hasValue(3);
+            assertThat(psnr(strong, model.generate(ImageRequest.from(file)))).isInfinite();
+        }
+    }
+
+    /** With one step from the same noise the guidance image is the noise less the velocity, so images combine as velocities do. */
+    @Test
+    void trueGuidanceCombinesWhatThePromptsGiveAlone() {
+        ImageRequest request = small("a red house").guideSteps(1).steps(1);
+        try (ScaleDit model = tinyWithLora().load();
+                PointerScope scope = new PointerScope()) {
+            Tensor positive = guidanceLatents(model, request);
+            Tensor negative = guidanceLatents(model, request.prompt("blurry"));
+            Tensor guided = guidanceLatents(model, request.negative("blurry").trueGuidance(2.5));
+            assertClose(guided, negative.add(positive.sub(negative).mul(scalar(2.5f))), 5e-5f);
+            assertThat(Golden.maxAbsoluteDifference(guided, positive)).isGreaterThan(1e-3f);
+        }
+    }
+
+    /** [1, w·h, 64] */
+    private static Tensor guidanceLatents(ScaleDit model, ImageRequest request) {
+        Path trace = folder.resolve("alone.safetensors");
+        model.generate(request.trace(trace));
+        try (Safetensors traced = Safetensors.open(trace)) {
+            assertThat(traced.names().contains("negative_text_states"))
+                    .isEqualTo(request.negative().isPresent());
+            return traced.tensor("guidance_latents").clone();
+        }
+    }
+
+    @Test
+    void aLoneNegativePromptAndLoneTrueGuidanceAreRefused() {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            assertThatThrownBy(() -> model.generate(small("x").negative("y")))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage("a negative prompt is given without true guidance, expected both or neither");
+            assertThatThrownBy(() -> model.generate(small("x").trueGuidance(4)))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage("true guidance is given without a negative prompt, expected both or neither");
+        }
+    }
+
     @Test
     void aSeedIsChosenAndRecordedWhenNoneIsGiven() {
         try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
@@ -402,9 +465,23 @@ class ScaleDitTest {
     /** JavaCPP counts what Java owns of native memory: tensors, geometries and all other handles. */
     @Test
     void whatEndsAStepInItsMiddleLeavesNoHandleAndTheModelLivesOn() {
-        ImageRequest request = small("stopped").size(320, 320);
+        leavesNoHandle(small("stopped").size(320, 320));
+    }
+
+    @Test
+    void whatEndsAStepOfTwoPassesLeavesNoHandleEither() {
+        leavesNoHandle(small("stopped")
+                .size(320, 320)
+                .guidanceText(false)
+                .negative("going on")
+                .trueGuidance(2));
+    }
+
+    private static void leavesNoHandle(ImageRequest request) {
         try (ScaleDit model = tinyWithLora().load()) {
             GeneratedImage expected = model.generate(request);
+            System.gc(); // other tests' garbage, which would otherwise go while this one counts
+            Pointer.deallocateReferences();
             long before = Pointer.totalCount();
             for (Progress.Stage stage : List.of(Progress.Stage.GUIDANCE_IMAGE, Progress.Stage.HIGH_RESOLUTION)) {
                 // The interrupt is noticed after the next step's first block.
@@ -497,6 +574,10 @@ class ScaleDitTest {
         assertThatThrownBy(() -> ImageRequest.of("a\0b")).hasMessage("character 1 of the prompt is NUL, expected text");
         assertThatThrownBy(() -> ImageRequest.of("\ud800"))
                 .hasMessage("prompt is half a surrogate pair, expected valid Unicode");
+        assertThatThrownBy(() -> request.negative("a\0b"))
+                .hasMessage("character 1 of the negative prompt is NUL, expected text");
+        assertThatThrownBy(() -> request.trueGuidance(0.5))
+                .hasMessage("true guidance is 0.5, expected a number of 1 or more");
         try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
             assertThatThrownBy(() -> model.generate(request.levels(4)))
                     .hasMessage("width is 262144 pixels, expected a multiple of 16 from 16 to 65536");

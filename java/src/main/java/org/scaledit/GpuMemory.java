@@ -5,7 +5,9 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.function.UnaryOperator;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Collectors;
@@ -27,10 +29,10 @@ import org.scaledit.transformer.FluxTransformer;
  *
  * @param config of the transformer
  * @param textEncoders parameters of both
+ * @param textPart parameters of the largest part of them that is loaded by itself where memory is low
  * @param fp8 whether the GPU multiplies FP8
- * @param low whether the transformer's blocks can stay on the host: what cannot be done is not proposed
  */
-record GpuMemory(FluxConfig config, long textEncoders, boolean fp8, boolean low) {
+record GpuMemory(FluxConfig config, long textEncoders, long textPart, boolean fp8) {
     private static final long MIB = 1L << 20;
     private static final double GIB = 1L << 30;
 
@@ -46,7 +48,8 @@ record GpuMemory(FluxConfig config, long textEncoders, boolean fp8, boolean low)
     /** Sizes that are proposed are multiples of it. */
     private static final int STEP = 64;
 
-    private static final Pattern BLOCK = Pattern.compile("(?:single_)?transformer_blocks\\.\\d+\\.");
+    private static final Pattern BLOCK =
+            Pattern.compile("(?:(?:single_)?transformer_blocks|encoder\\.block)\\.\\d+\\.");
     private static final String MODULATION = ".linear.weight";
 
     private static final String LOW = "--memory low";
@@ -82,32 +85,45 @@ record GpuMemory(FluxConfig config, long textEncoders, boolean fp8, boolean low)
      * A picture that did not fit.
      *
      * @param grid of its largest level
+     * @param negative whether there is a negative text, too
      * @param loaded whether the model's weights are still in the GPU's memory
      */
-    record Picture(TokenGrid grid, int textTokens, AttentionWindow window, Setting setting, boolean loaded) {
+    record Picture(
+            TokenGrid grid, int textTokens, boolean negative, AttentionWindow window, Setting setting, boolean loaded) {
         private Picture of(TokenGrid other) {
-            return new Picture(other, textTokens, window, setting, loaded);
+            return new Picture(other, textTokens, negative, window, setting, loaded);
         }
 
         private Picture with(Setting other) {
-            return new Picture(grid, textTokens, window, other, loaded);
+            return new Picture(grid, textTokens, negative, window, other, loaded);
         }
     }
 
     static GpuMemory of(ModelDirectory directory, FluxConfig config) {
-        return new GpuMemory(
-                config,
-                parameters(directory, "text_encoder") + parameters(directory, "text_encoder_2"),
-                MatrixProduct.hasFp8(),
-                false);
+        Map<String, Long> clip = parameters(directory, "text_encoder", name -> "");
+        Map<String, Long> t5 =
+                parameters(directory, "text_encoder_2", name -> block(name).isEmpty() ? name : block(name));
+        return new GpuMemory(config, sum(clip) + sum(t5), Math.max(largest(clip), largest(t5)), MatrixProduct.hasFp8());
     }
 
-    private static long parameters(ModelDirectory directory, String part) {
-        try (Safetensors file = Safetensors.openModel(directory.part(part), "model")) {
+    /** Of each part, by the name of the part to which a tensor belongs. */
+    private static Map<String, Long> parameters(
+            ModelDirectory directory, String encoder, UnaryOperator<String> partOf) {
+        try (Safetensors file = Safetensors.openModel(directory.part(encoder), "model")) {
             return file.names().stream()
-                    .mapToLong(name -> elements(file.info(name).dimensions()))
-                    .sum();
+                    .collect(Collectors.groupingBy(
+                            partOf,
+                            Collectors.summingLong(
+                                    name -> elements(file.info(name).dimensions()))));
         }
+    }
+
+    private static long sum(Map<String, Long> parts) {
+        return parts.values().stream().mapToLong(Long::longValue).sum();
+    }
+
+    private static long largest(Map<String, Long> parts) {
+        return parts.values().stream().mapToLong(Long::longValue).max().orElse(0);
     }
 
     private static long elements(long[] shape) {
@@ -120,16 +136,15 @@ record GpuMemory(FluxConfig config, long textEncoders, boolean fp8, boolean low)
                 .collect(Collectors.groupingBy(
                         entry -> block(entry.getKey()),
                         Collectors.summingLong(entry -> bytes(entry.getKey(), entry.getValue(), setting.precision))));
-        long outside = blocks.getOrDefault("", 0L);
-        long all = blocks.values().stream().mapToLong(Long::longValue).sum();
-        long largest = blocks.entrySet().stream()
-                .filter(entry -> !entry.getKey().isEmpty())
-                .mapToLong(Map.Entry::getValue)
-                .max()
-                .orElse(0);
-        // Otherwise the host has the blocks: while one computes, the next one comes; of an odd number, one has a place
-        // alone.
-        return setting.low ? Math.min(all, outside + (2 + (blocks.size() - 1) % 2) * largest) : all;
+        long all = sum(blocks);
+        if (!setting.low) {
+            return all;
+        }
+        long outside = Optional.ofNullable(blocks.remove("")).orElse(0L);
+        long smallest =
+                blocks.values().stream().mapToLong(Long::longValue).min().orElse(0);
+        // While one block computes, the next one comes; of an odd number the last, a single one, has a place alone.
+        return Math.min(all, outside + 2 * largest(blocks) + blocks.size() % 2 * smallest);
     }
 
     /** "transformer_blocks.3."; empty for what belongs to none. */
@@ -170,15 +185,19 @@ record GpuMemory(FluxConfig config, long textEncoders, boolean fp8, boolean low)
                 ? (precise * config.mlpWidth() + width + config.mlpWidth()) * chunk
                 : precise * (config.mlpWidth() + 2 * width) * chunk;
         long blocks = config.doubleBlocks() + config.singleBlocks();
-        long kept = picture.window.guidanceSeesText() ? 0 : 2 * width * guidance * blocks; // keys and values in INT8
+        // Keys and values in INT8, of each text.
+        long texts = picture.negative ? 2 : 1;
+        long kept = picture.window.guidanceSeesText() ? 0 : texts * 2 * width * guidance * blocks;
         long rotation = 4L * config.headDim() * tokens;
-        long latents = 2L * Float.BYTES * config.latentChannels() * image;
+        // Latents, and the velocity of each text.
+        long latents = (1 + texts) * Float.BYTES * config.latentChannels() * image;
+        long embedded = precise * width * (texts * picture.textTokens + guidance);
         return 2 * state
                 + modulated
                 + packed
                 + Math.max(projected, inMlp)
                 + rotation
-                + precise * width * others
+                + embedded
                 + latents
                 + kept
                 + CUBLAS;
@@ -190,7 +209,7 @@ record GpuMemory(FluxConfig config, long textEncoders, boolean fp8, boolean low)
     }
 
     private long bytes(Picture picture, long weights) {
-        long text = textEncoders * bytes(picture.setting.precision);
+        long text = (picture.setting.low ? textPart : textEncoders) * bytes(picture.setting.precision);
         long pixels = (long) picture.grid.pixelWidth() * picture.grid.pixelHeight();
         long vae = VAE * Math.min(TILE, pixels) / TILE;
         // The text encoders are gone before the first picture's transformer is loaded; the next picture's come beside
@@ -240,7 +259,6 @@ record GpuMemory(FluxConfig config, long textEncoders, boolean fp8, boolean low)
     private List<String> alternatives(Picture picture, long available) {
         List<String> fitting = picture.setting.others().stream()
                 .filter(other -> fp8 || other.precision != Precision.FP8)
-                .filter(other -> low || !other.low)
                 .filter(other -> bytes(picture.with(other)) <= Math.min(available, bytes(picture) - 1))
                 .map(other -> other.options(picture.setting))
                 .toList();

@@ -3,6 +3,7 @@ package org.scaledit;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.Optional;
+import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.OptionalLong;
 import org.jspecify.annotations.Nullable;
@@ -45,6 +46,8 @@ public final class ImageRequest implements Cloneable {
     }
 
     private String prompt;
+    private @Nullable String negative;
+    private OptionalDouble trueGuidance = OptionalDouble.empty();
     private int width = 4096;
     private int height = 4096;
     private OptionalLong seed = OptionalLong.empty();
@@ -73,7 +76,7 @@ public final class ImageRequest implements Cloneable {
 
     /** A request for this prompt, everything else at its default. */
     public static ImageRequest of(String prompt) {
-        return new ImageRequest(checked(prompt));
+        return new ImageRequest(checked("prompt", prompt));
     }
 
     /** The request that a picture of this program was made from, with its seed, read from the PNG's text chunks. */
@@ -84,7 +87,30 @@ public final class ImageRequest implements Cloneable {
     /** What the picture shows. */
     public ImageRequest prompt(String prompt) {
         ImageRequest copy = copy();
-        copy.prompt = checked(prompt);
+        copy.prompt = checked("prompt", prompt);
+        return copy;
+    }
+
+    /**
+     * What the picture is not to show: classifier-free guidance as diffusers has it for FLUX, by {@link #trueGuidance}.
+     * Both are given, or neither. Default: none.
+     */
+    public ImageRequest negative(String prompt) {
+        ImageRequest copy = copy();
+        copy.negative = checked("negative prompt", prompt);
+        return copy;
+    }
+
+    /**
+     * How strongly the picture is led away from the {@link #negative} prompt (diffusers' {@code true_cfg_scale} S), in the
+     * guidance image and in the high-resolution passes: each step's velocity is {@code negative + S · (positive −
+     * negative)}, so it takes two passes of the transformer, one after the other. At 1 the negative prompt says nothing, and
+     * it is one. Default: none.
+     */
+    public ImageRequest trueGuidance(double scale) {
+        require(scale >= 1 && Double.isFinite(scale), "true guidance", scale, "a number of 1 or more");
+        ImageRequest copy = copy();
+        copy.trueGuidance = OptionalDouble.of(scale);
         return copy;
     }
 
@@ -250,7 +276,7 @@ public final class ImageRequest implements Cloneable {
 
     /**
      * Writes what was computed on the way to a safetensors file: {@code text_states} [1, T, d], {@code text_pooled} [1, p],
-     * {@code guidance_latents} [1, w·h, 64], {@code sigmas} [steps + 1], {@code latents_000} (before the first step),
+     * under true guidance {@code negative_text_states} and {@code negative_text_pooled}, {@code guidance_latents} [1, w·h, 64], {@code sigmas} [steps + 1], {@code latents_000} (before the first step),
      * {@code latents_001} … [1, W·H, 64] and {@code image} [3, 16H, 16W] in −1 … 1 before rounding, all float32, tokens
      * in raster order. What further levels of a recursion add is named {@code level_2.latents_000} and so on.
      */
@@ -262,6 +288,19 @@ public final class ImageRequest implements Cloneable {
 
     public String prompt() {
         return prompt;
+    }
+
+    public Optional<String> negative() {
+        return Optional.ofNullable(negative);
+    }
+
+    public OptionalDouble trueGuidance() {
+        return trueGuidance;
+    }
+
+    /** The negative prompt where it has an effect. */
+    Optional<String> effectiveNegative() {
+        return negative().filter(text -> trueGuidance.orElse(1) > 1);
     }
 
     public int width() {
@@ -348,15 +387,11 @@ public final class ImageRequest implements Cloneable {
         return Optional.ofNullable(trace);
     }
 
-    /** The prompt goes into the PNG's text, where some characters cannot stand. */
-    private static String checked(String prompt) {
+    /** A prompt goes into the PNG's text, where some characters cannot stand. */
+    private static String checked(String name, String prompt) {
         int nul = prompt.indexOf('\0');
-        require(nul < 0, "character " + nul + " of the prompt", "NUL", "text");
-        require(
-                StandardCharsets.UTF_8.newEncoder().canEncode(prompt),
-                "prompt",
-                "half a surrogate pair",
-                "valid Unicode");
+        require(nul < 0, "character " + nul + " of the " + name, "NUL", "text");
+        require(StandardCharsets.UTF_8.newEncoder().canEncode(prompt), name, "half a surrogate pair", "valid Unicode");
         return prompt;
     }
 

@@ -16,6 +16,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
+import org.scaledit.sampling.Prompt;
 import org.scaledit.sampling.SamplingListener;
 import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.TokenGrid;
@@ -25,7 +26,6 @@ import org.scaledit.tensor.MatrixProduct;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
-import org.scaledit.text.Conditioning;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
@@ -44,6 +44,7 @@ final class Pipeline implements AutoCloseable {
     private final LoraScope loraScope;
     private final Placement placement;
     private final boolean fp8; // the transformer's large products
+    private final boolean low; // the transformer's blocks stay on the host, text is encoded part by part
 
     private boolean closed;
     private PictureSampler.@Nullable Models models;
@@ -55,7 +56,8 @@ final class Pipeline implements AutoCloseable {
             List<ScaledLora> loras,
             LoraScope loraScope,
             Placement placement,
-            boolean fp8) {
+            boolean fp8,
+            boolean low) {
         this.directory = directory;
         this.vaeFolder = vaeFolder;
         this.config = config;
@@ -63,6 +65,7 @@ final class Pipeline implements AutoCloseable {
         this.loraScope = loraScope;
         this.placement = placement;
         this.fp8 = fp8;
+        this.low = low;
     }
 
     /** Opens a checkpoint: every file is checked by its header, LoRAs are read. */
@@ -72,7 +75,12 @@ final class Pipeline implements AutoCloseable {
             List<LoraFile> loraFiles,
             ScaleDit.LoraScope scope,
             ScaleDit.Precision precision,
-            ScaleDit.Device device) {
+            ScaleDit.Device device,
+            ScaleDit.Memory memory) {
+        boolean low = memory == ScaleDit.Memory.LOW;
+        if (low) {
+            FluxTransformer.requireLowMemory(device == ScaleDit.Device.CUDA);
+        }
         if (precision == ScaleDit.Precision.FP8 && device == ScaleDit.Device.CPU) {
             throw new IllegalArgumentException("precision fp8 is for a GPU alone, expected device cuda");
         }
@@ -103,7 +111,7 @@ final class Pipeline implements AutoCloseable {
                 case RELEASED -> LoraScope.RELEASED;
             };
             FluxConfig config = FluxTransformer.check(directory, loras, loraScope);
-            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement, fp8);
+            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement, fp8, low);
         } catch (RuntimeException | Error e) {
             loras.forEach(lora -> lora.lora().close());
             throw e;
@@ -139,16 +147,16 @@ final class Pipeline implements AutoCloseable {
     private void painted(ImageRequest request, Plan plan, Noise noise, ProgressReport progress, BandConsumer picture) {
         Tensors.run(() -> {
             progress.send(Stage.LOAD, 1, 0, 2);
-            Conditioning text = encode(request);
+            Prompt prompt = encode(request);
             progress.send(Stage.LOAD, 1, 1, 2);
             PictureSampler.Models loaded = models();
             progress.send(Stage.LOAD, 1, 2, 2);
             if (request.trace().isEmpty()) {
-                paint(loaded, plan, text, noise, progress, Optional.empty(), picture);
+                paint(loaded, plan, prompt, noise, progress, Optional.empty(), picture);
                 return;
             }
-            try (Trace trace = Trace.begin(request.trace().get(), plan, text)) {
-                paint(loaded, plan, text, noise, progress, Optional.of(trace), picture);
+            try (Trace trace = Trace.begin(request.trace().get(), plan, prompt)) {
+                paint(loaded, plan, prompt, noise, progress, Optional.of(trace), picture);
                 trace.commit();
             }
         });
@@ -160,8 +168,9 @@ final class Pipeline implements AutoCloseable {
         GpuMemory.Picture picture = new GpuMemory.Picture(
                 plan.lastGrid(),
                 textTokens(request),
+                request.effectiveNegative().isPresent(),
                 plan.window(),
-                new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, false),
+                new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, low),
                 models != null);
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }
@@ -169,15 +178,15 @@ final class Pipeline implements AutoCloseable {
     private static void paint(
             PictureSampler.Models loaded,
             Plan plan,
-            Conditioning text,
+            Prompt prompt,
             Noise noise,
             ProgressReport progress,
             Optional<Trace> trace,
             BandConsumer picture) {
         TokenGrid grid = plan.lastGrid();
         Tensor raw = Tensors.scoped(() -> {
-            Tensor latents =
-                    PictureSampler.sample(loaded, plan, text, noise, new Listener(plan, progress, trace)); // [W·H, 64]
+            Tensor latents = PictureSampler.sample(
+                    loaded, plan, prompt, noise, new Listener(plan, progress, trace)); // [W·H, 64]
             // From here on a GPU holds no more than a tile of them.
             Tensor onHost = Placement.FLOAT32_CPU.place(latents);
             return Latents.unscale(
@@ -188,9 +197,13 @@ final class Pipeline implements AutoCloseable {
     }
 
     /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
-    private Conditioning encode(ImageRequest request) {
-        try (TextEncoders encoders = TextEncoders.load(directory, placement)) {
-            return encoders.encode(request.prompt(), textTokens(request));
+    private Prompt encode(ImageRequest request) {
+        int tokens = textTokens(request);
+        try (TextEncoders encoders = TextEncoders.load(directory, placement, low)) {
+            return new Prompt(
+                    encoders.encode(request.prompt(), tokens),
+                    request.effectiveNegative().map(text -> encoders.encode(text, tokens)),
+                    request.trueGuidance().orElse(1));
         }
     }
 
@@ -201,7 +214,7 @@ final class Pipeline implements AutoCloseable {
     /** Transformer and VAE stay loaded from picture to picture. */
     private PictureSampler.Models models() {
         if (models == null) {
-            FluxTransformer plain = FluxTransformer.load(directory, placement, fp8);
+            FluxTransformer plain = FluxTransformer.load(directory, placement, fp8, low);
             FluxTransformer adapted = plain;
             try {
                 adapted = loras.isEmpty() ? plain : plain.withLoras(loras, loraScope);

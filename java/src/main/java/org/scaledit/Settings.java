@@ -33,6 +33,8 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         json.put("version", ScaleDit.version());
         model.write(json);
         json.put("prompt", request.prompt());
+        request.negative().ifPresent(text -> json.put("negative", text));
+        request.trueGuidance().ifPresent(scale -> json.put("trueGuidance", scale));
         json.put("width", request.width());
         json.put("height", request.height());
         json.put("seed", request.seed().orElseThrow());
@@ -94,6 +96,12 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
                 .guidanceText(required(json, "guidanceText").asBoolean())
                 .guidanceMargin(required(json, "guidanceMargin").asInt())
                 .attention(constant(json, "attention", ImageRequest.AttentionKind.class));
+        if (json.has("negative")) {
+            request = request.negative(json.get("negative").asText());
+        }
+        if (json.has("trueGuidance")) {
+            request = request.trueGuidance(json.get("trueGuidance").asDouble());
+        }
         if (json.has("textTokens")) {
             request = request.textTokens(json.get("textTokens").asInt());
         }

@@ -32,7 +32,7 @@ class AttentionBackwardTest {
     }
 
     /** @param loss of which the gradients are: sum(output · factors) */
-    private record Expected(Tensor query, Tensor key, Tensor value) {
+    record Expected(Tensor query, Tensor key, Tensor value) {
         static Expected of(Inputs inputs, Tensor factors, TokenMask mask) {
             Inputs leaves = new Inputs(leaf(inputs.query()), leaf(inputs.key()), leaf(inputs.value()));
             Tensor output = AttentionTest.softmax(leaves, mask);
@@ -46,7 +46,7 @@ class AttentionBackwardTest {
         }
     }
 
-    private static void assertGradients(Gradients gradients, Expected expected, double limit) {
+    static void assertGradients(Gradients gradients, Expected expected, double limit) {
         // A single token sees itself alone: then the gradients of scores are zero, and what is left is rounding.
         boolean alone = expected.query.norm().item_double() < 1e-12;
         assertThat(difference(gradients.query(), expected.query, alone)).isLessThan(limit);

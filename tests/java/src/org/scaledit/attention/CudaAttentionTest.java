@@ -15,6 +15,8 @@ import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.scaledit.attention.AttentionTest.Inputs;
 import org.scaledit.attention.CudaAttention.Arithmetic;
+import org.scaledit.attention.DifferentiableAttention.Attended;
+import org.scaledit.attention.DifferentiableAttention.Gradients;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
@@ -93,6 +95,48 @@ class CudaAttentionTest {
                 assertThat(attended.is_cuda()).isTrue();
                 assertThat(Golden.relativeL2(attended, AttentionTest.softmax(inputs, mask)))
                         .isLessThan(1e-4);
+            });
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("org.scaledit.attention.AttentionTest#sequences")
+    void bfloat16HasTheGradientsOfSoftmax(int text, int width, int height, AttentionWindow window, int headDim) {
+        try (Geometry geometry = Geometry.windowed(text, width, height, window);
+                TokenMask mask = new TokenMask(geometry.layout(), window, Placement.FLOAT32_CPU);
+                CudaAttention attention = new CudaAttention(geometry, Arithmetic.BFLOAT16)) {
+            Tensors.run(() -> {
+                for (int round = 0; round < 2; round++) { // the second one finds a used workspace
+                    Inputs inputs = Inputs.random(geometry.layout().tokens(), 2, headDim, torch.ScalarType.BFloat16);
+                    Tensor factors = torch.randn_like(inputs.query());
+                    Tensor query = Gpu.BFLOAT16.place(inputs.query());
+                    Tensor key = Gpu.BFLOAT16.place(inputs.key());
+                    Tensor value = Gpu.BFLOAT16.place(inputs.value());
+                    Attended attended = attention.attendForGradients(query, key, value);
+                    assertThat(attended.output().flatten(1, 2).equal(attention.attend(query, key, value)))
+                            .isTrue();
+                    Gradients gradients = attention.gradients(query, key, value, attended, Gpu.BFLOAT16.place(factors));
+                    AttentionBackwardTest.assertGradients(
+                            new Gradients(
+                                    gradients.query().cpu(),
+                                    gradients.key().cpu(),
+                                    gradients.value().cpu()),
+                            AttentionBackwardTest.Expected.of(inputs, factors, mask),
+                            1.5e-2);
+                }
+            });
+        }
+    }
+
+    @Test
+    void int8HasNoGradients() {
+        try (Geometry geometry = Geometry.windowed(9, 20, 13, AttentionWindow.DEFAULT);
+                CudaAttention attention = new CudaAttention(geometry, Arithmetic.INT8)) {
+            Tensors.run(() -> {
+                Tensor tokens = Gpu.BFLOAT16.place(torch.randn(geometry.layout().tokens(), 2, 64));
+                assertThatThrownBy(() -> attention.attendForGradients(tokens, tokens, tokens))
+                        .isInstanceOf(IllegalStateException.class)
+                        .hasMessage("gradients of attention in INT8 are asked for, expected BFLOAT16");
             });
         }
     }

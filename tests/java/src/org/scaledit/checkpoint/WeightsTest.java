@@ -133,6 +133,23 @@ class WeightsTest {
     }
 
     @Test
+    void thoseApartAreFreedByThemselves() {
+        try (Weights weights = Weights.of(open(), Placement.FLOAT32_CPU)) {
+            Tensor kept = weights.load(QUERY, 256, 256);
+            try (Weights apart = weights.at("transformer_blocks.0").apart()) {
+                Tensor weight = apart.load("attn.to_q.weight", 256, 256);
+                assertThat(weight).isNotSameAs(kept);
+                Tensors.run(() -> assertThat(weight.equal(kept)).isTrue());
+                assertThat(apart.loadedBytes()).isEqualTo(256 * 256 * 4);
+            }
+            assertThat(weights.loadedBytes()).isEqualTo(256 * 256 * 4);
+            assertThat(weights.load("transformer_blocks.0.attn.to_k.weight", 256, 256)
+                            .numel())
+                    .isEqualTo(256 * 256);
+        }
+    }
+
+    @Test
     void closingTwiceDoesNoHarm() {
         Weights weights = Weights.of(open(), Placement.FLOAT32_CPU);
         weights.load(QUERY, 256, 256);

@@ -14,6 +14,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.testing.Drawings;
 import org.scaledit.testing.Golden;
 
 class MainTest {
@@ -76,6 +77,8 @@ class MainTest {
                 .isZero();
         assertThat(run("info", other.toString()).out()).contains("\"seed\" : 6");
         assertThat(Files.mismatch(first, other)).isNotEqualTo(-1);
+        run(("generate --from " + first + " --negative dull --true-guidance 2 --quiet -o " + other).split(" "));
+        assertThat(run("info", other.toString()).out()).contains("\"negative\" : \"dull\"", "\"trueGuidance\" : 2.0");
         for (String choice : List.of("off", "on")) {
             run("generate", "--from", first.toString(), "--guidance-text", choice, "-o", other.toString(), "--quiet");
             assertThat(run("info", other.toString()).out()).contains("\"guidanceText\" : " + choice.equals("on"));
@@ -97,6 +100,8 @@ class MainTest {
                         "--levels",
                         "--steps",
                         "--guidance",
+                        "--negative",
+                        "--true-guidance",
                         "--guide-steps",
                         "--guide-guidance",
                         "--guide-image",
@@ -111,6 +116,7 @@ class MainTest {
                         "--attention",
                         "--precision",
                         "--device",
+                        "--memory",
                         "--text-tokens",
                         "--seed",
                         "--noise",
@@ -130,6 +136,9 @@ class MainTest {
                 "--width abc | Invalid value for option '--width': 'abc' is not an int",
                 "--height 100 | height is 100 pixels, expected a multiple of 16 from 16 to 65536",
                 "--model nowhere | option '--model' (DIR) should be specified only once",
+                "--true-guidance 0.9 | true guidance is 0.9, expected a number of 1 or more",
+                "--true-guidance 4 | true guidance is given without a negative prompt, expected both or neither",
+                "--negative dull | a negative prompt is given without true guidance, expected both or neither",
                 "--guide-steps -1 | guide steps is -1, expected 1 to 1000",
                 "--guide-guidance -1 | guide guidance is -1.0, expected a number of 0 or more",
                 "--guidance-attention nearby | Invalid value for option '--guidance-attention': expected one of"
@@ -142,6 +151,8 @@ class MainTest {
                 "--precision int4 | Invalid value for option '--precision': expected one of [FLOAT32, BFLOAT16, FP8]"
                         + " (case-insensitive) but was 'int4'",
                 "--precision fp8 | precision fp8 is for a GPU alone, expected device cuda",
+                "--memory low | memory low is for a GPU alone, expected device cuda",
+                "--memory high | Invalid value for option '--memory': expected one of [NORMAL, LOW]",
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]"
                         + " (case-insensitive) but was 'tpu'",
                 "--text-tokens 0 | text tokens is 0, expected 1 to 4096",
@@ -226,6 +237,8 @@ class MainTest {
                 "--model nowhere | model nowhere does not exist",
                 "--device cpu | no model given, expected --model DIR on a CPU: random weights",
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]",
+                "--memory high | Invalid value for option '--memory': expected one of [NORMAL, LOW]",
+                "--memory low --device cpu --model pom.xml | memory low is for a GPU alone, expected device cuda",
                 "--methods sparse | Invalid value for option '--methods' (METHOD): 'sparse' is no method, expected scaledit,",
                 "--sizes 1000 | width is 1000 pixels, expected a multiple of 16 from 16 to 65536",
                 "--pictures 8192 | pictures are [8192], expected some of the sizes [1024, 2048, 4096]",
@@ -245,6 +258,52 @@ class MainTest {
     }
 
     @Test
+    void scenesAreWrittenAndTheSameAgain() throws IOException {
+        Path sprites = Files.createDirectory(folder.resolve("sprites"));
+        Drawings.write(sprites);
+        for (String out : List.of("scenes", "again")) {
+            Outcome outcome =
+                    run(("scenes --count 3 --size 64 --seed 9 --sprites " + sprites + " -o " + folder.resolve(out))
+                            .split(" "));
+            assertThat(outcome.err()).isEmpty();
+            assertThat(outcome.status()).isZero();
+        }
+        for (String file : List.of("00000000.png", "00000002.png", "metadata.jsonl")) {
+            assertThat(folder.resolve("scenes").resolve(file))
+                    .hasSameBinaryContentAs(folder.resolve("again").resolve(file));
+        }
+        Path evaluation = folder.resolve("evaluation");
+        run(("scenes --held-out --count 1 --size 64 --seed 9 --sprites " + sprites + " -o " + evaluation).split(" "));
+        assertThat(evaluation.resolve("00000000.png")).exists();
+        assertThat(Files.mismatch(evaluation.resolve("metadata.jsonl"), folder.resolve("again/metadata.jsonl")))
+                .isNotEqualTo(-1);
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "--count 1 | Missing required option: '--output=DIR'",
+                "-o out | Missing required option: '--count=N'",
+                "--count x -o out | Invalid value for option '--count': 'x' is not an int",
+                "--count 0 -o out --sprites SPRITES | count is 0, expected at least 1",
+                "--count 1 --size 32 -o out --sprites SPRITES | size is 32 pixels, expected 64 to 8192",
+                "--count 1 -o pom.xml --sprites SPRITES | output pom.xml is a file, expected a folder",
+                "--count 1 -o out --sprites nowhere | sprites nowhere does not exist",
+                "--count 1 -o out | no sprites given, expected --sprites DIR",
+                "--count 1 -o out --sprites src | sprites src have no noto.json, expected the SVG sets that tools/sprites fetches",
+            })
+    void aWrongArgumentOfScenesIsOneSentenceAndStatusTwo(String options, String sentence) throws IOException {
+        Path sprites = Files.createDirectories(folder.resolve("sets"));
+        Drawings.write(sprites);
+        Outcome outcome = run(("scenes " + options.replace("SPRITES", sprites.toString())).split(" "));
+        assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
+        assertThat(outcome.out()).isEmpty();
+        assertThat(outcome.status()).isEqualTo(2);
+        assertThat(Path.of("out")).doesNotExist();
+    }
+
+    @Test
     void aGpuThatCannotBeUsedIsNoReasonToFallBack() {
         Outcome outcome =
                 generate("--device", "cuda", "-o", folder.resolve("gpu.png").toString());
@@ -259,7 +318,8 @@ class MainTest {
 
     @Test
     void missingArgumentsAreNamed() {
-        assertThat(run().err()).startsWith("scaledit: No command given, expected one of: generate, info, bench, train");
+        assertThat(run().err())
+                .startsWith("scaledit: No command given, expected one of: generate, info, bench, train, scenes");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
         assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
         Outcome missing = run("generate", "x", "--model", "nowhere");

@@ -33,13 +33,19 @@ import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 import org.scaledit.transformer.FluxConfig;
+import org.scaledit.transformer.GradientPass;
 import org.scaledit.transformer.Part;
 import org.scaledit.vae.AutoencoderKl;
 
 class StepBenchmarkTest {
-    private static final String[] ALL_PARTS = Arrays.stream(Part.values())
-            .map(part -> part.name().toLowerCase(Locale.ROOT))
-            .toArray(String[]::new);
+    private static final String[] ALL_PARTS = names(Part.values());
+    private static final String[] ALL_PHASES = names(GradientPass.Phase.values());
+
+    private static String[] names(Enum<?>[] parts) {
+        return Arrays.stream(parts)
+                .map(part -> part.name().toLowerCase(Locale.ROOT))
+                .toArray(String[]::new);
+    }
 
     @TempDir
     Path folder;
@@ -48,11 +54,13 @@ class StepBenchmarkTest {
     void everyMethodThatRunsOnACpuIsMeasuredAndTheOtherSaysWhy() {
         List<Measurement> seen = new ArrayList<>();
         List<Measurement> measurements;
-        try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), false)) {
+        try (StepBenchmark benchmark = StepBenchmark.open(Optional.of(Golden.tinyFlux()), false, false)) {
             measurements = benchmark.run(
                     new StepBenchmark.Plan(List.of(Method.values()), List.of(128), List.of(128), 16, 1, 2, true),
                     seen::add);
-            assertThat(benchmark.hardware()).containsKeys("device", "torch", "java");
+            assertThat(benchmark.hardware())
+                    .containsKeys("device", "torch", "java")
+                    .containsEntry("memory", "normal");
         }
         assertThat(seen).containsExactlyInAnyOrderElementsOf(measurements);
         assertThat(seen.get(seen.size() - 1).method()).isEqualTo(Method.SCALEDIT_FP8);
@@ -74,15 +82,18 @@ class StepBenchmarkTest {
                     .isPositive();
             assertThat(result.ratio()).isPresent();
             assertThat(result.bytesAboveWeights()).isEmpty();
+            assertThat(result.peakBytes()).isEmpty();
             assertThat(result.steps()).isEqualTo(2);
-            assertThat(result.picture().isPresent()).isEqualTo(guided);
+            assertThat(result.picture().isPresent())
+                    .isEqualTo(measurement.method().paints());
             result.picture().ifPresent(picture -> {
                 assertThat(picture.guidanceSteps()).isEqualTo(28);
                 assertThat(picture.highResolutionSteps()).isEqualTo(28);
                 assertThat(List.of(picture.guidance(), picture.highResolution(), picture.decode()))
                         .allMatch(seconds -> seconds > 0);
             });
-            assertThat(result.parts()).containsOnlyKeys(ALL_PARTS);
+            assertThat(result.parts())
+                    .containsOnlyKeys(measurement.method() == Method.TRAINING ? ALL_PHASES : ALL_PARTS);
             assertThat(result.parts().values().stream()
                             .mapToDouble(Double::doubleValue)
                             .sum())
@@ -138,6 +149,7 @@ class StepBenchmarkTest {
                         OptionalDouble.of(1.25),
                         905e12,
                         OptionalLong.of(2L << 30),
+                        OptionalLong.of(3L << 30),
                         Map.of("mlp", 0.9, "gate", 0.6),
                         Optional.of(new Measurement.Picture(28, 2, 27, 40.5, 1.25)))),
                 Optional.empty());
@@ -145,7 +157,7 @@ class StepBenchmarkTest {
                 new Measurement(Method.NAIVE, 4096, 66_048, Optional.empty(), Optional.of("out of \"memory\", sadly"));
         assertThat(Report.line(good))
                 .matches(
-                        "scaledit +4096 +70144 +1.500 +1.250 +1.20 +2.00\n +mlp +900.0 ms +60.0 %\n +gate +600.0 ms +40.0 %\n"
+                        "scaledit +4096 +70144 +1.500 +1.250 +1.20 +2.00 +3.00\n +mlp +900.0 ms +60.0 %\n +gate +600.0 ms +40.0 %\n"
                                 + " +picture: 28 steps of guidance 2.00 s, 27 of high resolution 40.50 s, decode 1.25 s,"
                                 + " together 43.75 s\n");
         assertThat(Report.line(bad)).startsWith("naive").contains("out of \"memory\"");
@@ -156,6 +168,8 @@ class StepBenchmarkTest {
         assertThat(json.at("/measurements/0/ratio").asDouble()).isEqualTo(1.2);
         assertThat(json.at("/measurements/0/parts/mlp").asDouble()).isEqualTo(0.9);
         assertThat(json.at("/measurements/0/steps").asInt()).isEqualTo(5);
+        assertThat(json.at("/measurements/0/bytes_above_weights").asLong()).isEqualTo(2L << 30);
+        assertThat(json.at("/measurements/0/peak_bytes").asLong()).isEqualTo(3L << 30);
         assertThat(json.at("/measurements/0/picture/decode_seconds").asDouble()).isEqualTo(1.25);
         assertThat(json.at("/measurements/0/picture/seconds").asDouble()).isEqualTo(43.75);
         assertThat(json.at("/measurements/1/failure").asText()).contains("memory");
@@ -169,8 +183,8 @@ class StepBenchmarkTest {
         }
         assertThat(Files.readAllLines(results.resolve("step.csv")))
                 .hasSize(3)
-                .contains("scaledit,4096,70144,1.5,1.4,1.25,1.2,2147483648,2.0,40.5,1.25,43.75,\"\"")
-                .contains("naive,4096,66048,,,,,,,,,,\"out of \"\"memory\"\", sadly\"");
+                .contains("scaledit,4096,70144,1.5,1.4,1.25,1.2,2147483648,3221225472,2.0,40.5,1.25,43.75,\"\"")
+                .contains("naive,4096,66048,,,,,,,,,,,\"out of \"\"memory\"\", sadly\"");
     }
 
     @Test

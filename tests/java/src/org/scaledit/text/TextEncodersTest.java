@@ -48,9 +48,44 @@ class TextEncodersTest {
         }
     }
 
+    /** A block's weights at a time, or all of them: the states are the same, of a second text, too. */
+    @Test
+    void encodesPartByPart() {
+        try (TextEncoders whole = TextEncoders.load(TINY, Placement.FLOAT32_CPU);
+                TextEncoders inParts = TextEncoders.load(TINY, Placement.FLOAT32_CPU, true)) {
+            for (String prompt : new String[] {"a lighthouse at dusk", "a fox"}) {
+                Tensors.run(() -> {
+                    Conditioning expected = whole.encode(prompt, 64);
+                    Conditioning encoded = inParts.encode(prompt, 64);
+                    assertThat(encoded.states().equal(expected.states())).isTrue();
+                    assertThat(encoded.pooled().equal(expected.pooled())).isTrue();
+                });
+            }
+        }
+    }
+
     @Test
     void staysCloseInBfloat16() {
         assertNear(Placement.BFLOAT16_CPU, 0.05);
+    }
+
+    @Test
+    @Tag("gpu")
+    void partByPartAGpuHoldsOnePart() {
+        CudaAttention.requireGpu();
+        long whole = peakBytes(false);
+        long inParts = peakBytes(true);
+        System.out.printf("text on a GPU: at most %d bytes, part by part %d%n", whole, inParts);
+        assertThat(inParts).isLessThan(whole);
+    }
+
+    private static long peakBytes(boolean inParts) {
+        try (TextEncoders encoders = TextEncoders.load(TINY, Gpu.BFLOAT16, inParts)) {
+            Tensors.run(() -> encoders.encode("a fox", 16)); // cuBLAS keeps memory of its own from now on
+        }
+        try (TextEncoders encoders = TextEncoders.load(TINY, Gpu.BFLOAT16, inParts)) {
+            return Gpu.peakBytes(() -> Tensors.run(() -> encoders.encode("a fox", 16)));
+        }
     }
 
     @Test

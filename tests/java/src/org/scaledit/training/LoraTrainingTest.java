@@ -661,10 +661,11 @@ class LoraTrainingTest {
                 1,
                 1,
                 false,
-                new Placement(torch.ScalarType.BFloat16, true),
+                new Placement(torch.ScalarType.Float, true),
                 Optional.empty());
         assertThatThrownBy(() -> LoraTraining.run(onGpu, NONE))
-                .isInstanceOf(UnsupportedOperationException.class)
-                .hasMessage("native attention has no gradients on a GPU, expected --attention dense with device cuda");
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage(
+                        "attention native on a GPU takes bfloat16 alone, expected precision bfloat16, or attention dense");
     }
 }

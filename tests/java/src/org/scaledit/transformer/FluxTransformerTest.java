@@ -235,6 +235,50 @@ class FluxTransformerTest {
         }
     }
 
+    /** Classifier-free guidance: two passes and their combination, whether or not guidance tokens are kept. */
+    @ParameterizedTest
+    @CsvSource({
+        "true, NATIVE_HILBERT",
+        "false, NATIVE_HILBERT",
+        "true, DENSE_RASTER",
+        "false, DENSE_RASTER",
+        "false, NATIVE_INT8_HILBERT"
+    })
+    void aVelocityThatIsGuidedIsTheCombinationOfTwo(boolean guidanceSeesText, Backend backend) {
+        AttentionWindow window = new AttentionWindow(4, 16, 1, 3, GuidanceAttention.GLOBAL, guidanceSeesText);
+        try (Golden golden = Golden.open("scaledit/forward_37x29r4");
+                Sequence ofPositive = sequence(golden, window, backend);
+                Sequence ofNegative = sequence(golden, window, backend);
+                Sequence ofBoth = sequence(golden, window, backend)) {
+            Tensors.run(() -> {
+                Tensor guidance = ofBoth.layout().arrangeGuidance(golden.float32("x_lr"));
+                Tensor states = golden.float32("txt").flip(0).neg();
+                Tensor pooled = golden.float32("pooled").neg();
+                try (Denoiser positive = denoiser(float32, golden, ofPositive, guidance);
+                        Denoiser negative = float32.denoiser(
+                                ofNegative.layout(),
+                                ofNegative.attention(),
+                                FluxTransformer.NTK_THETA,
+                                states,
+                                pooled,
+                                golden.json().get("guidance_scale").asDouble(),
+                                guidance);
+                        Denoiser both = denoiser(float32, golden, ofBoth, guidance)) {
+                    both.guideAwayFrom(states, pooled, 3.5);
+                    Tensor latents = ofBoth.layout().arrangeImage(golden.float32("x"));
+                    for (double sigma : new double[] {0.9, 0.4}) {
+                        Tensor towards = positive.velocity(latents, sigma, () -> {});
+                        Tensor away = negative.velocity(latents, sigma, () -> {});
+                        Tensor combined = both.velocity(latents, sigma, () -> {});
+                        Tensor expected = away.add(towards.sub(away).mul(new Scalar(3.5)));
+                        assertThat(combined.equal(expected)).isTrue();
+                        assertThat(Golden.relativeL2(combined, towards)).isGreaterThan(1e-2);
+                    }
+                }
+            });
+        }
+    }
+
     /** A first pass that ends early leaves nothing behind for the next. */
     @Test
     void guidanceOfAPassThatWasBrokenOffIsComputedAgain() {

@@ -209,6 +209,16 @@ public static native @Cast("scaledit_status") int scaledit_cuda_attention_worksp
 // output = softmax(scale * query key^T + mask) value in bfloat16, with softmax and sums in float32. The same bits from
 // run to run.
 public static native @Cast("scaledit_status") int scaledit_cuda_attention(@Const CudaAttentionArguments arguments);
+// Targeting CudaAttentionBackwardArguments.java
+
+
+
+// Bytes of workspace that scaledit_cuda_attention_backward() needs; apart from the geometry no pointer is looked at.
+public static native @Cast("scaledit_status") int scaledit_cuda_attention_backward_workspace(@Const CudaAttentionBackwardArguments arguments, @Cast("size_t*") SizeTPointer bytes);
+
+// From the gradient of attention's output to those of query, key and value, over the same tiles: products of bfloat16
+// summed in float32. The weights are computed once more, from log_sum_exp. The same bits from run to run.
+public static native @Cast("scaledit_status") int scaledit_cuda_attention_backward(@Const CudaAttentionBackwardArguments arguments);
 // Targeting MatrixView.java
 
 
@@ -235,6 +245,13 @@ public static native @Cast("scaledit_status") int scaledit_cuda_modulate(@Const 
 // output = [input, GELU(gelu_input)] in e4m3, GELU as approximated by tanh. A single block's product reads both:
 // attention's output and the MLP.
 public static native @Cast("scaledit_status") int scaledit_cuda_quantize(@Const CudaQuantizeArguments arguments);
+// Targeting scaledit_cuda_norm_and_rotate_arguments.java
+
+
+
+// output = the RMSNorm of each head, times the norm's weights, its neighbouring channels rotated: what attention takes.
+// With an output gradient: output = the gradient of the input instead.
+public static native @Cast("scaledit_status") int scaledit_cuda_norm_and_rotate(@Const scaledit_cuda_norm_and_rotate_arguments arguments);
 
 // #ifdef __cplusplus
 // #endif

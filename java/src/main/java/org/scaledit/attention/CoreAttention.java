@@ -6,7 +6,7 @@ import org.bytedeco.pytorch.Tensor;
  * The native core's attention of a high-resolution pass, with the geometry that it is for: {@link NativeAttention} on a
  * CPU, {@link CudaAttention} on a GPU.
  */
-public final class CoreAttention implements Attention {
+public final class CoreAttention implements DifferentiableAttention {
     private final int textTokens;
     private final int width;
     private final int height;
@@ -14,7 +14,7 @@ public final class CoreAttention implements Attention {
     private final boolean cuda;
     private final boolean int8;
     private Geometry geometry;
-    private Attention attention;
+    private DifferentiableAttention attention;
 
     /**
      * @param width tokens of the image's grid; {@code height} likewise
@@ -34,7 +34,7 @@ public final class CoreAttention implements Attention {
     }
 
     /** Closes the geometry if it fails. */
-    private Attention attentionFor(Geometry made) {
+    private DifferentiableAttention attentionFor(Geometry made) {
         try {
             return cuda
                     ? new CudaAttention(made, int8 ? CudaAttention.Arithmetic.INT8 : CudaAttention.Arithmetic.BFLOAT16)
@@ -59,6 +59,16 @@ public final class CoreAttention implements Attention {
     @Override
     public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
         attention.attend(query, key, value, preparation, output);
+    }
+
+    @Override
+    public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
+        return attention.attendForGradients(query, key, value);
+    }
+
+    @Override
+    public Gradients gradients(Tensor query, Tensor key, Tensor value, Attended attended, Tensor outputGradient) {
+        return attention.gradients(query, key, value, attended, outputGradient);
     }
 
     @Override

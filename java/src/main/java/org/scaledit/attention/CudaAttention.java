@@ -7,7 +7,9 @@ import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.SizeTPointer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.jspecify.annotations.Nullable;
 import org.scaledit.bindings.CudaAttentionArguments;
+import org.scaledit.bindings.CudaAttentionBackwardArguments;
 import org.scaledit.bindings.NativeLibrary;
 import org.scaledit.bindings.Status;
 import org.scaledit.tensor.Cuda;
@@ -16,10 +18,10 @@ import org.scaledit.tensor.Tensors;
 
 /**
  * Attention by the native core on an NVIDIA GPU: only the tiles that the geometry lists are computed. Takes bfloat16
- * tensors in the geometry's order, head sizes 64 and 128, and is queued on torch's current stream. Used by one thread at
- * a time.
+ * tensors in the geometry's order, head sizes 64 and 128, and is queued on torch's current stream. Gradients are computed
+ * in bfloat16, those of bfloat16 arithmetic alone. Used by one thread at a time.
  */
-public final class CudaAttention implements Attention {
+public final class CudaAttention implements DifferentiableAttention {
 
     /** How the core multiplies. */
     public enum Arithmetic {
@@ -84,7 +86,7 @@ public final class CudaAttention implements Attention {
     public Tensor attend(Tensor query, Tensor key, Tensor value) {
         return Tensors.scoped(() -> {
             Operands operands = Operands.of(geometry, true, query, key, value);
-            compute(operands, Optional.empty());
+            compute(operands, Optional.empty(), null);
             return operands.joined();
         });
     }
@@ -94,16 +96,68 @@ public final class CudaAttention implements Attention {
     public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
         Tensors.run(() -> {
             switch (arithmetic) {
-                case INT8 -> compute(Operands.of(geometry, true, query, key, value, output), Optional.of(preparation));
+                case INT8 ->
+                    compute(Operands.of(geometry, true, query, key, value, output), Optional.of(preparation), null);
                 case BFLOAT16 ->
                     compute(
                             Operands.of(geometry, true, preparation.query(query), preparation.key(key), value, output),
-                            Optional.empty());
+                            Optional.empty(),
+                            null);
             }
         });
     }
 
-    private void compute(Operands operands, Optional<Preparation> preparation) {
+    /**
+     * @throws IllegalStateException with INT8: its log-sum-exp is not exact enough to compute weights from
+     * @throws UnsupportedOperationException if guidance tokens of the geometry attend to nobody
+     */
+    @Override
+    public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
+        geometry.requireGradients();
+        if (arithmetic != Arithmetic.BFLOAT16) {
+            throw new IllegalStateException(
+                    "gradients of attention in " + arithmetic + " are asked for, expected " + Arithmetic.BFLOAT16);
+        }
+        Operands operands = Operands.of(geometry, true, query, key, value);
+        Tensor logSumExp = operands.logSumExp();
+        compute(operands, Optional.empty(), logSumExp);
+        return new Attended(operands.output(), logSumExp);
+    }
+
+    @Override
+    public Gradients gradients(Tensor query, Tensor key, Tensor value, Attended attended, Tensor outputGradient) {
+        Operands forward =
+                Operands.of(geometry, true, query, key, value, attended.output().flatten(1, 2));
+        Operands backward = Operands.ofGradients(geometry, true, query, outputGradient);
+        forward.requireLogSumExp(attended.logSumExp());
+        Tensors.run(() -> {
+            CudaAttentionBackwardArguments arguments = new CudaAttentionBackwardArguments()
+                            .geometry(geometry.handle())
+                            .device_geometry(deviceGeometry.data_ptr())
+                            .heads(forward.heads())
+                            .head_dim(forward.headDim())
+                            .scale(forward.scale())
+                            .kernels(SCALEDIT_CUDA_KERNELS_BEST)
+                            .log_sum_exp(attended.logSumExp().data_ptr_float())
+                            .stream(Cuda.currentStream());
+            forward.describe(arguments.query(), arguments.key(), arguments.value(), arguments.output());
+            backward.describe(
+                    arguments.query_gradient(),
+                    arguments.key_gradient(),
+                    arguments.value_gradient(),
+                    arguments.output_gradient());
+
+            SizeTPointer bytes = new SizeTPointer(1);
+            Status.check(scaledit_cuda_attention_backward_workspace(arguments, bytes));
+            Tensor room = workspace.of(bytes.get());
+            arguments.workspace(room.data_ptr()).workspace_bytes(room.numel());
+            Status.check(scaledit_cuda_attention_backward(arguments));
+        });
+        return new Gradients(backward.query(), backward.key(), backward.value());
+    }
+
+    /** @param logSumExp as {@link Operands#logSumExp} makes it, written; or null */
+    private void compute(Operands operands, Optional<Preparation> preparation, @Nullable Tensor logSumExp) {
         Tensors.run(() -> {
             // What is not set is zero: no norm and no rotation.
             CudaAttentionArguments arguments = new CudaAttentionArguments()
@@ -120,6 +174,9 @@ public final class CudaAttention implements Attention {
                             .stream(Cuda.currentStream());
             operands.describe(arguments.query(), arguments.key(), arguments.value(), arguments.output());
             preparation.ifPresent(lacking -> describe(lacking, arguments));
+            if (logSumExp != null) {
+                arguments.log_sum_exp(logSumExp.data_ptr_float());
+            }
 
             SizeTPointer bytes = new SizeTPointer(1);
             Status.check(scaledit_cuda_attention_workspace(arguments, bytes));

@@ -134,9 +134,16 @@ public final class Geometry implements AutoCloseable {
         return pairs;
     }
 
-    /** Whether guidance tokens attend to anybody; if not, their rows of an output are not written. */
-    boolean guidanceAsks() {
-        return guidanceAsks;
+    /**
+     * Of guidance tokens that attend to nobody neither output nor log-sum-exp is written, which gradients are computed from.
+     *
+     * @throws UnsupportedOperationException if this geometry's are such
+     */
+    void requireGradients() {
+        if (!guidanceAsks) {
+            throw new UnsupportedOperationException("attention whose guidance tokens attend to nobody has no gradients,"
+                    + " expected a geometry with their queries");
+        }
     }
 
     GeometryHandle handle() {

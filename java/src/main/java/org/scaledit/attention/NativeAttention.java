@@ -2,16 +2,13 @@ package org.scaledit.attention;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
-import java.util.Arrays;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.SizeTPointer;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.bindings.AttentionArguments;
 import org.scaledit.bindings.AttentionBackwardArguments;
 import org.scaledit.bindings.Status;
-import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -60,13 +57,9 @@ public final class NativeAttention implements DifferentiableAttention {
     /** @throws UnsupportedOperationException if guidance tokens of the geometry attend to nobody */
     @Override
     public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
-        if (!geometry.guidanceAsks()) {
-            throw new UnsupportedOperationException("attention whose guidance tokens attend to nobody has no gradients,"
-                    + " expected a geometry with their queries");
-        }
+        geometry.requireGradients();
         Operands operands = Operands.of(geometry, false, query, key, value);
-        Tensor logSumExp = torch.empty(
-                new long[] {operands.heads(), geometry.layout().tokens()}, Placement.FLOAT32_CPU.options(), null);
+        Tensor logSumExp = operands.logSumExp();
         compute(operands, logSumExp.data_ptr_float());
         return new Attended(operands.output(), logSumExp);
     }
@@ -75,9 +68,8 @@ public final class NativeAttention implements DifferentiableAttention {
     public Gradients gradients(Tensor query, Tensor key, Tensor value, Attended attended, Tensor outputGradient) {
         Operands forward = Operands.of(
                 geometry, false, query, key, value, attended.output().flatten(1, 2));
-        Operands backward =
-                Operands.of(geometry, false, like(query), like(query), like(query), outputGradient.flatten(1, 2));
-        requireLogSumExp(attended.logSumExp(), forward);
+        Operands backward = Operands.ofGradients(geometry, false, query, outputGradient);
+        forward.requireLogSumExp(attended.logSumExp());
         Tensors.run(() -> {
             AttentionBackwardArguments arguments = new AttentionBackwardArguments()
                     .geometry(geometry.handle())
@@ -101,23 +93,6 @@ public final class NativeAttention implements DifferentiableAttention {
             Status.check(scaledit_attention_backward(arguments));
         });
         return new Gradients(backward.query(), backward.key(), backward.value());
-    }
-
-    /** A tensor without gaps. */
-    private static Tensor like(Tensor tensor) {
-        return torch.empty(tensor.shape(), tensor.options(), null);
-    }
-
-    private static void requireLogSumExp(Tensor logSumExp, Operands forward) {
-        long[] expected = {forward.heads(), forward.query().size(0)};
-        boolean fits = Arrays.equals(logSumExp.shape(), expected)
-                && logSumExp.scalar_type().intern() == torch.ScalarType.Float
-                && logSumExp.is_contiguous();
-        if (!fits) {
-            throw new IllegalArgumentException("log-sum-exp has shape " + Tensors.shape(logSumExp) + " of "
-                    + logSumExp.scalar_type().intern() + ", expected [heads, tokens] = " + Arrays.toString(expected)
-                    + " of Float without gaps");
-        }
     }
 
     private void compute(Operands operands, @Nullable FloatPointer logSumExp) {

@@ -6,6 +6,7 @@ import java.util.Arrays;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.bindings.TensorView;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -41,6 +42,39 @@ record Operands(Tensor query, Tensor key, Tensor value, Tensor output) {
         check("value", value, output, cuda);
         check("output", output, output, cuda);
         return new Operands(query, key, value, output);
+    }
+
+    /**
+     * Of a backward pass: room for the gradients of query, key and value, and the output's gradient in the output's place.
+     *
+     * @param outputGradient {@code [tokens, heads, head_dim]}
+     */
+    static Operands ofGradients(Geometry geometry, boolean cuda, Tensor query, Tensor outputGradient) {
+        return of(geometry, cuda, like(query), like(query), like(query), outputGradient.flatten(1, 2));
+    }
+
+    /** A tensor without gaps. */
+    private static Tensor like(Tensor tensor) {
+        return torch.empty(tensor.shape(), tensor.options(), null);
+    }
+
+    /** Room for the log-sum-exp of each query: {@code [heads, tokens]}, float32. */
+    Tensor logSumExp() {
+        Placement placement = new Placement(torch.ScalarType.Float, query.is_cuda());
+        return torch.empty(new long[] {heads(), query.size(0)}, placement.options(), null);
+    }
+
+    /** @throws IllegalArgumentException if this is not what {@link #logSumExp} is like */
+    void requireLogSumExp(Tensor logSumExp) {
+        long[] expected = {heads(), query.size(0)};
+        boolean fits = Arrays.equals(logSumExp.shape(), expected)
+                && logSumExp.scalar_type().intern() == torch.ScalarType.Float
+                && logSumExp.is_contiguous();
+        if (!fits) {
+            throw new IllegalArgumentException("log-sum-exp has shape " + Tensors.shape(logSumExp) + " of "
+                    + logSumExp.scalar_type().intern() + ", expected [heads, tokens] = " + Arrays.toString(expected)
+                    + " of Float without gaps");
+        }
     }
 
     private static void check(String name, Tensor tensor, Tensor output, boolean cuda) {

@@ -19,12 +19,14 @@ import org.bytedeco.pytorch.LongOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Upload;
 
 /**
  * The tensors of one safetensors file, or of the shards that an index names. Opening reads and checks the headers
  * alone; a file is mapped into memory when the first of its tensors is asked for, and its pages are read when they
- * are used.
+ * are used. What goes to a GPU is read without a map.
  */
 public final class Safetensors implements AutoCloseable {
     private final Path path;
@@ -158,18 +160,53 @@ public final class Safetensors implements AutoCloseable {
         });
     }
 
+    /**
+     * Some rows of the tensor as it is stored, on the GPU: read from the file, which is not mapped for it. They belong to
+     * the caller's scope.
+     *
+     * @throws CheckpointException if the file has another size by now, or cannot be read
+     * @throws java.util.concurrent.CancellationException if the thread is interrupted
+     */
+    public Tensor uploadedRows(String name, long first, long count) {
+        TensorInfo info = info(name);
+        synchronized (maps) {
+            requireOpen();
+        }
+        long[] shape = info.dimensions();
+        long rowBytes = shape[0] == 0 ? 0 : info.bytes() / shape[0];
+        long start = info.offset() + first * rowBytes;
+        shape[0] = count;
+        return Tensors.scoped(() -> {
+            Placement placement = new Placement(info.dtype().scalarType(), true);
+            Tensor rows = torch.empty(shape, placement.options(), null);
+            Upload.fill(
+                    rows,
+                    (offset, buffer) -> ParallelRead.fill(info.file(), bytes(info.file()), start + offset, buffer));
+            return rows;
+        });
+    }
+
+    /** The size of a file when it was opened. */
+    private long bytes(Path file) {
+        return fileBytes.getOrDefault(file, 0L);
+    }
+
+    private void requireOpen() {
+        if (closed) {
+            throw new IllegalStateException(path + " is closed");
+        }
+    }
+
     /** All bytes of a file, [bytes]. */
     private Tensor map(Path file) {
         synchronized (maps) {
-            if (closed) {
-                throw new IllegalStateException(path + " is closed");
-            }
+            requireOpen();
             return maps.computeIfAbsent(file, this::newMap);
         }
     }
 
     private Tensor newMap(Path file) {
-        long expected = fileBytes.getOrDefault(file, 0L);
+        long expected = bytes(file);
         try {
             // Not shared: a private map needs no right to write, and no tensor can reach the file.
             return Tensors.outlive(() -> torch.from_file(

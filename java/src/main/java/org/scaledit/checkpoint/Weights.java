@@ -16,7 +16,7 @@ import org.scaledit.tensor.Tensors;
 
 /**
  * The weights of a model, loaded one by one to where the model lives. On the CPU in the stored precision a weight
- * shares the memory of the mapped file.
+ * shares the memory of the mapped file; to a GPU it goes through page-locked memory.
  */
 public final class Weights implements AutoCloseable {
     /** What a root and its views have in common. */
@@ -29,8 +29,8 @@ public final class Weights implements AutoCloseable {
         /** @throws CheckpointException if there is no such weight or it has another shape */
         void check(String name, long[] expectedShape);
 
-        /** The weight in any precision; on the placement's device or, where it is stored, on the CPU. */
-        Tensor tensor(String name, long[] shape, Placement placement);
+        /** Some rows of the weight in any precision, where the placement is. */
+        Tensor rows(String name, long[] shape, long first, long count, Placement placement);
 
         @Override
         void close();
@@ -48,8 +48,10 @@ public final class Weights implements AutoCloseable {
         }
 
         @Override
-        public Tensor tensor(String name, long[] shape, Placement placement) {
-            return source.tensor(name);
+        public Tensor rows(String name, long[] shape, long first, long count, Placement placement) {
+            return placement.cuda()
+                    ? source.uploadedRows(name, first, count)
+                    : source.tensor(name).narrow(0, first, count);
         }
 
         @Override
@@ -71,10 +73,33 @@ public final class Weights implements AutoCloseable {
         public void check(String name, long[] expectedShape) {}
 
         @Override
-        public Tensor tensor(String name, long[] shape, Placement placement) {
+        public Tensor rows(String name, long[] shape, long first, long count, Placement placement) {
             boolean scaleOfNorm = shape.length == 1 && name.endsWith(".weight");
-            Tensor weight = torch.empty(shape, placement.options(), null);
+            long[] ofRows = shape.clone();
+            ofRows[0] = count;
+            Tensor weight = torch.empty(ofRows, placement.options(), null);
             return weight.normal_(scaleOfNorm ? 1 : 0, RANDOM_DEVIATION, new GeneratorOptional());
+        }
+
+        @Override
+        public void close() {}
+    }
+
+    /** Closing it leaves the other one open. */
+    private record Borrowed(Origin lender) implements Origin {
+        @Override
+        public boolean contains(String name) {
+            return lender.contains(name);
+        }
+
+        @Override
+        public void check(String name, long[] expectedShape) {
+            lender.check(name, expectedShape);
+        }
+
+        @Override
+        public Tensor rows(String name, long[] shape, long first, long count, Placement placement) {
+            return lender.rows(name, shape, first, count, placement);
         }
 
         @Override
@@ -107,6 +132,11 @@ public final class Weights implements AutoCloseable {
         return new Weights(store, this.prefix + prefix + ".");
     }
 
+    /** The same weights for a while: closing these frees what was loaded through them, and closes no file. */
+    public Weights apart() {
+        return new Weights(new Store(new Borrowed(store.origin), store.placement, new HashMap<>()), prefix);
+    }
+
     public boolean contains(String name) {
         return store.origin.contains(prefix + name);
     }
@@ -123,7 +153,7 @@ public final class Weights implements AutoCloseable {
      */
     public Tensor load(String name, long... expectedShape) {
         store.origin.check(prefix + name, expectedShape);
-        return loaded(prefix + name, () -> store.placement.place(tensor(name, expectedShape)));
+        return loaded(prefix + name, () -> store.placement.place(rows(name, expectedShape, 0, expectedShape[0])));
     }
 
     /**
@@ -147,10 +177,7 @@ public final class Weights implements AutoCloseable {
             shape[0] = names.size() * rows;
             Tensor stacked = torch.empty(shape, placement.options(), null);
             for (int i = 0; i < names.size(); i++) {
-                Tensor rowsOfOne = tensor(names.get(i), expectedShape).narrow(0, part * rows, rows);
-                // Moved as it is stored: torch would widen it before it goes to a GPU.
-                Tensor here = rowsOfOne.to(placement.device(), rowsOfOne.scalar_type());
-                stacked.narrow(0, i * rows, rows).copy_(here);
+                stacked.narrow(0, i * rows, rows).copy_(rows(names.get(i), expectedShape, part * rows, rows));
             }
             return stacked;
         });
@@ -186,10 +213,10 @@ public final class Weights implements AutoCloseable {
         }
     }
 
-    /** As it comes, with the shape that it must have. */
-    private Tensor tensor(String name, long[] expectedShape) {
+    /** As they come, of a weight with the shape that it must have. */
+    private Tensor rows(String name, long[] expectedShape, long first, long count) {
         store.origin.check(prefix + name, expectedShape);
-        return store.origin.tensor(prefix + name, expectedShape, store.placement);
+        return store.origin.rows(prefix + name, expectedShape, first, count, store.placement);
     }
 
     /** The bytes that the loaded weights take up, where they live. */

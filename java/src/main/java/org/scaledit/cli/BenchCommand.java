@@ -8,6 +8,7 @@ import java.util.Optional;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ScaleDit.Device;
+import org.scaledit.ScaleDit.Memory;
 import org.scaledit.evaluation.Measurement;
 import org.scaledit.evaluation.Method;
 import org.scaledit.evaluation.Report;
@@ -26,7 +27,7 @@ import picocli.CommandLine.TypeConversionException;
         description =
                 "Measures a sampling step of the transformer beside other ways to compute attention: seconds, those of"
                         + " its bare matrix products in the same run, and the most memory that torch's allocator hands out above"
-                        + " the weights. What does not fit the memory is a row that says so; with a row that"
+                        + " the weights that the GPU holds, and in all. What does not fit the memory is a row that says so; with a row that"
                         + " failed for another reason the exit status is 1.",
         mixinStandardHelpOptions = true,
         versionProvider = Version.class,
@@ -44,8 +45,8 @@ final class BenchCommand implements Callable<Integer> {
             paramLabel = "DIR",
             description =
                     "FLUX.1 checkpoint, a diffusers directory. Default: FLUX.1-dev's sizes with random weights, made"
-                            + " on the GPU. Its memory has to hold these (24 GB) and what a step takes above them; those in FP8"
-                            + " are made layer by layer once those in bfloat16 are gone.")
+                            + " on the GPU. Unless --memory is low, it has to hold these (24 GB) and what a step takes above"
+                            + " them; those in FP8 are made layer by layer once those in bfloat16 are gone.")
     private @Nullable Path model;
 
     @Option(
@@ -54,10 +55,11 @@ final class BenchCommand implements Callable<Integer> {
             split = ",",
             converter = MethodConverter.class,
             description =
-                    "scaledit (native INT8 attention), scaledit-fp8 (large products in FP8, too), scaledit-exact (native, not quantised), dense-flash and"
+                    "scaledit (native INT8 attention), scaledit-fp8 (large products in FP8, too), scaledit-exact (native, not quantised), training (a micro-step of a LoRA of rank 16: forward, every block once"
+                            + " more, and back), dense-flash and"
                             + " dense-cudnn (plain FLUX, SDPA by FlashAttention-2 or cuDNN), naive (scores in memory, on a GPU"
                             + " those of a third of the heads at a time), linear"
-                            + " (SANA's). Default: all but scaledit-exact that the device has.")
+                            + " (SANA's). Default: all but scaledit-exact and training that the device has.")
     private List<Method> methods = List.of();
 
     @Option(
@@ -109,6 +111,15 @@ final class BenchCommand implements Callable<Integer> {
     private Device device = Device.CUDA;
 
     @Option(
+            names = "--memory",
+            paramLabel = "KIND",
+            defaultValue = "normal",
+            description =
+                    "normal, or low (on a GPU: the transformer's blocks stay in the host's memory, of FLUX.1-dev 24 GB of it"
+                            + " in bfloat16, 15 in FP8, and each comes while the one before it computes). Default: normal.")
+    private Memory memory = Memory.NORMAL;
+
+    @Option(
             names = "--profile",
             description = "Say where a step's time goes: one more step, with a mark in the GPU's queue at each part.")
     private boolean profile;
@@ -125,7 +136,8 @@ final class BenchCommand implements Callable<Integer> {
         StepBenchmark.Plan given = new StepBenchmark.Plan(methods, sizes, pictures, textTokens, warmUp, steps, profile);
         checkPaths();
         PrintWriter out = spec.commandLine().getOut();
-        try (StepBenchmark benchmark = StepBenchmark.open(Optional.ofNullable(model), device == Device.CUDA)) {
+        try (StepBenchmark benchmark =
+                StepBenchmark.open(Optional.ofNullable(model), device == Device.CUDA, memory == Memory.LOW)) {
             benchmark.hardware().forEach((name, value) -> out.println(name + ": " + value));
             StepBenchmark.Plan plan = methods.isEmpty() ? given.with(usual(benchmark, out)) : given;
             out.print(Report.head());

@@ -72,6 +72,20 @@ final class GenerateCommand implements Callable<Integer> {
     @Option(names = "--guidance", paramLabel = "G", description = "Guidance of the high-resolution pass. Default: 4.5.")
     private @Nullable Double guidance;
 
+    @Option(
+            names = "--negative",
+            paramLabel = "PROMPT",
+            description = "What the picture is not to show; with --true-guidance.")
+    private @Nullable String negative;
+
+    @Option(
+            names = "--true-guidance",
+            paramLabel = "S",
+            description =
+                    "How strongly it is led away from --negative: two passes a step, the velocity is negative + S *"
+                            + " (positive - negative); 1 is one pass without it.")
+    private @Nullable Double trueGuidance;
+
     @Option(names = "--guide-steps", paramLabel = "N", description = "Steps of the guidance image. Default: 28.")
     private @Nullable Integer guideSteps;
 
@@ -150,6 +164,15 @@ final class GenerateCommand implements Callable<Integer> {
 
     @Option(names = "--device", paramLabel = "KIND", description = "cpu or cuda (an NVIDIA GPU). Default: cpu.")
     private ScaleDit.@Nullable Device device;
+
+    @Option(
+            names = "--memory",
+            paramLabel = "KIND",
+            description =
+                    "normal, or low (on a GPU: the transformer's blocks stay in the host's memory, each comes while the one "
+                            + "before it computes). Low costs time where a step is shorter than the copy of all blocks: of "
+                            + "FLUX.1-dev 15 GB in fp8, 24 in bfloat16. Default: normal.")
+    private ScaleDit.@Nullable Memory memory;
 
     @Option(
             names = "--text-tokens",
@@ -235,6 +258,8 @@ final class GenerateCommand implements Callable<Integer> {
         request = levels == null ? request : request.levels(levels);
         request = steps == null ? request : request.steps(steps);
         request = guidance == null ? request : request.guidance(guidance);
+        request = negative == null ? request : request.negative(negative);
+        request = trueGuidance == null ? request : request.trueGuidance(trueGuidance);
         request = guideSteps == null ? request : request.guideSteps(guideSteps);
         request = guideGuidance == null ? request : request.guideGuidance(guideGuidance);
         request = guideImage == null ? request : request.guideImage(guideImage);
@@ -278,6 +303,9 @@ final class GenerateCommand implements Callable<Integer> {
         }
         if (device != null) {
             builder.device(device);
+        }
+        if (memory != null) {
+            builder.memory(memory);
         }
         return builder;
     }

@@ -57,7 +57,9 @@ public record Measurement(Method method, int size, long tokens, Optional<Result>
      * @param steps that were counted
      * @param bareSeconds of the same step's matrix products alone; empty if these did not fit the memory
      * @param operations of these products
-     * @param bytesAboveWeights the most memory of the GPU handed out during a step beyond the weights; empty on a CPU
+     * @param bytesAboveWeights the most memory of the GPU handed out during a step beyond the weights that it holds; empty on
+     *     a CPU
+     * @param peakBytes the same with these weights
      * @param parts seconds of each part of a step, if asked for
      * @param picture of a whole one, if asked for
      */
@@ -68,12 +70,21 @@ public record Measurement(Method method, int size, long tokens, Optional<Result>
             OptionalDouble bareSeconds,
             double operations,
             OptionalLong bytesAboveWeights,
+            OptionalLong peakBytes,
             Map<String, Double> parts,
             Optional<Picture> picture) {
 
         private Result with(Picture whole) {
             return new Result(
-                    seconds, fastest, steps, bareSeconds, operations, bytesAboveWeights, parts, Optional.of(whole));
+                    seconds,
+                    fastest,
+                    steps,
+                    bareSeconds,
+                    operations,
+                    bytesAboveWeights,
+                    peakBytes,
+                    parts,
+                    Optional.of(whole));
         }
 
         /** Of a step to its bare matrix products. */

@@ -13,6 +13,8 @@ public enum Method {
     SCALEDIT_FP8(true),
     /** Scale-DiT, attention by the native core without quantisation. */
     SCALEDIT_EXACT(true),
+    /** A micro-step of training Scale-DiT's LoRA: forward, every block once more, and back. Attention as SCALEDIT_EXACT. */
+    TRAINING(true),
     /** Plain FLUX, everyone attends to everyone: torch's SDPA, by FlashAttention-2 on a GPU. */
     DENSE_FLASH(false),
     /** Plain FLUX: torch's SDPA, by cuDNN. */
@@ -33,6 +35,11 @@ public enum Method {
         return guided;
     }
 
+    /** Whether whole pictures are painted so. */
+    boolean paints() {
+        return guided && this != TRAINING;
+    }
+
     /**
      * What computes the attention of a whole picture.
      *
@@ -42,7 +49,7 @@ public enum Method {
         return switch (this) {
             case SCALEDIT, SCALEDIT_FP8 -> Plan.Backend.NATIVE_INT8;
             case SCALEDIT_EXACT -> Plan.Backend.NATIVE_EXACT;
-            case DENSE_FLASH, DENSE_CUDNN, NAIVE, LINEAR ->
+            case TRAINING, DENSE_FLASH, DENSE_CUDNN, NAIVE, LINEAR ->
                 throw new IllegalStateException(label() + " paints nothing");
         };
     }

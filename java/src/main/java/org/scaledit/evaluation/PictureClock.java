@@ -12,6 +12,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.image.Pixels;
 import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
+import org.scaledit.sampling.Prompt;
 import org.scaledit.sampling.SamplingListener;
 import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.SeededNoise;
@@ -75,7 +76,7 @@ final class PictureClock implements AutoCloseable {
             PictureSampler.Models models = new PictureSampler.Models(directory, transformer, transformer, vae);
             Stages stages = new Stages();
             Tensor latents = Tensors.scoped(() -> Placement.FLOAT32_CPU.place(
-                    PictureSampler.sample(models, plan, text, new SeededNoise(SEED), stages)));
+                    PictureSampler.sample(models, plan, Prompt.of(text), new SeededNoise(SEED), stages)));
             double sampled = stages.next();
             decode(latents, plan.lastGrid());
             return new Measurement.Picture(plan.guideSteps(), stages.guidance, plan.steps(), sampled, stages.next());

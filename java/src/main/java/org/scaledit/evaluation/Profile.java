@@ -7,7 +7,6 @@ import java.util.Map;
 import java.util.TreeMap;
 import org.bytedeco.pytorch.cuda.CUDAEvent;
 import org.scaledit.tensor.Tensors;
-import org.scaledit.transformer.Part;
 
 /**
  * Where the time of a forward pass goes: a mark wherever another part begins, on a GPU an event in its queue, so that
@@ -33,7 +32,7 @@ final class Profile implements AutoCloseable {
     }
 
     /** From here on time belongs to this part. */
-    void begin(Part part) {
+    void begin(Enum<?> part) {
         mark(part.name().toLowerCase(Locale.ROOT));
     }
 

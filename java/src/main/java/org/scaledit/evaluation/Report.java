@@ -12,6 +12,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.OptionalDouble;
+import java.util.OptionalLong;
 import java.util.stream.Collectors;
 import org.scaledit.ScaleDit;
 import org.scaledit.image.OutputFile;
@@ -19,11 +20,12 @@ import org.scaledit.image.OutputFile;
 /** Measurements for people and for programs. */
 public record Report(Map<String, String> hardware, String model, List<Measurement> measurements) {
     private static final double GIB = 1L << 30;
-    private static final String ROW = "%-15s %5s %8s %10s %10s %6s %12s%n";
+    private static final String ROW = "%-15s %5s %8s %10s %10s %6s %12s %12s%n";
 
     /** The head of the table. */
     public static String head() {
-        return String.format(Locale.ROOT, ROW, "method", "size", "tokens", "s a step", "bare s", "ratio", "GiB above");
+        return String.format(
+                Locale.ROOT, ROW, "method", "size", "tokens", "s a step", "bare s", "ratio", "GiB above", "GiB in all");
     }
 
     /** A measurement's line of the table. */
@@ -40,7 +42,8 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                                 number("%.3f", OptionalDouble.of(result.seconds())),
                                 number("%.3f", result.bareSeconds()),
                                 number("%.2f", result.ratio()),
-                                number("%.2f", gib(result)))
+                                number("%.2f", gib(result.bytesAboveWeights())),
+                                number("%.2f", gib(result.peakBytes())))
                         + parts(result)
                         + result.picture().map(Report::picture).orElse("")
                         + measurement.failure().map("    %s%n"::formatted).orElse(""))
@@ -81,14 +84,16 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                 .collect(Collectors.joining());
     }
 
-    private static OptionalDouble gib(Measurement.Result result) {
-        return result.bytesAboveWeights().isPresent()
-                ? OptionalDouble.of(result.bytesAboveWeights().getAsLong() / GIB)
-                : OptionalDouble.empty();
+    private static OptionalDouble gib(OptionalLong bytes) {
+        return bytes.isPresent() ? OptionalDouble.of(bytes.getAsLong() / GIB) : OptionalDouble.empty();
     }
 
     private static String number(String format, OptionalDouble value) {
         return value.isPresent() ? String.format(Locale.ROOT, format, value.getAsDouble()) : "-";
+    }
+
+    private static String number(OptionalLong bytes) {
+        return bytes.isPresent() ? String.valueOf(bytes.getAsLong()) : "";
     }
 
     /**
@@ -101,7 +106,8 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
         replace(folder.resolve("step.csv"), csv());
         new Chart("seconds a step", result -> OptionalDouble.of(result.seconds()))
                 .write(folder.resolve("step-time.png"), measurements);
-        new Chart("memory above the weights, GiB", Report::gib).write(folder.resolve("step-memory.png"), measurements);
+        new Chart("memory above the weights, GiB", result -> gib(result.bytesAboveWeights()))
+                .write(folder.resolve("step-memory.png"), measurements);
     }
 
     private static void replace(Path file, String contents) {
@@ -129,6 +135,7 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                 result.ratio().ifPresent(ratio -> row.put("ratio", ratio));
                 row.put("linear_operations", result.operations());
                 result.bytesAboveWeights().ifPresent(bytes -> row.put("bytes_above_weights", bytes));
+                result.peakBytes().ifPresent(bytes -> row.put("peak_bytes", bytes));
                 if (!result.parts().isEmpty()) {
                     ObjectNode parts = row.putObject("parts");
                     result.parts().forEach(parts::put);
@@ -148,7 +155,7 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
 
     private String csv() {
         StringBuilder csv = new StringBuilder(
-                "method,size,tokens,seconds,fastest_seconds,bare_seconds,ratio,bytes_above_weights,guidance_seconds,"
+                "method,size,tokens,seconds,fastest_seconds,bare_seconds,ratio,bytes_above_weights,peak_bytes,guidance_seconds,"
                         + "high_resolution_seconds,decode_seconds,picture_seconds,failure\n");
         for (Measurement measurement : measurements) {
             csv.append(String.join(
@@ -156,7 +163,7 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                     measurement.method().label(),
                     String.valueOf(measurement.size()),
                     String.valueOf(measurement.tokens()),
-                    measurement.result().map(Report::columns).orElse(",,,,,,,,"),
+                    measurement.result().map(Report::columns).orElse(",,,,,,,,,"),
                     '"' + measurement.failure().orElse("").replace("\"", "\"\"") + '"'));
             csv.append('\n');
         }
@@ -172,9 +179,8 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
                         ? String.valueOf(result.bareSeconds().getAsDouble())
                         : "",
                 result.ratio().isPresent() ? String.valueOf(result.ratio().getAsDouble()) : "",
-                result.bytesAboveWeights().isPresent()
-                        ? String.valueOf(result.bytesAboveWeights().getAsLong())
-                        : "",
+                number(result.bytesAboveWeights()),
+                number(result.peakBytes()),
                 result.picture()
                         .map(picture -> picture.guidance() + "," + picture.highResolution() + "," + picture.decode()
                                 + "," + picture.seconds())

@@ -20,7 +20,7 @@ record Sequence(TokenLayout layout, Attention attention, Runnable release) imple
     static Sequence of(Method method, int textTokens, TokenGrid grid, boolean cuda) {
         return switch (method) {
             case SCALEDIT, SCALEDIT_FP8 -> ofCore(true, textTokens, grid, cuda);
-            case SCALEDIT_EXACT -> ofCore(false, textTokens, grid, cuda);
+            case SCALEDIT_EXACT, TRAINING -> ofCore(false, textTokens, grid, cuda);
             case DENSE_FLASH -> plain(PeerAttention.flash(), textTokens, grid);
             case DENSE_CUDNN -> plain(PeerAttention.cudnn(), textTokens, grid);
             case NAIVE -> plain(PeerAttention.naive(), textTokens, grid);

@@ -11,6 +11,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalLong;
+import java.util.function.BiFunction;
 import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.stream.Collectors;
@@ -18,6 +19,7 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.attention.TokenLayout;
+import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Cuda;
@@ -34,7 +36,7 @@ import org.scaledit.transformer.LoraScope;
  * their time, stage by stage.
  */
 public final class StepBenchmark implements AutoCloseable {
-    private static final double SIGMA = 0.7;
+    static final double SIGMA = 0.7;
     private static final double GUIDANCE = 4.5;
 
     /** A step that takes longer is measured once, at its first run: no warm-up, no profile. */
@@ -70,7 +72,7 @@ public final class StepBenchmark implements AutoCloseable {
                 throw new IllegalArgumentException(
                         "pictures are " + pictures + ", expected some of the sizes " + sizes);
             }
-            if (!pictures.isEmpty() && !methods.isEmpty() && methods.stream().noneMatch(Method::guided)) {
+            if (!pictures.isEmpty() && !methods.isEmpty() && methods.stream().noneMatch(Method::paints)) {
                 throw new IllegalArgumentException(
                         "pictures are painted by the methods of Scale-DiT alone, expected one of" + " them beside "
                                 + methods.stream().map(Method::label).collect(Collectors.joining(", ")));
@@ -100,6 +102,7 @@ public final class StepBenchmark implements AutoCloseable {
 
     private final FluxConfig config;
     private final Placement placement;
+    private final boolean low;
     private final Hardware hardware;
     private final Optional<ModelDirectory> directory; // empty for random weights
     private final Function<Boolean, FluxTransformer> load; // whether in FP8 → the transformer
@@ -108,10 +111,12 @@ public final class StepBenchmark implements AutoCloseable {
     private StepBenchmark(
             FluxConfig config,
             Placement placement,
+            boolean low,
             Optional<ModelDirectory> directory,
             Function<Boolean, FluxTransformer> load) {
         this.config = config;
         this.placement = placement;
+        this.low = low;
         this.hardware = new Hardware(placement.cuda());
         this.directory = directory;
         this.load = load;
@@ -123,9 +128,13 @@ public final class StepBenchmark implements AutoCloseable {
      *
      * @param model a FLUX.1 checkpoint in diffusers' layout; empty for FLUX.1-dev's sizes with random weights
      * @param cuda whether on the first GPU, in bfloat16, or on the CPU, in float32
+     * @param low whether the weights of the transformer's blocks stay on the host, which is for a GPU alone
      * @throws RuntimeException in one sentence: what a GPU lacks, or the file and tensor that are missing or wrong
      */
-    public static StepBenchmark open(Optional<Path> model, boolean cuda) {
+    public static StepBenchmark open(Optional<Path> model, boolean cuda, boolean low) {
+        if (low) {
+            FluxTransformer.requireLowMemory(cuda);
+        }
         if (cuda) {
             CudaAttention.requireGpu();
         } else {
@@ -136,18 +145,22 @@ public final class StepBenchmark implements AutoCloseable {
                 .map(directory -> new StepBenchmark(
                         FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE),
                         placement,
+                        low,
                         Optional.of(directory),
-                        fp8 -> FluxTransformer.load(directory, placement, fp8)))
+                        fp8 -> FluxTransformer.load(directory, placement, fp8, low)))
                 .orElseGet(() -> new StepBenchmark(
                         FluxConfig.DEV,
                         placement,
+                        low,
                         Optional.empty(),
-                        fp8 -> FluxTransformer.random(FluxConfig.DEV, placement, fp8)));
+                        fp8 -> FluxTransformer.random(FluxConfig.DEV, placement, fp8, low)));
     }
 
-    /** What the results depend on beside the program: names and versions. */
+    /** What the results depend on beside the program: names, versions, where the weights are. */
     public Map<String, String> hardware() {
-        return hardware.description();
+        Map<String, String> description = new LinkedHashMap<>(hardware.description());
+        description.put("memory", low ? "low" : "normal");
+        return description;
     }
 
     /** Why a method cannot be measured here whatever the size, in one sentence; empty if it can. */
@@ -203,7 +216,7 @@ public final class StepBenchmark implements AutoCloseable {
 
     private Measurement withPicture(Plan plan, Measurement measured) {
         Method method = measured.method();
-        if (measured.result().isEmpty() || !plan.pictures.contains(measured.size()) || !method.guided()) {
+        if (measured.result().isEmpty() || !plan.pictures.contains(measured.size()) || !method.paints()) {
             return measured;
         }
         TokenGrid grid = TokenGrid.ofPixels(measured.size(), measured.size());
@@ -254,19 +267,57 @@ public final class StepBenchmark implements AutoCloseable {
         hardware.forgetPeak();
         OptionalLong weights = hardware.allocatedBytes(); // the GPU's copy of a geometry is above them
         try (Sequence sequence = Sequence.of(method, plan.textTokens, grid, placement.cuda())) {
-            return measure(plan, sequence, transformer, weights);
+            if (method != Method.TRAINING) {
+                return measure(plan, sequence, transformer, weights, SamplingStep::new, 1);
+            }
+            try (Lora lora = TrainingStep.lora(config);
+                    FluxTransformer trained = transformer.withTrainedLora(lora, LoraScope.GUIDANCE)) {
+                return measure(
+                        plan,
+                        sequence,
+                        trained,
+                        weights,
+                        (denoiser, latents) -> new TrainingStep(denoiser, latents, sequence.attention()),
+                        TrainingStep.PASSES);
+            }
         }
     }
 
+    /** What is measured. */
+    interface Step {
+        void run();
+
+        /** The same once more, telling where its time goes. */
+        void run(Profile profile);
+    }
+
+    private record SamplingStep(Denoiser denoiser, Tensor latents) implements Step {
+        @Override
+        public void run() {
+            Tensors.run(() -> denoiser.velocity(latents, SIGMA, () -> {}));
+        }
+
+        @Override
+        public void run(Profile profile) {
+            Tensors.run(() -> denoiser.profiledVelocity(latents, SIGMA, profile::begin));
+        }
+    }
+
+    /** @param passes how often a step goes through all matrix products */
     private Measurement.Result measure(
-            Plan plan, Sequence sequence, FluxTransformer transformer, OptionalLong weights) {
+            Plan plan,
+            Sequence sequence,
+            FluxTransformer transformer,
+            OptionalLong weights,
+            BiFunction<Denoiser, Tensor, Step> of,
+            int passes) {
         List<Double> seconds = new ArrayList<>();
         Map<String, Double> parts = new LinkedHashMap<>();
         OptionalLong peak = Tensors.compute(() -> {
             Tensor latents = random(sequence.layout().imageTokens(), config.latentChannels());
             try (Denoiser denoiser = denoiser(sequence, transformer)) {
-                Runnable step = () -> Tensors.run(() -> denoiser.velocity(latents, SIGMA, () -> {}));
-                double first = hardware.seconds(step);
+                Step step = of.apply(denoiser, latents);
+                double first = hardware.seconds(step::run);
                 boolean slow = first > SLOW_SECONDS;
                 if (slow) {
                     seconds.add(first);
@@ -275,12 +326,12 @@ public final class StepBenchmark implements AutoCloseable {
                         step.run();
                     }
                     for (int i = 0; i < plan.steps; i++) {
-                        seconds.add(hardware.seconds(step));
+                        seconds.add(hardware.seconds(step::run));
                     }
                 }
                 OptionalLong most = hardware.peakBytes();
                 if (plan.profile && !slow) {
-                    parts.putAll(profile(denoiser, latents));
+                    parts.putAll(profile(step));
                 }
                 return most;
             }
@@ -290,24 +341,25 @@ public final class StepBenchmark implements AutoCloseable {
                 Hardware.median(seconds),
                 Collections.min(seconds),
                 seconds.size(),
-                bare(products, transformer.fp8()),
-                products.operations(),
+                bare(products, transformer.fp8(), passes),
+                products.operations() * passes,
                 peak.isPresent() ? OptionalLong.of(peak.getAsLong() - weights.orElseThrow()) : peak,
+                peak,
                 parts,
                 Optional.empty());
     }
 
-    private Map<String, Double> profile(Denoiser denoiser, Tensor latents) {
+    private Map<String, Double> profile(Step step) {
         try (Profile profile = new Profile(hardware.cuda())) {
-            Tensors.run(() -> denoiser.profiledVelocity(latents, SIGMA, profile::begin));
+            step.run(profile);
             return profile.end(hardware);
         }
     }
 
-    private OptionalDouble bare(MatrixProducts products, boolean fp8) {
+    private OptionalDouble bare(MatrixProducts products, boolean fp8, int passes) {
         hardware.forgetPeak();
         try {
-            return OptionalDouble.of(products.seconds(placement, fp8, hardware));
+            return OptionalDouble.of(passes * products.seconds(placement, fp8, hardware));
         } catch (RuntimeException e) {
             if (Cuda.isOutOfMemory(e)) {
                 return OptionalDouble.empty();

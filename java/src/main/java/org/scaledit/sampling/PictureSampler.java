@@ -13,7 +13,6 @@ import org.scaledit.image.PixelSource;
 import org.scaledit.image.Resize;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
-import org.scaledit.text.Conditioning;
 import org.scaledit.transformer.Denoiser;
 import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.vae.AutoencoderKl;
@@ -39,14 +38,14 @@ public final class PictureSampler {
 
     private final Models models;
     private final Plan plan;
-    private final Conditioning text;
+    private final Prompt prompt;
     private final Noise noise;
     private final SamplingListener listener;
 
-    private PictureSampler(Models models, Plan plan, Conditioning text, Noise noise, SamplingListener listener) {
+    private PictureSampler(Models models, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
         this.models = models;
         this.plan = plan;
-        this.text = text;
+        this.prompt = prompt;
         this.noise = noise;
         this.listener = listener;
     }
@@ -56,8 +55,8 @@ public final class PictureSampler {
      *
      * @return the clean latents of {@link Plan#lastGrid}, {@code [W·H, 64]}, packed, in raster order, float32
      */
-    public static Tensor sample(Models models, Plan plan, Conditioning text, Noise noise, SamplingListener listener) {
-        return Tensors.scoped(() -> new PictureSampler(models, plan, text, noise, listener).sample());
+    public static Tensor sample(Models models, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
+        return Tensors.scoped(() -> new PictureSampler(models, plan, prompt, noise, listener).sample());
     }
 
     private Tensor sample() {
@@ -80,7 +79,7 @@ public final class PictureSampler {
     /** Plain FLUX at the guidance image's size, by the checkpoint's own schedule, without LoRA: {@code [w·h, 64]}. */
     private Tensor paintGuidance(TokenGrid grid) {
         Schedule schedule = Schedule.ofCheckpoint(models.directory(), plan.guideSteps(), grid.tokens());
-        TokenLayout layout = TokenLayout.raster(textTokens(), grid.width(), grid.height());
+        TokenLayout layout = TokenLayout.raster(prompt.textTokens(), grid.width(), grid.height());
         return Tensors.scoped(() -> {
             try (Attention attention = DenseAttention.full();
                     Denoiser denoiser = models.plain()
@@ -88,9 +87,10 @@ public final class PictureSampler {
                                     layout,
                                     attention,
                                     FluxTransformer.THETA,
-                                    text.states(),
-                                    text.pooled(),
+                                    prompt.text().states(),
+                                    prompt.text().pooled(),
                                     plan.guideGuidance())) {
+                prompt.guide(denoiser);
                 return Euler.integrate(
                         placed(noise.guidance(grid)),
                         schedule,
@@ -109,16 +109,17 @@ public final class PictureSampler {
      */
     private Tensor highResolution(int level, TokenGrid grid, Tensor guidance) {
         Tensor latents = Tensors.scoped(() -> {
-            try (WindowedAttention attention = WindowedAttention.of(plan, textTokens(), grid, placement());
+            try (WindowedAttention attention = WindowedAttention.of(plan, prompt.textTokens(), grid, placement());
                     Denoiser denoiser = models.adapted()
                             .denoiser(
                                     attention.layout(),
                                     attention.attention(),
                                     FluxTransformer.NTK_THETA,
-                                    text.states(),
-                                    text.pooled(),
+                                    prompt.text().states(),
+                                    prompt.text().pooled(),
                                     plan.guidance(),
                                     attention.layout().arrangeGuidance(guidance))) {
+                prompt.guide(denoiser);
                 return denoise(level, grid, guidance, attention.layout(), denoiser);
             }
         });
@@ -183,9 +184,5 @@ public final class PictureSampler {
 
     private int ratio() {
         return plan.window().ratio();
-    }
-
-    private int textTokens() {
-        return Math.toIntExact(text.states().size(0));
     }
 }

@@ -12,12 +12,13 @@ import org.scaledit.tensor.Tensors;
 import org.scaledit.text.Conditioning;
 
 /**
- * Everything that one picture was computed through, as a safetensors file: text, guidance latents, sigmas, the latents
+ * Everything that one picture was computed through, as a safetensors file: texts, guidance latents, sigmas, the latents
  * before the first and after each step, the picture before rounding. Float32, tokens in raster order. The file appears
  * when {@link #commit} returns.
  */
 public final class Trace implements AutoCloseable {
     private static final int CHANNELS = 64;
+    private static final String NEGATIVE = "negative_";
 
     private final SafetensorsWriter writer;
 
@@ -25,12 +26,11 @@ public final class Trace implements AutoCloseable {
         this.writer = writer;
     }
 
-    /** Begins the file with the text. */
-    public static Trace begin(Path file, Plan plan, Conditioning text) {
+    /** Begins the file with the text, and with the negative one if there is one. */
+    public static Trace begin(Path file, Plan plan, Prompt prompt) {
         Map<String, Declaration> contents = new LinkedHashMap<>();
-        contents.put(
-                "text_states", declare(1, text.states().size(0), text.states().size(1)));
-        contents.put("text_pooled", declare(1, text.pooled().numel()));
+        declareText(contents, "", prompt.text());
+        prompt.negative().ifPresent(text -> declareText(contents, NEGATIVE, text));
         TokenGrid grid = plan.grid();
         contents.put("guidance_latents", tokens(grid.guidance(plan.window().ratio())));
         for (int level = 1; level <= plan.levels(); level++) {
@@ -42,9 +42,21 @@ public final class Trace implements AutoCloseable {
         }
         contents.put("image", declare(3, grid.pixelHeight(), grid.pixelWidth()));
         Trace trace = new Trace(SafetensorsWriter.create(file, contents, Map.of()));
-        trace.write("text_states", text.states().unsqueeze(0));
-        trace.write("text_pooled", text.pooled().reshape(1, text.pooled().numel()));
+        trace.text("", prompt.text());
+        prompt.negative().ifPresent(text -> trace.text(NEGATIVE, text));
         return trace;
+    }
+
+    private static void declareText(Map<String, Declaration> contents, String prefix, Conditioning text) {
+        contents.put(
+                prefix + "text_states",
+                declare(1, text.states().size(0), text.states().size(1)));
+        contents.put(prefix + "text_pooled", declare(1, text.pooled().numel()));
+    }
+
+    private void text(String prefix, Conditioning text) {
+        write(prefix + "text_states", text.states().unsqueeze(0));
+        write(prefix + "text_pooled", text.pooled().reshape(1, text.pooled().numel()));
     }
 
     /** @param latents {@code [w·h, 64]} */

@@ -1,7 +1,6 @@
 package org.scaledit.tensor;
 
 import org.bytedeco.cuda.cudart.cudaDeviceProp;
-import org.bytedeco.pytorch.GradMode;
 import org.bytedeco.pytorch.IValue;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -153,13 +152,14 @@ public final class MatrixProduct {
     }
 
     /**
-     * The same, written into a tensor that there is already.
+     * The same, written into a tensor that there is already. Where autograd goes through x, it is copied there: torch has no
+     * gradients for products that are written in place.
      *
      * @param y {@code [rows, out]}; may be a strided view
      */
     public static void linearInto(Tensor x, Tensor weight, Tensor bias, Tensor y) {
         Tensors.run(() -> {
-            if (x.is_cuda() && !needsGradients(x)) {
+            if (x.is_cuda() && !x.requires_grad()) {
                 torch.linear_out(y, x, weight, Tensors.optional(bias));
             } else {
                 y.copy_(linear(x, weight, bias));
@@ -187,14 +187,11 @@ public final class MatrixProduct {
 
     /** {@code gelu(x Wᵀ + b)}, GELU in its tanh form. */
     public static Tensor linearGelu(Tensor x, Tensor weight, Tensor bias) {
-        return Tensors.scoped(() -> x.is_cuda() && !needsGradients(x)
-                ? withGelu(x, weight, bias)
-                : torch.gelu_(linear(x, weight, bias), "tanh"));
-    }
-
-    /** Whether torch's autograd has to come through the product: it does not come through those that are written or fused. */
-    private static boolean needsGradients(Tensor x) {
-        return GradMode.is_enabled() && x.requires_grad();
+        if (x.requires_grad()) { // GELU's gradient needs what goes into it
+            return Tensors.scoped(() -> torch.gelu(linear(x, weight, bias), "tanh"));
+        }
+        return Tensors.scoped(
+                () -> x.is_cuda() ? withGelu(x, weight, bias) : torch.gelu_(linear(x, weight, bias), "tanh"));
     }
 
     /** The product with bias and GELU in its epilogue. */

@@ -40,7 +40,7 @@ public final class ClipTextEncoder implements AutoCloseable {
     /** @throws org.scaledit.checkpoint.CheckpointException if the part is not such a model, or damaged */
     public static ClipTextEncoder load(ModelDirectory model, Placement placement) {
         Sizes sizes = sizes(model.config(PART));
-        return new ClipTextEncoder(sizes, Layers.open(contents(model, sizes), placement));
+        return new ClipTextEncoder(sizes, Layers.open(contents(model, sizes), placement, false));
     }
 
     /** Refuses what {@link #load} would refuse, without reading a weight. */

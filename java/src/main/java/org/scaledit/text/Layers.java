@@ -5,6 +5,7 @@ import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Function;
 import org.bytedeco.pytorch.DoubleOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
@@ -17,14 +18,14 @@ import org.scaledit.tensor.Tensors;
 
 /** The weights of an encoder by name, and the layers that both encoders are built from. */
 final class Layers implements AutoCloseable {
-    private final Path folder;
+    private final Contents contents;
     private final Weights weights;
-    private final Map<String, long[]> shapes;
+    private final boolean inParts;
 
-    private Layers(Contents contents, Weights weights) {
-        this.folder = contents.folder;
-        this.shapes = contents.shapes;
+    private Layers(Contents contents, Weights weights, boolean inParts) {
+        this.contents = contents;
         this.weights = weights;
+        this.inParts = inParts;
     }
 
     /**
@@ -55,10 +56,21 @@ final class Layers implements AutoCloseable {
     /**
      * Opens what {@code contents} names; a weight is read when it is first used.
      *
+     * @param inParts whether the weights of a {@link #part} are freed after it
      * @throws CheckpointException as {@link Contents#check} throws it
      */
-    static Layers open(Contents contents, Placement placement) {
-        return new Layers(contents, Weights.of(contents.open(), placement));
+    static Layers open(Contents contents, Placement placement, boolean inParts) {
+        return new Layers(contents, Weights.of(contents.open(), placement), inParts);
+    }
+
+    /** What a part of the encoder computes with these layers; the tensor is in the caller's scope. */
+    Tensor part(Function<Layers, Tensor> compute) {
+        if (!inParts) {
+            return compute.apply(this);
+        }
+        try (Layers part = new Layers(contents, weights.apart(), false)) {
+            return compute.apply(part);
+        }
     }
 
     Placement placement() {
@@ -70,7 +82,7 @@ final class Layers implements AutoCloseable {
     }
 
     private Optional<Tensor> optionalWeight(String name) {
-        return Optional.ofNullable(shapes.get(name)).map(shape -> weights.load(name, shape));
+        return Optional.ofNullable(contents.shapes.get(name)).map(shape -> weights.load(name, shape));
     }
 
     /** The rows of a table [entries, width] that {@code ids} name, [ids, width]. */
@@ -81,7 +93,7 @@ final class Layers implements AutoCloseable {
             // Out of range is an exception on the CPU, but the end of the process's CUDA context on a GPU.
             if (largest >= table.size(0)) {
                 throw new CheckpointException("the tokenizer gives token " + largest + ", but " + name + ".weight in "
-                        + folder + " has only " + table.size(0) + " rows");
+                        + contents.folder + " has only " + table.size(0) + " rows");
             }
             Tensor rows = Tensors.of(ids, ids.length).to(placement().device(), torch.ScalarType.Long);
             return torch.embedding(table, rows);

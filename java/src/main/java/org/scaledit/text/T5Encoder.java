@@ -41,12 +41,15 @@ public final class T5Encoder implements AutoCloseable {
         this.layers = layers;
     }
 
-    /** @throws org.scaledit.checkpoint.CheckpointException if the part is not such a model, or damaged */
-    public static T5Encoder load(ModelDirectory model, Placement placement) {
+    /**
+     * @param inParts loads the weights of one block at a time and frees them after it, for each text anew
+     * @throws org.scaledit.checkpoint.CheckpointException if the part is not such a model, or damaged
+     */
+    public static T5Encoder load(ModelDirectory model, Placement placement, boolean inParts) {
         Config config = model.config(PART);
         Sizes sizes = sizes(config);
         RelativePositions positions = positions(config);
-        return new T5Encoder(sizes, positions, Layers.open(contents(model, sizes, positions), placement));
+        return new T5Encoder(sizes, positions, Layers.open(contents(model, sizes, positions), placement, inParts));
     }
 
     /** Refuses what {@link #load} would refuse, without reading a weight. */
@@ -116,11 +119,14 @@ public final class T5Encoder implements AutoCloseable {
     public Tensor encode(long[] ids) {
         return Tensors.scoped(() -> {
             Tensor bias = positionBias(ids.length); // [1, heads, tokens, tokens]
-            Tensor states = layers.embedding(ids, EMBEDDING); // [tokens, width]
+            Tensor states = layers.part(part -> part.embedding(ids, EMBEDDING)); // [tokens, width]
             for (int i = 0; i < sizes.layers; i++) {
-                states = mlp(attention(states, bias, attentionLayer(i)), mlpLayer(i));
+                int block = i;
+                Tensor input = states;
+                states = layers.part(
+                        part -> mlp(part, attention(part, input, bias, attentionLayer(block)), mlpLayer(block)));
             }
-            return norm(states, FINAL_NORM);
+            return norm(layers, states, FINAL_NORM);
         });
     }
 
@@ -134,35 +140,35 @@ public final class T5Encoder implements AutoCloseable {
     }
 
     /** [tokens, width] → [tokens, width] */
-    private Tensor attention(Tensor states, Tensor bias, String layer) {
+    private Tensor attention(Layers part, Tensor states, Tensor bias, String layer) {
         return Tensors.scoped(() -> {
-            Tensor input = norm(states, layer + "layer_norm.weight");
-            Tensor query = layers.linear(input, layer + "SelfAttention.q");
-            Tensor key = layers.linear(input, layer + "SelfAttention.k");
-            Tensor value = layers.linear(input, layer + "SelfAttention.v");
+            Tensor input = norm(part, states, layer + "layer_norm.weight");
+            Tensor query = part.linear(input, layer + "SelfAttention.q");
+            Tensor key = part.linear(input, layer + "SelfAttention.k");
+            Tensor value = part.linear(input, layer + "SelfAttention.v");
             // T5 does not scale its scores: its weights were initialised for that.
             Tensor attended = Layers.attention(query, key, value, sizes.heads, Tensors.optional(bias), false, 1);
-            return states.add(layers.linear(attended, layer + "SelfAttention.o"));
+            return states.add(part.linear(attended, layer + "SelfAttention.o"));
         });
     }
 
     /** [tokens, width] → [tokens, width] */
-    private Tensor mlp(Tensor states, String layer) {
+    private Tensor mlp(Layers part, Tensor states, String layer) {
         return Tensors.scoped(() -> {
-            Tensor input = norm(states, layer + "layer_norm.weight");
-            Tensor gate = torch.gelu(layers.linear(input, layer + "DenseReluDense.wi_0"), "tanh");
-            Tensor hidden = gate.mul(layers.linear(input, layer + "DenseReluDense.wi_1"));
-            return states.add(layers.linear(hidden, layer + "DenseReluDense.wo"));
+            Tensor input = norm(part, states, layer + "layer_norm.weight");
+            Tensor gate = torch.gelu(part.linear(input, layer + "DenseReluDense.wi_0"), "tanh");
+            Tensor hidden = gate.mul(part.linear(input, layer + "DenseReluDense.wi_1"));
+            return states.add(part.linear(hidden, layer + "DenseReluDense.wo"));
         });
     }
 
     /** Root mean square norm, its statistics in float32 whatever the precision: T5's states reach tens of thousands. */
-    private Tensor norm(Tensor states, String weight) {
+    private Tensor norm(Layers part, Tensor states, String weight) {
         return Tensors.scoped(() -> {
             Tensor wide = Tensors.toFloat32(states);
             Tensor meanSquare = wide.square().mean(new long[] {-1}, true, new ScalarTypeOptional());
             Tensor normed = wide.mul(meanSquare.add(new Scalar(sizes.epsilon)).rsqrt());
-            return normed.to(layers.placement().dtype()).mul(layers.weight(weight));
+            return normed.to(part.placement().dtype()).mul(part.weight(weight));
         });
     }
 

@@ -14,12 +14,12 @@ public final class TextEncoders implements AutoCloseable {
     private final ClipTextEncoder clip;
     private final T5Encoder t5;
 
-    private TextEncoders(ModelDirectory model, Placement placement) {
+    private TextEncoders(ModelDirectory model, Placement placement, boolean inParts) {
         try {
             clipTokenizer = own(ClipTokenizer.load(model.part("tokenizer")), ClipTokenizer::close);
             t5Tokenizer = own(T5Tokenizer.load(model.part("tokenizer_2")), T5Tokenizer::close);
             clip = own(ClipTextEncoder.load(model, placement), ClipTextEncoder::close);
-            t5 = own(T5Encoder.load(model, placement), T5Encoder::close);
+            t5 = own(T5Encoder.load(model, placement, inParts), T5Encoder::close);
         } catch (RuntimeException | Error e) {
             close();
             throw e;
@@ -28,7 +28,17 @@ public final class TextEncoders implements AutoCloseable {
 
     /** @throws org.scaledit.checkpoint.CheckpointException if a part is missing, damaged or of another kind */
     public static TextEncoders load(ModelDirectory model, Placement placement) {
-        return new TextEncoders(model, placement);
+        return load(model, placement, false);
+    }
+
+    /**
+     * The same with a choice for memory.
+     *
+     * @param inParts loads the weights of one of T5's blocks at a time and frees them after it, for each prompt anew: of
+     *     T5-XXL 0.4 GB in bfloat16 instead of 9.5
+     */
+    public static TextEncoders load(ModelDirectory model, Placement placement, boolean inParts) {
+        return new TextEncoders(model, placement, inParts);
     }
 
     /**

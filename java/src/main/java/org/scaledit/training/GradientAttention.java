@@ -1,6 +1,8 @@
 package org.scaledit.training;
 
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.DifferentiableAttention;
 import org.scaledit.attention.Geometry;
@@ -18,11 +20,11 @@ import org.scaledit.tensor.Placement;
 record GradientAttention(TokenLayout layout, DifferentiableAttention attention, Runnable release)
         implements AutoCloseable {
 
-    /** @throws UnsupportedOperationException if such an attention has no gradients where the tokens are */
+    /** @throws IllegalArgumentException if such an attention has no gradients in the tokens' precision */
     static void require(Recipe.AttentionKind kind, Placement placement) {
-        if (kind == Recipe.AttentionKind.NATIVE && placement.cuda()) {
-            throw new UnsupportedOperationException(
-                    "native attention has no gradients on a GPU, expected --attention dense with device cuda");
+        if (kind == Recipe.AttentionKind.NATIVE && placement.cuda() && placement.dtype() != torch.ScalarType.BFloat16) {
+            throw new IllegalArgumentException(
+                    "attention native on a GPU takes bfloat16 alone, expected precision bfloat16, or attention dense");
         }
     }
 
@@ -33,16 +35,25 @@ record GradientAttention(TokenLayout layout, DifferentiableAttention attention, 
         return switch (kind) {
             case NATIVE -> {
                 Geometry geometry = Geometry.windowed(textTokens, grid.width(), grid.height(), window);
-                yield new GradientAttention(
-                        geometry.layout(),
-                        new NativeAttention(geometry, NativeAttention.Arithmetic.FLOAT32),
-                        geometry::close);
+                yield new GradientAttention(geometry.layout(), core(geometry, placement), geometry::close);
             }
             case DENSE -> {
                 TokenLayout layout = TokenLayout.raster(textTokens, grid.width(), grid.height(), window.ratio());
                 yield new GradientAttention(layout, DenseAttention.windowed(layout, window, placement), () -> {});
             }
         };
+    }
+
+    /** Closes the geometry if it fails. */
+    private static DifferentiableAttention core(Geometry geometry, Placement placement) {
+        try {
+            return placement.cuda()
+                    ? new CudaAttention(geometry, CudaAttention.Arithmetic.BFLOAT16)
+                    : new NativeAttention(geometry, NativeAttention.Arithmetic.FLOAT32);
+        } catch (RuntimeException | Error e) {
+            geometry.close();
+            throw e;
+        }
     }
 
     @Override

@@ -78,7 +78,7 @@ public record Recipe(
 
     /** What computes attention and its gradients. */
     public enum AttentionKind {
-        /** The native core. */
+        /** The native core: in float32 on a CPU, in bfloat16 on a GPU. */
         NATIVE,
         /** Torch under a boolean mask: the slow twin. */
         DENSE

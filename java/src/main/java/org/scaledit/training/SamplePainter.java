@@ -15,6 +15,7 @@ import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
 import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
+import org.scaledit.sampling.Prompt;
 import org.scaledit.sampling.SamplingListener;
 import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.SeededNoise;
@@ -77,7 +78,7 @@ final class SamplePainter {
             Tensor latents = PictureSampler.sample(
                     new PictureSampler.Models(model, plain, trained, vae),
                     plan,
-                    texts.text(prompt),
+                    Prompt.of(texts.text(prompt)),
                     new SeededNoise(run.recipe().seed()),
                     new Interruptible(step));
             Tensor raw = Latents.unscale(

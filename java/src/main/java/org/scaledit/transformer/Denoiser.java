@@ -8,6 +8,7 @@ import java.util.function.BiConsumer;
 import java.util.function.Consumer;
 import java.util.function.Supplier;
 import java.util.stream.LongStream;
+import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
@@ -22,11 +23,27 @@ public final class Denoiser implements AutoCloseable {
     private final TokenLayout layout;
     private final Attention attention;
     private final float guidance;
-    private final Tensor pooled; // [pooled width], float32
-    private final Tensor text; // [text, width], embedded
+    private final Text text;
+    private Optional<TrueGuidance> trueGuidance = Optional.empty();
     private final Tensor guidanceTokens; // [guidance, width], embedded; [0, width] in a plain pass
     private final RotaryEmbedding rotary;
-    private final Optional<KeptGuidance> kept;
+
+    /**
+     * What a pass has of its text.
+     *
+     * @param pooled [pooled width], float32
+     * @param tokens [text, width], embedded
+     */
+    private record Text(Tensor pooled, Tensor tokens, Optional<KeptGuidance> kept) implements AutoCloseable {
+        @Override
+        public void close() {
+            pooled.close();
+            tokens.close();
+            kept.ifPresent(KeptGuidance::close);
+        }
+    }
+
+    private record TrueGuidance(Text negative, double scale) {}
 
     Denoiser(
             FluxTransformer transformer,
@@ -38,8 +55,6 @@ public final class Denoiser implements AutoCloseable {
             double guidance,
             Optional<Tensor> guidanceLatents) {
         FluxConfig config = transformer.config();
-        requireShape("text states", textStates, layout.textTokens(), config.jointWidth());
-        requireShape("pooled text", pooledText, config.pooledWidth());
         int channels = config.latentChannels();
         if (guidanceLatents.isEmpty() && layout.guidanceTokens() > 0) {
             throw new IllegalArgumentException(
@@ -53,25 +68,53 @@ public final class Denoiser implements AutoCloseable {
         this.attention = attention;
         this.guidance = (float) guidance;
         Placement placement = transformer.placement();
-        FluxModel model = transformer.model();
+        this.text = text(textStates, pooledText);
         List<Tensor> made = new ArrayList<>();
         try {
-            this.pooled =
-                    kept(made, () -> placement.with(torch.ScalarType.Float).place(pooledText));
-            this.text = kept(made, () -> model.textEmbedder().forward(placement.place(textStates), 0));
             this.guidanceTokens = kept(made, () -> {
                 Tensor latents = guidanceLatents.orElseGet(() -> torch.empty(0, channels));
-                return model.latentEmbedder().forward(placement.place(latents), latents.size(0));
+                return transformer.model().latentEmbedder().forward(placement.place(latents), latents.size(0));
             });
             this.rotary = RotaryEmbedding.of(layout, config, theta, placement);
-            this.kept = attention.guidanceStandsAlone() && layout.guidanceTokens() > 0
-                    ? Optional.of(new KeptGuidance(layout.guidanceTokens(), config.headDim()))
-                    : Optional.empty();
         } catch (RuntimeException | Error e) {
             // A GPU without memory for the one has to get the others back.
             made.forEach(Tensor::close);
+            text.close();
             throw e;
         }
+    }
+
+    private Text text(Tensor states, Tensor pooled) {
+        FluxConfig config = transformer.config();
+        requireShape("text states", states, layout.textTokens(), config.jointWidth());
+        requireShape("pooled text", pooled, config.pooledWidth());
+        Placement placement = transformer.placement();
+        List<Tensor> made = new ArrayList<>();
+        try {
+            return new Text(
+                    kept(made, () -> placement.with(torch.ScalarType.Float).place(pooled)),
+                    kept(made, () -> transformer.model().textEmbedder().forward(placement.place(states), 0)),
+                    attention.guidanceStandsAlone() && layout.guidanceTokens() > 0
+                            ? Optional.of(new KeptGuidance(layout.guidanceTokens(), config.headDim()))
+                            : Optional.empty());
+        } catch (RuntimeException | Error e) {
+            made.forEach(Tensor::close);
+            throw e;
+        }
+    }
+
+    /**
+     * Classifier-free guidance (diffusers' {@code true_cfg_scale}): from the first pass on, which is still to come, a
+     * velocity is {@code negative + scale · (positive − negative)}, of a pass for each text, one after the other.
+     *
+     * @param textStates T5's of the negative prompt, {@code [T, joint width]}
+     * @param pooledText CLIP's, {@code [pooled width]}
+     */
+    public void guideAwayFrom(Tensor textStates, Tensor pooledText, double scale) {
+        if (trueGuidance.isPresent()) {
+            throw new IllegalStateException("the denoiser is guided already");
+        }
+        trueGuidance = Optional.of(new TrueGuidance(text(textStates, pooledText), scale));
     }
 
     private static Tensor kept(List<Tensor> made, Supplier<Tensor> make) {
@@ -85,7 +128,7 @@ public final class Denoiser implements AutoCloseable {
      *
      * @param latents packed, noised, in the layout's order: {@code [W·H, 64]}
      * @param sigma noise level, 0 … 1
-     * @param betweenBlocks runs after every block; what it throws ends the pass and frees everything
+     * @param betweenBlocks runs after every block, of both passes if there are two; what it throws ends the pass and frees everything
      * @return {@code [W·H, 64]}, float32, in the caller's scope
      */
     public Tensor velocity(Tensor latents, double sigma, Runnable betweenBlocks) {
@@ -111,21 +154,38 @@ public final class Denoiser implements AutoCloseable {
 
     private Tensor velocity(
             Tensor latents, double sigma, BiConsumer<String, Tensor> afterBlock, Consumer<Part> begins) {
-        kept.ifPresent(KeptGuidance::begin);
         Tensor velocity = Tensors.scoped(() -> {
-            Pass pass = pass(sigma, begins);
-            return Tensors.toFloat32(transformer.model().forward(embedded(latents), pass, afterBlock));
+            Tensor positive = velocity(text, latents, sigma, afterBlock, begins);
+            if (trueGuidance.isEmpty()) {
+                return positive;
+            }
+            Tensor negative = velocity(trueGuidance.get().negative, latents, sigma, afterBlock, begins);
+            return positive.sub_(negative)
+                    .mul_(new Scalar(trueGuidance.get().scale))
+                    .add_(negative);
         });
-        kept.filter(guidance -> !guidance.complete()).ifPresent(guidance -> {
+        // After all passes of the first step: they share the attention.
+        text.kept.filter(guidance -> !guidance.complete()).ifPresent(guidance -> {
             guidance.end();
+            trueGuidance.flatMap(guided -> guided.negative.kept).ifPresent(KeptGuidance::end);
             attention.leaveOutGuidanceQueries();
         });
         return velocity;
     }
 
+    /** Of one text: [W·H, 64], float32 */
+    private Tensor velocity(
+            Text of, Tensor latents, double sigma, BiConsumer<String, Tensor> afterBlock, Consumer<Part> begins) {
+        of.kept.ifPresent(KeptGuidance::begin);
+        return Tensors.scoped(() -> {
+            Pass pass = pass(of, sigma, begins);
+            return Tensors.toFloat32(transformer.model().forward(embedded(of, latents), pass, afterBlock));
+        });
+    }
+
     /** Guidance tokens that a pass computes. */
     private int guidanceRows() {
-        return kept.isPresent() && kept.get().complete() ? 0 : layout.guidanceTokens();
+        return text.kept.isPresent() && text.kept.get().complete() ? 0 : layout.guidanceTokens();
     }
 
     FluxTransformer transformer() {
@@ -134,12 +194,16 @@ public final class Denoiser implements AutoCloseable {
 
     /** What all blocks have in common at a noise level, in the caller's scope. */
     Pass pass(double sigma, Consumer<Part> begins) {
+        return pass(text, sigma, begins);
+    }
+
+    private Pass pass(Text of, double sigma, Consumer<Part> begins) {
         begins.accept(Part.EMBED);
         Placement placement = transformer.placement();
         Tensor conditioning = Tensors.scoped(() -> torch.silu(placement.place(transformer
                 .model()
                 .conditioning()
-                .forward((float) sigma, guidance, pooled, guidanceRows() > 0, placement))));
+                .forward((float) sigma, guidance, of.pooled, guidanceRows() > 0, placement))));
         return new Pass(
                 conditioning,
                 rotary,
@@ -147,13 +211,17 @@ public final class Denoiser implements AutoCloseable {
                 TokenWise.of(placement, transformer.fp8()),
                 layout.textTokens(),
                 guidanceRows(),
-                kept,
+                of.kept,
                 transformer.config(),
                 begins);
     }
 
     /** The hidden state before the first block: [text + image + guidance, width] */
     Tensor embedded(Tensor latents) {
+        return embedded(text, latents);
+    }
+
+    private Tensor embedded(Text of, Tensor latents) {
         requireShape(
                 "latents", latents, layout.imageTokens(), transformer.config().latentChannels());
         return Tensors.scoped(() -> {
@@ -161,7 +229,7 @@ public final class Denoiser implements AutoCloseable {
             long width = transformer.config().width();
             long[] rows = {layout.textTokens(), layout.imageTokens(), guidanceRows()};
             Tensor hidden = torch.empty(new long[] {LongStream.of(rows).sum(), width}, placement.options(), null);
-            hidden.narrow(0, 0, rows[0]).copy_(text);
+            hidden.narrow(0, 0, rows[0]).copy_(of.tokens);
             transformer
                     .model()
                     .latentEmbedder()
@@ -182,10 +250,9 @@ public final class Denoiser implements AutoCloseable {
 
     @Override
     public void close() {
-        pooled.close();
         text.close();
+        trueGuidance.ifPresent(guided -> guided.negative.close());
         guidanceTokens.close();
         rotary.close();
-        kept.ifPresent(KeptGuidance::close);
     }
 }

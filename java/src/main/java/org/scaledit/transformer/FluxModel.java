@@ -12,8 +12,8 @@ record FluxModel(
         Linear textEmbedder,
         Linear latentEmbedder,
         Conditioning conditioning,
-        List<DoubleBlock> doubleBlocks,
-        List<SingleBlock> singleBlocks,
+        List<Block> doubleBlocks,
+        List<Block> singleBlocks,
         Linear finalModulation,
         Linear finalLayer) {
     private static final String DOUBLE_BLOCK = "transformer_blocks.";
@@ -27,10 +27,14 @@ record FluxModel(
                 layers.linear("x_embedder", config.latentChannels(), width),
                 Conditioning.load(layers, config),
                 IntStream.range(0, config.doubleBlocks())
-                        .mapToObj(block -> DoubleBlock.load(layers.at(DOUBLE_BLOCK + block), config))
+                        .mapToObj(block ->
+                                layers.block(block, DOUBLE_BLOCK + block, ofBlock -> DoubleBlock.load(ofBlock, config)))
                         .toList(),
                 IntStream.range(0, config.singleBlocks())
-                        .mapToObj(block -> SingleBlock.load(layers.at(SINGLE_BLOCK + block), config))
+                        .mapToObj(block -> layers.block(
+                                config.doubleBlocks() + block,
+                                SINGLE_BLOCK + block,
+                                ofBlock -> SingleBlock.load(ofBlock, config)))
                         .toList(),
                 withoutGuidance.linear("norm_out.linear", width, 2 * width),
                 withoutGuidance.linear("proj_out", width, config.latentChannels()));
@@ -44,8 +48,7 @@ record FluxModel(
 
     /** All blocks, in the order in which tokens pass through them. */
     List<Block> blocks() {
-        return Stream.<Block>concat(doubleBlocks.stream(), singleBlocks.stream())
-                .toList();
+        return Stream.concat(doubleBlocks.stream(), singleBlocks.stream()).toList();
     }
 
     /**
@@ -55,12 +58,12 @@ record FluxModel(
      */
     Tensor forward(Tensor hidden, Pass pass, BiConsumer<String, Tensor> afterBlock) {
         for (int block = 0; block < doubleBlocks.size(); block++) {
-            DoubleBlock current = doubleBlocks.get(block);
+            Block current = doubleBlocks.get(block);
             Tensors.run(() -> current.forward(hidden, pass));
             afterBlock.accept(DOUBLE_BLOCK + block, hidden);
         }
         for (int block = 0; block < singleBlocks.size(); block++) {
-            SingleBlock current = singleBlocks.get(block);
+            Block current = singleBlocks.get(block);
             Tensors.run(() -> current.forward(hidden, pass));
             afterBlock.accept(SINGLE_BLOCK + block, hidden);
         }

@@ -42,22 +42,44 @@ public final class FluxTransformer implements AutoCloseable {
     private static final String STEM = "diffusion_pytorch_model";
 
     private final FluxConfig config;
-    private final Weights weights;
-    private final int headGroups;
-    private final boolean fp8;
+    private final Origin origin;
     private final Adapters adapters;
     private final FluxModel model;
-    private final boolean ownsWeights;
+    private final boolean ownsOrigin;
 
-    private FluxTransformer(
-            FluxConfig config, Weights weights, int headGroups, boolean fp8, Adapters adapters, boolean ownsWeights) {
+    private FluxTransformer(FluxConfig config, Origin origin, Adapters adapters, boolean ownsOrigin) {
         this.config = config;
-        this.weights = weights;
-        this.headGroups = headGroups;
-        this.fp8 = fp8;
+        this.origin = origin;
         this.adapters = adapters;
-        this.ownsWeights = ownsWeights;
-        this.model = FluxModel.load(Layers.of(source(weights, headGroups, fp8), adapters), config);
+        this.ownsOrigin = ownsOrigin;
+        this.model = FluxModel.load(Layers.of(origin.source(), adapters), config);
+    }
+
+    /**
+     * What transformers of the same weights share.
+     *
+     * @param host the blocks' weights, if they stay on the host
+     */
+    private record Origin(Weights weights, boolean fp8, Layers.Source source, Optional<HostBlocks> host)
+            implements AutoCloseable {
+
+        static Origin of(FluxConfig config, Weights weights, int headGroups, boolean fp8, boolean low) {
+            Layers.Source resident = FluxTransformer.source(weights, headGroups, fp8);
+            if (!low) {
+                return new Origin(weights, fp8, resident, Optional.empty());
+            }
+            HostBlocks host = new HostBlocks(
+                    weights,
+                    apart -> FluxTransformer.source(apart, headGroups, fp8),
+                    BlockLayout.of(config, weights.placement().dtype(), fp8, headGroups));
+            return new Origin(weights, fp8, host, Optional.of(host));
+        }
+
+        @Override
+        public void close() {
+            host.ifPresent(HostBlocks::close);
+            weights.close();
+        }
     }
 
     private static Layers.Source source(Weights weights, int headGroups, boolean fp8) {
@@ -108,8 +130,21 @@ public final class FluxTransformer implements AutoCloseable {
      * @throws UnsupportedOperationException if the GPU does not multiply FP8
      */
     public static FluxTransformer load(ModelDirectory directory, Placement placement, boolean fp8) {
+        return load(directory, placement, fp8, false);
+    }
+
+    /**
+     * The same with a choice for the blocks' weights.
+     *
+     * @param low keeps them in the host's memory, as they are computed with and locked, all of them read now. They come to
+     *     the GPU at each step, a block ahead of the computation, whose results are the same. It cannot be trained.
+     * @throws IllegalArgumentException in one sentence, if the placement is no GPU
+     * @throws IllegalStateException likewise, if the host cannot lock so much memory
+     */
+    public static FluxTransformer load(ModelDirectory directory, Placement placement, boolean fp8, boolean low) {
         FluxConfig config = FluxConfig.of(directory.config("transformer"));
-        return load(config, Weights.of(Safetensors.openModel(directory.part("transformer"), STEM), placement), fp8);
+        return load(
+                config, Weights.of(Safetensors.openModel(directory.part("transformer"), STEM), placement), fp8, low);
     }
 
     /**
@@ -130,7 +165,23 @@ public final class FluxTransformer implements AutoCloseable {
 
     /** A transformer of these weights, which it owns from now on. */
     static FluxTransformer load(FluxConfig config, Weights weights, boolean fp8) {
-        return load(config, weights, weights.placement().cuda() ? HEAD_GROUPS : 0, fp8);
+        return load(config, weights, fp8, false);
+    }
+
+    /** The same, with the blocks' weights on the host or not. */
+    static FluxTransformer load(FluxConfig config, Weights weights, boolean fp8, boolean low) {
+        return load(config, weights, weights.placement().cuda() ? HEAD_GROUPS : 0, fp8, low);
+    }
+
+    /**
+     * Makes sure that the blocks' weights can stay on the host.
+     *
+     * @throws IllegalArgumentException in one sentence, if what computes is no GPU
+     */
+    public static void requireLowMemory(boolean cuda) {
+        if (!cuda) {
+            throw new IllegalArgumentException("memory low is for a GPU alone, expected device cuda");
+        }
     }
 
     /**
@@ -154,20 +205,39 @@ public final class FluxTransformer implements AutoCloseable {
      * @param fp8 whether the blocks' products of all tokens are in FP8, quantised here, once
      */
     static FluxTransformer load(FluxConfig config, Weights weights, int headGroups, boolean fp8) {
+        return load(config, weights, headGroups, fp8, false);
+    }
+
+    private static FluxTransformer load(FluxConfig config, Weights weights, int headGroups, boolean fp8, boolean low) {
+        Origin origin;
         try {
             if (fp8) {
                 requireFp8(weights.placement());
             }
-            return new FluxTransformer(config, weights, headGroups, fp8, Adapters.none(), true);
+            if (low) {
+                requireLowMemory(weights.placement().cuda());
+            }
+            origin = Origin.of(config, weights, headGroups, fp8, low);
         } catch (RuntimeException | Error e) {
             weights.close();
+            throw e;
+        }
+        try {
+            return new FluxTransformer(config, origin, Adapters.none(), true);
+        } catch (RuntimeException | Error e) {
+            origin.close();
             throw e;
         }
     }
 
     /** A transformer of random weights, made where they live: to measure speed with. */
     public static FluxTransformer random(FluxConfig config, Placement placement, boolean fp8) {
-        return load(config, Weights.random(placement), fp8);
+        return random(config, placement, fp8, false);
+    }
+
+    /** The same, with the blocks' weights on the host or not. */
+    public static FluxTransformer random(FluxConfig config, Placement placement, boolean fp8, boolean low) {
+        return load(config, Weights.random(placement), fp8, low);
     }
 
     /** Name and shape of every tensor of a checkpoint, by diffusers' names. */
@@ -214,9 +284,9 @@ public final class FluxTransformer implements AutoCloseable {
      * @throws CheckpointException naming a LoRA's layer that the model does not have or that has another shape
      */
     public FluxTransformer withLoras(List<ScaledLora> loras, LoraScope scope) {
-        Adapters adapters = new Adapters(loras, scope, weights.placement());
+        Adapters adapters = new Adapters(loras, scope, placement());
         try {
-            FluxTransformer adapted = new FluxTransformer(config, weights, headGroups, fp8, adapters, false);
+            FluxTransformer adapted = new FluxTransformer(config, origin, adapters, false);
             adapters.requireAllAsked();
             adapters.warnings().forEach(LOG::warn);
             return adapted;
@@ -232,11 +302,16 @@ public final class FluxTransformer implements AutoCloseable {
      *
      * @throws CheckpointException naming a layer of the LoRA that the model does not have, that has another shape, or
      *     that has no effect under the scope
+     * @throws IllegalStateException if the blocks' weights stay on the host: on the way back they are needed again
      */
     public FluxTransformer withTrainedLora(Lora lora, LoraScope scope) {
-        Adapters adapters = Adapters.training(lora, scope, weights.placement());
+        if (origin.host.isPresent()) {
+            throw new IllegalStateException(
+                    "a LoRA is trained with all weights in the GPU's memory, expected memory normal");
+        }
+        Adapters adapters = Adapters.training(lora, scope, placement());
         try {
-            FluxTransformer adapted = new FluxTransformer(config, weights, headGroups, fp8, adapters, false);
+            FluxTransformer adapted = new FluxTransformer(config, origin, adapters, false);
             adapters.requireAllAsked();
             if (!adapters.warnings().isEmpty()) {
                 throw new CheckpointException(adapters.warnings().get(0));
@@ -266,12 +341,13 @@ public final class FluxTransformer implements AutoCloseable {
     }
 
     public Placement placement() {
-        return weights.placement();
+        return origin.weights.placement();
     }
 
-    /** The bytes that its weights take up, where they live. */
+    /** The bytes that its weights take up where it computes. */
     public long weightBytes() {
-        return weights.loadedBytes();
+        return origin.weights.loadedBytes()
+                + origin.host.map(HostBlocks::placeBytes).orElse(0L);
     }
 
     /** What stays the same over the steps of a plain FLUX picture; see {@link #denoiser} with guidance latents. */
@@ -311,7 +387,7 @@ public final class FluxTransformer implements AutoCloseable {
 
     /** Whether the blocks' products of all tokens are in FP8. */
     public boolean fp8() {
-        return fp8;
+        return origin.fp8;
     }
 
     FluxModel model() {
@@ -321,8 +397,8 @@ public final class FluxTransformer implements AutoCloseable {
     @Override
     public void close() {
         adapters.close();
-        if (ownsWeights) {
-            weights.close();
+        if (ownsOrigin) {
+            origin.close();
         }
     }
 }

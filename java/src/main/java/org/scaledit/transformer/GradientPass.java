@@ -3,6 +3,7 @@ package org.scaledit.transformer;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.List;
+import java.util.function.Consumer;
 import java.util.function.UnaryOperator;
 import org.bytedeco.pytorch.BoolOptional;
 import org.bytedeco.pytorch.Tensor;
@@ -17,6 +18,19 @@ import org.scaledit.tensor.Tensors;
  * (gradient checkpointing): on the way back a block is computed once more, with its gradients.
  */
 public final class GradientPass {
+
+    /** What a pass does, for a profile. */
+    public enum Phase {
+        /** The blocks without gradients. */
+        FORWARD,
+        /** The last norm and layer, the loss, and its way back through them. */
+        LOSS,
+        /** A block once more, with what its gradients need. */
+        RECOMPUTE,
+        /** From a block's output to its input and to the matrices in training. */
+        BACKWARD
+    }
+
     private final Denoiser denoiser;
     private final DifferentiableAttention attention;
 
@@ -38,9 +52,19 @@ public final class GradientPass {
      * @return the loss
      */
     public double add(Tensor latents, double sigma, UnaryOperator<Tensor> loss) {
+        return add(latents, sigma, loss, phase -> {});
+    }
+
+    /**
+     * The same for a profile.
+     *
+     * @param begins told which phase begins: what is queued on a GPU from then on belongs to it
+     */
+    public double add(Tensor latents, double sigma, UnaryOperator<Tensor> loss, Consumer<Phase> begins) {
         Deque<Tensor> inputs = new ArrayDeque<>(); // of the blocks, the last one first
         try {
             return Tensors.compute(() -> {
+                begins.accept(Phase.FORWARD);
                 Pass common = denoiser.pass(sigma, part -> {});
                 Pass pass = common.with(attention, common.tokenWise());
                 List<FluxModel.Block> blocks = denoiser.transformer().model().blocks();
@@ -50,12 +74,13 @@ public final class GradientPass {
                     inputs.push(Tensors.keep(hidden.clone()));
                     Tensors.run(() -> block.forward(hidden, pass));
                 }));
+                begins.accept(Phase.LOSS);
                 Tensor value = Tensors.scoped(() -> loss.apply(velocity(hidden, pass)));
                 value.backward();
                 Tensor gradient = hidden.grad();
                 for (int block = blocks.size() - 1; block >= 0; block--) {
                     try (Tensor input = inputs.pop()) {
-                        gradient = backward(blocks.get(block), pass, input, gradient);
+                        gradient = backward(blocks.get(block), pass, input, gradient, begins);
                     }
                 }
                 if (embedded.requires_grad()) {
@@ -75,12 +100,14 @@ public final class GradientPass {
     }
 
     /** From the gradient of a block's output to that of its input: [text + image + guidance, width] */
-    private Tensor backward(FluxModel.Block block, Pass pass, Tensor input, Tensor gradient) {
+    private Tensor backward(FluxModel.Block block, Pass pass, Tensor input, Tensor gradient, Consumer<Phase> begins) {
         return Tensors.scoped(() -> {
+            begins.accept(Phase.RECOMPUTE);
             input.set_requires_grad(true);
             try (Attention differentiable = new AutogradAttention(attention)) {
                 Tensor hidden = input.clone(); // a leaf is not changed in place
                 block.forward(hidden, pass.with(differentiable, new AutogradTokenWise()));
+                begins.accept(Phase.BACKWARD);
                 backward(hidden, gradient);
             }
             return input.grad();

@@ -3,6 +3,7 @@ package org.scaledit.transformer;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.Function;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
@@ -34,6 +35,16 @@ final class Layers {
          * three, as they are stored.
          */
         int headGroups();
+
+        /** For the tensors of a block; blocks are numbered in the order in which tokens pass through them. */
+        default Source block(int number) {
+            return this;
+        }
+
+        /** Runs what computes with a block's tensors: until it has ended they are where it computes. */
+        default void compute(int number, Runnable work) {
+            work.run();
+        }
     }
 
     private final Source source;
@@ -60,6 +71,13 @@ final class Layers {
     /** The same layers, known never to see a guidance token. */
     Layers withoutGuidance() {
         return new Layers(source, adapters, prefix, false);
+    }
+
+    /** A block of the model. */
+    FluxModel.Block block(int number, String name, Function<Layers, FluxModel.Block> load) {
+        FluxModel.Block block =
+                load.apply(new Layers(source.block(number), adapters, prefix + name + ".", guidancePasses));
+        return (hidden, pass) -> source.compute(number, () -> block.forward(hidden, pass));
     }
 
     Linear linear(String name, long in, long out) {

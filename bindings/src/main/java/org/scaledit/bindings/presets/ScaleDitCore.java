@@ -23,6 +23,7 @@ public class ScaleDitCore implements InfoMapper {
         java(infoMap, "scaledit_tensor", "TensorView");
         java(infoMap, "scaledit_attention_arguments", "AttentionArguments");
         java(infoMap, "scaledit_attention_backward_arguments", "AttentionBackwardArguments");
+        java(infoMap, "scaledit_cuda_attention_backward_arguments", "CudaAttentionBackwardArguments");
         java(infoMap, "scaledit_cuda_attention_arguments", "CudaAttentionArguments");
         java(infoMap, "scaledit_matrix", "MatrixView");
         java(infoMap, "scaledit_modulation_part", "ModulationPart");

@@ -1,0 +1,163 @@
+package org.scaledit.scenes;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.SplittableRandom;
+import org.scaledit.scenes.Content.Thing;
+import org.scaledit.scenes.Scene.Item;
+
+/** Composes scenes: a seed gives the same one for ever. */
+public final class Composer {
+    private static final double COLOURED = 0.6; // of the objects that come in all colours
+    private static final double WITHOUT_MATERIAL = 0.4;
+    private static final double SMALLEST = 0.25;
+    private static final double[] LARGEST = {0.6, 0.45, 0.36, 0.32}; // of one object, of two …
+    private static final double MOST_OVERLAP = 0.15;
+    private static final double MARGIN = 0.02;
+    private static final double MOST_TURNED = Math.toRadians(10);
+    private static final int TRIES = 100_000;
+
+    private final List<SceneObject> objects;
+    private final Sprites sprites;
+    private final boolean heldOut;
+
+    /** How many objects there are, and with which probability; 2 to 4 are all the same or all different. */
+    private enum Kind {
+        ONE(0.35),
+        TWO(0.35),
+        SAME(0.2),
+        SEVERAL(0.1);
+
+        private final double probability;
+
+        Kind(double probability) {
+            this.probability = probability;
+        }
+
+        static Kind drawn(SplittableRandom random) {
+            double left = random.nextDouble();
+            for (Kind kind : values()) {
+                left -= kind.probability;
+                if (left < 0) {
+                    return kind;
+                }
+            }
+            return ONE;
+        }
+    }
+
+    /**
+     * @param heldOut whether every scene has a combination that is kept for evaluation, or none has: a tenth of the pairs of
+     *     objects, of a colour and an object, and of a relation and two objects
+     */
+    public Composer(Vocabulary vocabulary, Sprites sprites, boolean heldOut) {
+        this.objects = vocabulary.objects();
+        this.sprites = sprites;
+        this.heldOut = heldOut;
+    }
+
+    public Scene compose(long seed) {
+        SplittableRandom random = new SplittableRandom(seed);
+        Style style = drawn(Style.values(), random);
+        Background background = drawn(Background.values(), random);
+        Kind kind = Kind.drawn(random);
+        int count = kind == Kind.SAME ? 2 + random.nextInt(3) : 1;
+        Content content = content(kind, random);
+        List<Item> items = placed(content, count, style, random);
+        Captions.Caption caption = Captions.of(content, count, style, background, random);
+        return new Scene(seed, style, background, content.relation(), items, caption.whole(), caption.text());
+    }
+
+    private Content content(Kind kind, SplittableRandom random) {
+        for (int i = 0; i < TRIES; i++) {
+            Content content = switch (kind) {
+                case ONE, SAME -> new Content(Optional.empty(), things(1, random));
+                case TWO -> new Content(Optional.of(drawn(Relation.values(), random)), things(2, random));
+                case SEVERAL -> new Content(Optional.empty(), things(3 + random.nextInt(2), random));
+            };
+            if (content.isHeldOut() == heldOut) {
+                return content;
+            }
+        }
+        throw new IllegalStateException("the vocabulary has no scene of kind " + kind
+                + (heldOut ? " with a combination that is held out" : " without combinations that are held out"));
+    }
+
+    /** All different. */
+    private List<Thing> things(int count, SplittableRandom random) {
+        List<SceneObject> left = new ArrayList<>(objects);
+        List<Thing> things = new ArrayList<>();
+        for (int i = 0; i < count; i++) {
+            SceneObject object = left.remove(random.nextInt(left.size()));
+            Optional<Colour> colour = object.coloured() && random.nextDouble() < COLOURED
+                    ? Optional.of(drawn(Colour.values(), random))
+                    : Optional.empty();
+            Material material = random.nextDouble() < WITHOUT_MATERIAL
+                    ? Material.NONE
+                    : Material.values()[1 + random.nextInt(Material.values().length - 1)];
+            things.add(new Thing(object, colour, material));
+        }
+        return things;
+    }
+
+    private static <T> T drawn(T[] values, SplittableRandom random) {
+        return values[random.nextInt(values.length)];
+    }
+
+    private List<Item> placed(Content content, int count, Style style, SplittableRandom random) {
+        List<Thing> things = new ArrayList<>();
+        content.things().forEach(thing -> {
+            for (int i = 0; i < count; i++) {
+                things.add(thing);
+            }
+        });
+        double largest = LARGEST[things.size() - 1];
+        for (int i = 0; i < TRIES; i++) {
+            double common = between(SMALLEST, largest, random);
+            List<Item> items = new ArrayList<>();
+            for (Thing thing : things) {
+                double size = count > 1 ? common : between(SMALLEST, largest, random);
+                items.add(item(thing, style, size, random));
+            }
+            if (isClear(content, items)) {
+                return items;
+            }
+        }
+        throw new IllegalStateException("no place was found for " + things);
+    }
+
+    /** At any place where all of it is in the picture. */
+    private Item item(Thing thing, Style style, double size, SplittableRandom random) {
+        Outline outline = sprites.outline(thing.object(), style);
+        boolean mirrored = random.nextBoolean();
+        double angle = between(-MOST_TURNED, MOST_TURNED, random);
+        double canvas = size / outline.extent();
+        Box turned = outline.box(angle, mirrored);
+        double x = between(MARGIN - canvas * turned.left(), 1 - MARGIN - canvas * turned.right(), random);
+        double y = between(MARGIN - canvas * turned.top(), 1 - MARGIN - canvas * turned.bottom(), random);
+        Box box = new Box(
+                x + canvas * turned.left(),
+                y + canvas * turned.top(),
+                x + canvas * turned.right(),
+                y + canvas * turned.bottom());
+        return new Item(thing.object(), thing.colour(), thing.material(), mirrored, angle, x, y, canvas, box);
+    }
+
+    private static boolean isClear(Content content, List<Item> items) {
+        for (int i = 0; i < items.size(); i++) {
+            for (int j = 0; j < i; j++) {
+                if (items.get(i).box().overlap(items.get(j).box()) >= MOST_OVERLAP) {
+                    return false;
+                }
+            }
+        }
+        return content.relation()
+                .map(relation -> relation.holds(items.get(0).box(), items.get(1).box()))
+                .orElse(true);
+    }
+
+    private static double between(double least, double most, SplittableRandom random) {
+        return least + (most - least) * random.nextDouble();
+    }
+}
