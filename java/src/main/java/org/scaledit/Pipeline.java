@@ -37,11 +37,6 @@ import org.scaledit.vae.Latents;
 
 /** The models of one checkpoint, and a picture's way through them. Used by one thread at a time. */
 final class Pipeline implements AutoCloseable {
-    /** T5's length where the checkpoint has a guidance embedder (dev), and where it has none (schnell). */
-    private static final int TEXT_TOKENS = 512;
-
-    private static final int TEXT_TOKENS_WITHOUT_GUIDANCE = 256;
-
     private final ModelDirectory directory;
     private final Path vaeFolder;
     private final FluxConfig config;
@@ -213,7 +208,7 @@ final class Pipeline implements AutoCloseable {
     }
 
     private int textTokens(ImageRequest request) {
-        return request.textTokens().orElse(config.guidanceEmbedder() ? TEXT_TOKENS : TEXT_TOKENS_WITHOUT_GUIDANCE);
+        return request.textTokens().orElse(config.textTokens());
     }
 
     /** Transformer and VAE stay loaded from picture to picture. */

@@ -319,7 +319,7 @@ class MainTest {
     @Test
     void missingArgumentsAreNamed() {
         assertThat(run().err())
-                .startsWith("scaledit: No command given, expected one of: generate, info, bench, scenes");
+                .startsWith("scaledit: No command given, expected one of: generate, info, bench, train, scenes");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
         assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
         Outcome missing = run("generate", "x", "--model", "nowhere");

@@ -167,6 +167,7 @@ class ImageFileTest {
             int height = upright ? 16 : 32;
             int width = upright ? 32 : 16;
             assertThat(read.shape()).containsExactly(3, height, width);
+            assertThat(ImageFile.size(file)).isEqualTo(new ImageFile.Size(width, height));
             float[] values = Tensors.floats(read);
             assertThat(colour(values, height, width, 2, 2)).isEqualTo(topLeft);
             assertThat(colour(values, height, width, 2, width - 3)).isEqualTo(topRight);
@@ -203,6 +204,17 @@ class ImageFileTest {
         assertThatThrownBy(() -> ImageFile.read(empty))
                 .isInstanceOf(ImageException.class)
                 .hasMessage(empty + " is not a picture that can be read, expected PNG or JPEG");
+    }
+
+    @Test
+    void aSizeIsReadFromTheHeaderAlone() throws IOException {
+        byte[] png = Files.readAllBytes(write(new ImageInfo(3, 1, 8, false), null, null, new int[9]));
+        Path cut = Files.write(folder.resolve("cut.png"), Arrays.copyOf(png, 40));
+        assertThat(ImageFile.size(cut)).isEqualTo(new ImageFile.Size(3, 1));
+        Path text = Files.writeString(folder.resolve("text.png"), "not a picture");
+        assertThatThrownBy(() -> ImageFile.size(text))
+                .isInstanceOf(ImageException.class)
+                .hasMessage(text + " is not a picture that can be read, expected PNG or JPEG");
     }
 
     @ParameterizedTest

@@ -113,9 +113,13 @@ public final class CudaAttention implements DifferentiableAttention {
         });
     }
 
-    /** @throws IllegalStateException with INT8: its log-sum-exp is not exact enough to compute weights from */
+    /**
+     * @throws IllegalStateException with INT8: its log-sum-exp is not exact enough to compute weights from
+     * @throws UnsupportedOperationException if guidance tokens of the geometry attend to nobody
+     */
     @Override
     public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
+        geometry.requireGradients();
         if (arithmetic != Arithmetic.BFLOAT16) {
             throw new IllegalStateException(
                     "gradients of attention in " + arithmetic + " are asked for, expected " + Arithmetic.BFLOAT16);

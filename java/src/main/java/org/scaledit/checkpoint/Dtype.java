@@ -3,6 +3,7 @@ package org.scaledit.checkpoint;
 import java.util.Arrays;
 import java.util.Optional;
 import java.util.stream.Collectors;
+import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 
 /** The number formats of a safetensors file that torch knows too. */
@@ -35,6 +36,16 @@ public enum Dtype {
 
     public torch.ScalarType scalarType() {
         return scalarType;
+    }
+
+    /** @throws IllegalArgumentException if a safetensors file cannot hold such numbers */
+    public static Dtype of(Tensor tensor) {
+        torch.ScalarType type = tensor.scalar_type().intern();
+        return Arrays.stream(values())
+                .filter(dtype -> dtype.scalarType == type)
+                .findFirst()
+                .orElseThrow(() -> new IllegalArgumentException(
+                        "a tensor of " + type + " cannot be written, expected one of " + names()));
     }
 
     static Optional<Dtype> named(String name) {

@@ -13,7 +13,7 @@ import java.util.TreeMap;
  * modules, of some modules by name, and whether alpha is divided by the rank or by its square root.
  */
 record LoraScale(OptionalDouble alpha, Map<String, Double> alphaOf, boolean squareRoot) {
-    private static final String ENTRY = "lora_adapter_metadata";
+    static final String ENTRY = "lora_adapter_metadata";
     private static final String PREFIX = "transformer.";
 
     static LoraScale of(Safetensors source) {

@@ -21,6 +21,8 @@ import picocli.CommandLine.Spec;
         versionProvider = Version.class,
         sortOptions = false)
 final class GenerateCommand implements Callable<Integer> {
+    private static final int STAGE_COLUMNS = 18;
+
     @Spec
     @SuppressWarnings("NullAway.Init")
     private CommandSpec spec;
@@ -213,8 +215,8 @@ final class GenerateCommand implements Callable<Integer> {
         ScaleDit.Builder builder = model();
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 ScaleDit scaleDit = builder.load();
-                ProgressDisplay display =
-                        ProgressDisplay.of(quiet, spec.commandLine().getErr())) {
+                ProgressDisplay display = ProgressDisplay.of(
+                        quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
             scaleDit.generatePng(request, output, display);
         }
         return 0;

@@ -19,7 +19,13 @@ import picocli.CommandLine.Spec;
         synopsisSubcommandLabel = "COMMAND",
         mixinStandardHelpOptions = true,
         versionProvider = Version.class,
-        subcommands = {GenerateCommand.class, InfoCommand.class, BenchCommand.class, ScenesCommand.class})
+        subcommands = {
+            GenerateCommand.class,
+            InfoCommand.class,
+            BenchCommand.class,
+            TrainCommand.class,
+            ScenesCommand.class
+        })
 public final class Main implements Runnable {
     @Spec
     @SuppressWarnings("NullAway.Init")
@@ -49,7 +55,7 @@ public final class Main implements Runnable {
     @Override
     public void run() {
         throw new ParameterException(
-                spec.commandLine(), "No command given, expected one of: generate, info, bench, scenes");
+                spec.commandLine(), "No command given, expected one of: generate, info, bench, train, scenes");
     }
 
     private int wrongArgument(ParameterException exception) {

@@ -14,15 +14,28 @@ import org.scaledit.Progress;
 /** Shows progress on standard error: a bar for each stage on a terminal; elsewhere a line a step, at most one a percent. */
 interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
 
+    /**
+     * Shows where a stage stands.
+     *
+     * @param step finished steps; 0 when the stage begins
+     */
+    void show(String stage, long step, long steps, String message);
+
+    @Override
+    default void accept(Progress progress) {
+        show(label(progress), progress.step(), progress.steps(), pace(progress));
+    }
+
     @Override
     void close();
 
-    static ProgressDisplay of(boolean quiet, PrintWriter err) {
+    /** @param stageColumns on a terminal, of the longest stage's name: the rest of the line is for what is said of it */
+    static ProgressDisplay of(boolean quiet, int stageColumns, PrintWriter err) {
         if (quiet) {
             return new Silent();
         }
         // The launcher knows whether standard error is a terminal; Java 17 cannot ask.
-        return Boolean.getBoolean("scaledit.terminal") ? new Bars() : new Lines(err);
+        return Boolean.getBoolean("scaledit.terminal") ? new Bars(stageColumns) : new Lines(err);
     }
 
     private static String label(Progress progress) {
@@ -41,7 +54,7 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
         return String.format(Locale.ROOT, "%.2f s/step, %s left", seconds, clock(progress.remaining()));
     }
 
-    private static String clock(Duration time) {
+    static String clock(Duration time) {
         long seconds = (time.toMillis() + 500) / 1000;
         return seconds < 3600
                 ? String.format(Locale.ROOT, "%d:%02d", seconds / 60, seconds % 60)
@@ -50,7 +63,7 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
 
     final class Silent implements ProgressDisplay {
         @Override
-        public void accept(Progress progress) {}
+        public void show(String stage, long step, long steps, String message) {}
 
         @Override
         public void close() {}
@@ -64,11 +77,11 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
         }
 
         @Override
-        public void accept(Progress progress) {
-            long percent = 100L * progress.step() / progress.steps();
-            long percentBefore = 100L * (progress.step() - 1) / progress.steps();
-            if (progress.step() > 0 && percent > percentBefore) {
-                err.println(label(progress) + " " + progress.step() + "/" + progress.steps() + ", " + pace(progress));
+        public void show(String stage, long step, long steps, String message) {
+            long percent = 100 * step / steps;
+            long percentBefore = 100 * (step - 1) / steps;
+            if (step > 0 && percent > percentBefore) {
+                err.println(stage + " " + step + "/" + steps + ", " + message);
                 err.flush();
             }
         }
@@ -80,23 +93,31 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
     final class Bars implements ProgressDisplay {
         private static final int COLUMNS = 100;
 
+        private final int stageColumns;
+        private String shown = "";
         private @Nullable ProgressBar bar;
 
+        Bars(int stageColumns) {
+            this.stageColumns = stageColumns;
+        }
+
         @Override
-        public void accept(Progress progress) {
-            if (progress.step() == 0) {
+        public void show(String stage, long step, long steps, String message) {
+            if (bar == null || !stage.equals(shown)) {
                 close();
+                shown = stage;
                 bar = new ProgressBarBuilder()
-                        .setTaskName(String.format(Locale.ROOT, "%-18s", label(progress)))
-                        .setInitialMax(progress.steps())
+                        .setTaskName(stage + " ".repeat(Math.max(0, stageColumns - stage.length())))
+                        .setInitialMax(steps)
                         .setStyle(ProgressBarStyle.UNICODE_BLOCK)
                         .setUpdateIntervalMillis(200)
                         .hideEta()
                         .setConsumer(new ConsoleProgressBarConsumer(System.err, COLUMNS))
                         .build();
-            } else if (bar != null) {
-                bar.stepTo(progress.step());
-                bar.setExtraMessage(" " + pace(progress));
+            }
+            if (step > 0) {
+                bar.stepTo(step);
+                bar.setExtraMessage(" " + message);
             }
         }
 

@@ -4,7 +4,6 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
@@ -54,8 +53,8 @@ record Chart(String title, Function<Measurement.Result, OptionalDouble> quantity
         if (all.isEmpty()) {
             return canvas;
         }
-        Axis x = Axis.over(all.stream().map(Point::size).toList(), LEFT, WIDTH - RIGHT);
-        Axis y = Axis.over(all.stream().map(Point::value).toList(), HEIGHT - BOTTOM, TOP);
+        Axis x = Axis.logarithmic(all.stream().map(Point::size).toList(), LEFT, WIDTH - RIGHT);
+        Axis y = Axis.logarithmic(all.stream().map(Point::value).toList(), HEIGHT - BOTTOM, TOP);
         drawGrid(canvas, x, y, all);
         drawLines(canvas, x, y, lines);
         return canvas;
@@ -68,12 +67,12 @@ record Chart(String title, Function<Measurement.Result, OptionalDouble> quantity
     private static void drawGrid(Canvas canvas, Axis x, Axis y, List<Point> all) {
         for (double value : y.ticks()) {
             canvas.line(LEFT, y.at(value), WIDTH - RIGHT, y.at(value), 1, GRID);
-            String label = label(value);
+            String label = Axis.label(value);
             canvas.text(label, LEFT - 12 - Canvas.width(label, TEXT), y.at(value) + TEXT / 2, TEXT, INK);
         }
         for (double size : all.stream().map(Point::size).distinct().toList()) {
             canvas.line(x.at(size), TOP, x.at(size), HEIGHT - BOTTOM, 1, GRID);
-            String label = label(size);
+            String label = Axis.label(size);
             canvas.text(label, x.at(size) - Canvas.width(label, TEXT) / 2, HEIGHT - BOTTOM + 24, TEXT, INK);
         }
         canvas.line(LEFT, TOP, LEFT, HEIGHT - BOTTOM, 1.5, INK);
@@ -95,40 +94,6 @@ record Chart(String title, Function<Measurement.Result, OptionalDouble> quantity
             canvas.disc(WIDTH - RIGHT + 32, legend - TEXT / 2, 5, colour);
             canvas.text(line.getKey().label(), WIDTH - RIGHT + 46, legend, TEXT, INK);
             legend += 2 * TEXT;
-        }
-    }
-
-    private static String label(double value) {
-        return value >= 1
-                ? String.valueOf(Math.round(value))
-                : String.format(Locale.ROOT, "%.3f", value).replaceAll("0+$", "");
-    }
-
-    /** A logarithmic axis from pixel to pixel, a little wider than its values. */
-    private record Axis(double least, double most, double from, double to) {
-        static Axis over(List<Double> values, double from, double to) {
-            double least =
-                    values.stream().mapToDouble(Double::doubleValue).min().orElseThrow();
-            double most = values.stream().mapToDouble(Double::doubleValue).max().orElseThrow();
-            return new Axis(least / 1.25, most * 1.25, from, to);
-        }
-
-        double at(double value) {
-            return from + (to - from) * Math.log(value / least) / Math.log(most / least);
-        }
-
-        /** 1, 2 and 5 of every power of ten. */
-        List<Double> ticks() {
-            List<Double> ticks = new ArrayList<>();
-            for (int power = -6; power <= 6; power++) {
-                for (double leading : new double[] {1, 2, 5}) {
-                    double value = leading * Math.pow(10, power);
-                    if (least <= value && value <= most) {
-                        ticks.add(value);
-                    }
-                }
-            }
-            return ticks;
         }
     }
 }

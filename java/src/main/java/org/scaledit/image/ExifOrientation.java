@@ -76,6 +76,11 @@ final class ExifOrientation {
         };
     }
 
+    /** Whether the picture the right way up is as wide as it was high. */
+    static boolean turns(int orientation) {
+        return orientation >= 5;
+    }
+
     private static boolean startsWith(ByteBuffer buffer, byte[] prefix) {
         return buffer.remaining() >= prefix.length
                 && buffer.slice(0, prefix.length).equals(ByteBuffer.wrap(prefix));

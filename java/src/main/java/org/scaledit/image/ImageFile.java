@@ -38,6 +38,34 @@ public final class ImageFile {
      * @throws ImageException if the file is missing, is not a whole PNG or JPEG, or has more than 16,384² pixels
      */
     public static Tensor read(Path file) {
+        return open(file, (reader, orientation) -> {
+            BufferedImage image = read(file, reader);
+            return Tensors.scoped(() -> ExifOrientation.apply(orientation, toTensor(image)));
+        });
+    }
+
+    /** Pixels of a picture the right way up. */
+    public record Size(int width, int height) {}
+
+    /**
+     * How large the picture is that {@link #read} would give, by its header alone.
+     *
+     * @throws ImageException if the file is missing, does not begin as a PNG or JPEG, or has more than 16,384² pixels
+     */
+    public static Size size(Path file) {
+        return open(file, (reader, orientation) -> {
+            int width = reader.getWidth(0);
+            int height = reader.getHeight(0);
+            requireSize(file, width, height);
+            return ExifOrientation.turns(orientation) ? new Size(height, width) : new Size(width, height);
+        });
+    }
+
+    private interface Reading<T> {
+        T from(ImageReader reader, int orientation) throws IOException;
+    }
+
+    private static <T> T open(Path file, Reading<T> reading) {
         if (!Files.isRegularFile(file)) {
             throw new ImageException("cannot read the picture " + file + ": "
                     + (Files.exists(file) ? "it is not a regular file" : "there is no such file"));
@@ -52,8 +80,7 @@ public final class ImageFile {
                 int orientation = jpeg ? ExifOrientation.of(stream) : ExifOrientation.UPRIGHT;
                 stream.seek(0);
                 reader.setInput(stream, true, true);
-                BufferedImage image = read(file, reader);
-                return Tensors.scoped(() -> ExifOrientation.apply(orientation, toTensor(image)));
+                return reading.from(reader, orientation);
             } finally {
                 reader.dispose();
             }

@@ -49,6 +49,17 @@ public final class Resize {
     }
 
     /**
+     * A picture in training as its own guidance image: extended at the right and the bottom to whole guidance tokens, then
+     * shrunk by exactly {@code ratio}.
+     */
+    public static Tensor toTrainingGuidance(Tensor image, int ratio) { // [3, h, w] -> [3, 16h', 16w']
+        int covered = 16 * ratio;
+        int height = (int) (image.size(1) + covered - 1) / covered * 16;
+        int width = (int) (image.size(2) + covered - 1) / covered * 16;
+        return scoped(() -> bicubic(extend(image, height * ratio, width * ratio), height, width));
+    }
+
+    /**
      * The picture enlarged by exactly {@code ratio} (a power of two) and cropped at the bottom and the right to
      * {@code height × width}. Regions are enlarged when asked for, bit for bit as if the whole had been.
      */

@@ -27,7 +27,8 @@ public record SeededNoise(long seed) implements Noise {
         return draw(seed ^ (level * GOLDEN_RATIO), grid);
     }
 
-    private static Tensor draw(long seed, TokenGrid grid) {
+    /** The noise of a seed: {@code [W·H, 64]}, float32 on the CPU, packed, in raster order. */
+    public static Tensor draw(long seed, TokenGrid grid) {
         return Tensors.scoped(() -> {
             Generator generator = torch.createCPUGenerator(seed);
             long[] shape = {LATENT_CHANNELS, 2L * grid.height(), 2L * grid.width()};

@@ -99,6 +99,11 @@ public record FluxConfig(
         return heads * headDim;
     }
 
+    /** T5's length: 512 tokens, or 256 without a guidance embedder (schnell). */
+    public int textTokens() {
+        return guidanceEmbedder ? 512 : 256;
+    }
+
     /** Width inside an MLP. */
     public int mlpWidth() {
         return 4 * width();

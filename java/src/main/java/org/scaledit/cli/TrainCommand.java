@@ -1,0 +1,25 @@
+package org.scaledit.cli;
+
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Model.CommandSpec;
+import picocli.CommandLine.ParameterException;
+import picocli.CommandLine.Spec;
+
+/** {@code scaledit train}. */
+@Command(
+        name = "train",
+        description = "Trains what Scale-DiT adds to a FLUX.1 checkpoint.",
+        synopsisSubcommandLabel = "KIND",
+        mixinStandardHelpOptions = true,
+        versionProvider = Version.class,
+        subcommands = TrainLoraCommand.class)
+final class TrainCommand implements Runnable {
+    @Spec
+    @SuppressWarnings("NullAway.Init")
+    private CommandSpec spec;
+
+    @Override
+    public void run() {
+        throw new ParameterException(spec.commandLine(), "No kind given, expected: lora");
+    }
+}

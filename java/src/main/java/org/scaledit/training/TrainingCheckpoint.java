@@ -1,0 +1,114 @@
+package org.scaledit.training;
+
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Dtype;
+import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.checkpoint.SafetensorsWriter;
+import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * All that a training needs to go on as if it had not been stopped: the matrices, the optimizer's state, how many steps
+ * were made, and of what. One safetensors file, which replaces the one before it when it is whole.
+ */
+final class TrainingCheckpoint implements AutoCloseable {
+    /** In an origin: the hash of the model, which says nothing to a reader. */
+    static final String MODEL = "model";
+
+    /** Likewise of all pictures and captions. */
+    static final String DATA = "data";
+
+    private static final String STEPS = "steps";
+    private static final String PARAMETER = "parameter.";
+    private static final String OPTIMIZER = "optimizer.";
+
+    private final Safetensors source;
+    private final long steps;
+
+    private TrainingCheckpoint(Safetensors source, long steps) {
+        this.source = source;
+        this.steps = steps;
+    }
+
+    /**
+     * Writes the state after so many steps.
+     *
+     * @param origin what must be the same when it goes on, by names for messages
+     * @throws CheckpointException if the file cannot be written; then the one before it is untouched
+     */
+    static void write(
+            Path file, long steps, Map<String, String> origin, Map<String, Tensor> parameters, Optimizer optimizer) {
+        Map<String, Tensor> tensors = tensors(parameters, optimizer);
+        Map<String, Declaration> contents = new LinkedHashMap<>();
+        tensors.forEach((name, tensor) -> contents.put(name, Declaration.of(Dtype.of(tensor), tensor.shape())));
+        Map<String, String> metadata = new LinkedHashMap<>(origin);
+        metadata.put(STEPS, String.valueOf(steps));
+        try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, metadata)) {
+            tensors.forEach((name, tensor) -> writer.write(name, tensor.detach()));
+            writer.commit();
+        }
+    }
+
+    private static Map<String, Tensor> tensors(Map<String, Tensor> parameters, Optimizer optimizer) {
+        Map<String, Tensor> tensors = new LinkedHashMap<>();
+        parameters.forEach((name, tensor) -> tensors.put(PARAMETER + name, tensor));
+        optimizer.state().forEach((name, tensor) -> tensors.put(OPTIMIZER + name, tensor));
+        return tensors;
+    }
+
+    /** @throws CheckpointException if the file is missing, damaged, or none of a training */
+    static TrainingCheckpoint open(Path file) {
+        Safetensors source = Safetensors.open(file);
+        try {
+            return new TrainingCheckpoint(
+                    source, Long.parseUnsignedLong(source.metadata().getOrDefault(STEPS, "")));
+        } catch (NumberFormatException e) {
+            source.close();
+            throw new CheckpointException(file + " is no checkpoint of a training", e);
+        }
+    }
+
+    long steps() {
+        return steps;
+    }
+
+    /** @throws TrainingException naming the first thing that is not as it was when the checkpoint was written */
+    void requireOrigin(Map<String, String> origin) {
+        origin.forEach((name, now) -> {
+            String then = source.metadata().getOrDefault(name, "unknown");
+            if (!then.equals(now)) {
+                throw new TrainingException(
+                        switch (name) {
+                            case MODEL -> source.path() + " was made with another model";
+                            case DATA ->
+                                source.path() + " was made with other data: a picture or a caption has been changed, "
+                                        + "added or taken away since";
+                            default ->
+                                source.path() + " was made with " + name + " " + then
+                                        + ", expected the same instead of " + now;
+                        });
+            }
+        });
+    }
+
+    /** @throws CheckpointException naming a tensor that is missing or of another shape */
+    void restore(Map<String, Tensor> parameters, Optimizer optimizer) {
+        Tensors.withoutGradients(() -> tensors(parameters, optimizer).forEach((name, tensor) -> {
+            if (!Arrays.equals(source.info(name).dimensions(), tensor.shape())) {
+                throw new CheckpointException("tensor " + name + " in " + source.path() + " has shape "
+                        + source.info(name).shape() + ", expected " + Tensors.shape(tensor));
+            }
+            Tensors.run(() -> tensor.copy_(source.tensor(name)));
+        }));
+    }
+
+    @Override
+    public void close() {
+        source.close();
+    }
+}
