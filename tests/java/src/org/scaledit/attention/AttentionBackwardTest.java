@@ -168,19 +168,4 @@ class AttentionBackwardTest {
             });
         }
     }
-
-    @Test
-    void guidanceThatAsksNothingIsRefused() {
-        try (Geometry geometry = Geometry.withoutGuidanceQueries(1, 8, 8, AttentionWindow.DEFAULT);
-                NativeAttention attention = new NativeAttention(geometry, Arithmetic.FLOAT32)) {
-            Tensors.run(() -> {
-                Tensor tokens = torch.zeros(new long[] {69, 2, 64}, Placement.FLOAT32_CPU.options());
-                assertThatThrownBy(() -> attention.attendForGradients(tokens, tokens, tokens))
-                        .isInstanceOf(UnsupportedOperationException.class)
-                        .hasMessage(
-                                "attention whose guidance tokens attend to nobody has no gradients, expected a geometry"
-                                        + " with their queries");
-            });
-        }
-    }
 }

@@ -119,7 +119,6 @@ public final class CudaAttention implements DifferentiableAttention {
      */
     @Override
     public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
-        geometry.requireGradients();
         if (arithmetic != Arithmetic.BFLOAT16) {
             throw new IllegalStateException(
                     "gradients of attention in " + arithmetic + " are asked for, expected " + Arithmetic.BFLOAT16);

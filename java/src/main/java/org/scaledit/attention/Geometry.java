@@ -27,15 +27,13 @@ public final class Geometry implements AutoCloseable {
     private final long pairs;
     private final int tiles;
     private final int ranges;
-    private final boolean guidanceAsks;
 
-    private Geometry(GeometryHandle handle, TokenLayout layout, GeometryInfo info, boolean guidanceAsks) {
+    private Geometry(GeometryHandle handle, TokenLayout layout, GeometryInfo info) {
         this.handle = handle;
         this.layout = layout;
         this.pairs = info.pairs();
         this.tiles = Math.toIntExact(info.tiles());
         this.ranges = Math.toIntExact(info.ranges());
-        this.guidanceAsks = guidanceAsks;
     }
 
     /**
@@ -94,11 +92,7 @@ public final class Geometry implements AutoCloseable {
         try {
             GeometryInfo info = new GeometryInfo();
             Status.check(scaledit_geometry_describe(handle, info));
-            return new Geometry(
-                    handle,
-                    layout(handle, info, width, height, ratio),
-                    info,
-                    options.guidance_attention() != SCALEDIT_GUIDANCE_NONE);
+            return new Geometry(handle, layout(handle, info, width, height, ratio), info);
         } catch (RuntimeException | Error e) {
             scaledit_geometry_destroy(handle);
             throw e;
@@ -132,18 +126,6 @@ public final class Geometry implements AutoCloseable {
     /** (Query, key) pairs that the mask allows, per head. */
     public long pairs() {
         return pairs;
-    }
-
-    /**
-     * Of guidance tokens that attend to nobody neither output nor log-sum-exp is written, which gradients are computed from.
-     *
-     * @throws UnsupportedOperationException if this geometry's are such
-     */
-    void requireGradients() {
-        if (!guidanceAsks) {
-            throw new UnsupportedOperationException("attention whose guidance tokens attend to nobody has no gradients,"
-                    + " expected a geometry with their queries");
-        }
     }
 
     GeometryHandle handle() {

@@ -54,10 +54,8 @@ public final class NativeAttention implements DifferentiableAttention {
                 Operands.of(geometry, false, preparation.query(query), preparation.key(key), value, output), null));
     }
 
-    /** @throws UnsupportedOperationException if guidance tokens of the geometry attend to nobody */
     @Override
     public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
-        geometry.requireGradients();
         Operands operands = Operands.of(geometry, false, query, key, value);
         Tensor logSumExp = operands.logSumExp();
         compute(operands, logSumExp.data_ptr_float());

@@ -162,7 +162,7 @@ public final class LoraTraining {
             throwIfInterrupted("while pictures and captions were encoded; what was encoded is kept");
         });
         SampleOrder order = new SampleOrder(recipe.seed(), set.size(), recipe.timesteps());
-        try (FluxTransformer plain = FluxTransformer.load(model, run.placement);
+        try (FluxTransformer plain = FluxTransformer.loadForTraining(model, run.placement);
                 Lora start = start(order.lora());
                 FluxTransformer trained =
                         plain.withTrainedLora(start, recipe.scope().ofTransformer());
