@@ -4,8 +4,6 @@ import java.nio.file.Path;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
-import org.scaledit.attention.Attention;
-import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.image.ImageFile;
@@ -79,24 +77,24 @@ public final class PictureSampler {
     /** Plain FLUX at the guidance image's size, by the checkpoint's own schedule, without LoRA: {@code [w·h, 64]}. */
     private Tensor paintGuidance(TokenGrid grid) {
         Schedule schedule = Schedule.ofCheckpoint(models.directory(), plan.guideSteps(), grid.tokens());
-        TokenLayout layout = TokenLayout.raster(prompt.textTokens(), grid.width(), grid.height());
         return Tensors.scoped(() -> {
-            try (Attention attention = DenseAttention.full();
+            try (PassAttention attention = PassAttention.plain(plan, prompt.textTokens(), grid, placement());
                     Denoiser denoiser = models.plain()
                             .denoiser(
-                                    layout,
-                                    attention,
+                                    attention.layout(),
+                                    attention.attention(),
                                     FluxTransformer.THETA,
                                     prompt.text().states(),
                                     prompt.text().pooled(),
                                     plan.guideGuidance())) {
                 prompt.guide(denoiser);
-                return Euler.integrate(
-                        placed(noise.guidance(grid)),
+                Tensor end = Euler.integrate(
+                        attention.layout().arrangeImage(placed(noise.guidance(grid))),
                         schedule,
                         0,
                         (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
                         (step, latents) -> listener.guidanceImage(step, schedule.steps()));
+                return attention.layout().restoreImage(end);
             }
         });
     }
@@ -109,7 +107,7 @@ public final class PictureSampler {
      */
     private Tensor highResolution(int level, TokenGrid grid, Tensor guidance) {
         Tensor latents = Tensors.scoped(() -> {
-            try (WindowedAttention attention = WindowedAttention.of(plan, prompt.textTokens(), grid, placement());
+            try (PassAttention attention = PassAttention.windowed(plan, prompt.textTokens(), grid, placement());
                     Denoiser denoiser = models.adapted()
                             .denoiser(
                                     attention.layout(),
