@@ -4,8 +4,6 @@ import java.nio.file.Path;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
-import org.scaledit.attention.Attention;
-import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.image.ImageFile;
@@ -76,29 +74,20 @@ public final class PictureSampler {
         });
     }
 
-    /** Plain FLUX at the guidance image's size, by the checkpoint's own schedule, without LoRA: {@code [w·h, 64]}. */
+    /** Plain FLUX at the guidance image's size, without LoRA: {@code [w·h, 64]}. */
     private Tensor paintGuidance(TokenGrid grid) {
-        Schedule schedule = Schedule.ofCheckpoint(models.directory(), plan.guideSteps(), grid.tokens());
-        TokenLayout layout = TokenLayout.raster(prompt.textTokens(), grid.width(), grid.height());
-        return Tensors.scoped(() -> {
-            try (Attention attention = DenseAttention.full();
-                    Denoiser denoiser = models.plain()
-                            .denoiser(
-                                    layout,
-                                    attention,
-                                    FluxTransformer.THETA,
-                                    prompt.text().states(),
-                                    prompt.text().pooled(),
-                                    plan.guideGuidance())) {
-                prompt.guide(denoiser);
-                return Euler.integrate(
-                        placed(noise.guidance(grid)),
-                        schedule,
-                        0,
-                        (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
-                        (step, latents) -> listener.guidanceImage(step, schedule.steps()));
+        PlainPass pass = new PlainPass(models.directory(), models.plain(), plan.guideSteps(), plan.guideGuidance());
+        return Tensors.scoped(() -> pass.paint(grid, prompt, noise.guidance(grid), new PlainPass.Listener() {
+            @Override
+            public void step(int step, int steps) {
+                listener.guidanceImage(step, steps);
             }
-        });
+
+            @Override
+            public void betweenBlocks() {
+                listener.betweenBlocks();
+            }
+        }));
     }
 
     /**
