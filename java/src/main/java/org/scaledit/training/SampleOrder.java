@@ -12,7 +12,8 @@ final class SampleOrder {
         ORDER,
         SIGMA,
         NOISE,
-        LORA
+        LORA,
+        PICTURE
     }
 
     private final long seed;
@@ -70,12 +71,21 @@ final class SampleOrder {
         return bits(Stream.LORA, 0);
     }
 
+    /** The seed of a picture's noise in a set that is painted with this seed: of its index, from 0, alone. */
+    static long picture(long seed, long index) {
+        return bits(seed, Stream.PICTURE, index);
+    }
+
     /** Between 0 and 1, never one of them. */
     private double unit(Stream stream, long count) {
         return ((bits(stream, count) >>> 11) + 0.5) * 0x1p-53;
     }
 
     private long bits(Stream stream, long count) {
+        return bits(seed, stream, count);
+    }
+
+    private static long bits(long seed, Stream stream, long count) {
         return mixed(mixed(mixed(seed) + stream.ordinal()) + count);
     }
 
