@@ -67,8 +67,8 @@ final class SampleOrder {
     }
 
     /** The seed of the LoRA's first values. */
-    long lora() {
-        return bits(Stream.LORA, 0);
+    static long lora(long seed) {
+        return bits(seed, Stream.LORA, 0);
     }
 
     /** The seed of a picture's noise in a set that is painted with this seed: of its index, from 0, alone. */
