@@ -25,7 +25,7 @@ import org.scaledit.tensor.Tensors;
  * may wait for any time, for a picture or a checkpoint of rank 0 for example, and where they are sent away if one of them
  * has failed.
  */
-final class NcclExchange implements Exchange, AutoCloseable {
+final class NcclExchange implements Exchange {
     private final int rank;
     private final int ranks;
     private final Meeting meeting;
@@ -98,25 +98,31 @@ final class NcclExchange implements Exchange, AutoCloseable {
         return group;
     }
 
-    /** Releases a GPU that waits for others. */
+    /** Releases a GPU that waits for others, and leaves the group. */
     synchronized void abort() {
         if (group != null) {
             group.abort();
         }
     }
 
-    /** After the last exchange of all ranks. */
-    @Override
-    public synchronized void close() {
+    /** Ends the exchanges of all ranks, when all that they have queued is done or aborted. */
+    static void close(List<NcclExchange> exchanges) {
+        exchanges.forEach(NcclExchange::abort); // to end in order, each group would wait for the others
+        exchanges.forEach(NcclExchange::release);
+        for (NcclExchange exchange : exchanges) {
+            try {
+                Files.deleteIfExists(exchange.store);
+                Files.deleteIfExists(exchange.store.getParent());
+            } catch (IOException e) {
+                throw new TrainingException("cannot remove " + exchange.store + ": " + Reasons.of(e), e);
+            }
+        }
+    }
+
+    private synchronized void release() {
         if (group != null) {
             group.close();
             group = null;
-        }
-        try {
-            Files.deleteIfExists(store);
-            Files.deleteIfExists(store.getParent());
-        } catch (IOException e) {
-            throw new TrainingException("cannot remove " + store + ": " + Reasons.of(e), e);
         }
     }
 }

@@ -121,7 +121,7 @@ final class Ranks implements AutoCloseable {
     @Override
     public void close() {
         if (running.getCount() == 0) {
-            onGpus.forEach(NcclExchange::close);
+            NcclExchange.close(onGpus);
         }
     }
 }
