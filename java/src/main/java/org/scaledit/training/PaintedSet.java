@@ -216,8 +216,8 @@ public final class PaintedSet {
                     throw new TrainingException("folder " + order.folder + " has files but no " + DESCRIPTION
                             + ", expected an empty folder, or one of this set");
                 }
-                byte[] json = JSON.writerWithDefaultPrettyPrinter().writeValueAsBytes(origin);
-                OutputFile.replace(description, stream -> stream.write(json));
+                String json = JSON.writerWithDefaultPrettyPrinter().writeValueAsString(origin) + "\n";
+                OutputFile.replace(description, stream -> stream.write(json.getBytes(StandardCharsets.UTF_8)));
             }
             requireOrigin(description, origin);
             Path metadata = order.folder.resolve(Example.METADATA);
@@ -298,8 +298,8 @@ public final class PaintedSet {
     }
 
     private void paint() {
-        int[] indices = IntStream.iterate(
-                        order.shard.number - 1, index -> index < order.count, index -> index + order.shard.of)
+        int[] indices = IntStream.range(0, order.count)
+                .filter(index -> index % order.shard.of == order.shard.number - 1)
                 .toArray();
         int[] missing = IntStream.of(indices)
                 .filter(index -> !PngFile.isWhole(file(index)))
@@ -316,8 +316,8 @@ public final class PaintedSet {
                 paint(missing[made - 1], pass, vae);
                 double seconds = (System.nanoTime() - begun) * 1e-9 / made;
                 int left = missing.length - made;
-                listener.painted(indices.length - left, indices.length, 60 / seconds, Duration.ofMillis((long)
-                        (1000 * seconds * left)));
+                Duration remaining = Duration.ofMillis((long) (1000 * seconds * left));
+                listener.painted(indices.length - left, indices.length, 60 / seconds, remaining);
             }
         }
     }
