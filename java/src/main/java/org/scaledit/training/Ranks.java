@@ -99,7 +99,11 @@ final class Ranks implements AutoCloseable {
             failure.compareAndSet(null, cause);
         }
         meeting.end();
-        onGpus.forEach(NcclExchange::abort);
+        try {
+            onGpus.forEach(NcclExchange::abort);
+        } catch (RuntimeException e) {
+            cause.addSuppressed(e);
+        }
     }
 
     /** Waits for the other ranks; an interrupt is kept for later. */
