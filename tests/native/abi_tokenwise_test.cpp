@@ -27,6 +27,7 @@ scaledit_status call(const scaledit_cuda_add_gated_arguments* a) { return scaled
 scaledit_status call(const scaledit_cuda_modulate_arguments* a) { return scaledit_cuda_modulate(a); }
 scaledit_status call(const scaledit_cuda_quantize_arguments* a) { return scaledit_cuda_quantize(a); }
 scaledit_status call(const scaledit_cuda_norm_and_rotate_arguments* a) { return scaledit_cuda_norm_and_rotate(a); }
+scaledit_status call(const scaledit_cuda_group_norm_arguments* a) { return scaledit_cuda_group_norm(a); }
 
 // Arguments in which everything is right, but for the memory, which is the host's. Tests spoil one thing.
 class AbiTokenwise : public testing::Test {
@@ -54,6 +55,18 @@ protected:
                            bfloat16(1, 64),
                            bfloat16(2, 64),
                            nullptr};
+        group_norm = {kRows,
+                      kWidth,
+                      4,
+                      1e-6F,
+                      1,
+                      at(8),
+                      at(9),
+                      bfloat16(0, 16),
+                      bfloat16(1, 16),
+                      norm_workspace,
+                      sizeof(norm_workspace),
+                      nullptr};
     }
 
     // Rooms of 1 KB.
@@ -87,6 +100,8 @@ protected:
     scaledit_cuda_modulate_arguments modulate{};
     scaledit_cuda_quantize_arguments quantize{};
     scaledit_cuda_norm_and_rotate_arguments norm_and_rotate{};
+    scaledit_cuda_group_norm_arguments group_norm{};
+    alignas(64) std::byte norm_workspace[(528 + 1) * 2 * 16 * sizeof(float)];
 
     void SetUp() override { std::fill(std::begin(memory), std::end(memory), kPoison); }
 };
@@ -102,6 +117,7 @@ TEST_F(AbiTokenwise, TakesTheRightArguments) {
     expect_right(modulate);
     expect_right(quantize);
     expect_right(norm_and_rotate);
+    expect_right(group_norm);
 }
 
 TEST_F(AbiTokenwise, TakesEveryKindOfCall) {
@@ -299,6 +315,40 @@ TEST_F(AbiTokenwise, NormAndRotateRefuses) {
     };
     for (const auto& [spoil, message] : cases) {
         Arguments bad = norm_and_rotate;
+        spoil(bad);
+        expect_refused(bad, message);
+    }
+}
+
+TEST_F(AbiTokenwise, GroupNormRefuses) {
+    using Arguments = scaledit_cuda_group_norm_arguments;
+    std::size_t bytes = 0;
+    ASSERT_EQ(scaledit_cuda_group_norm_workspace(&group_norm, &bytes), SCALEDIT_OK) << scaledit_last_error();
+    EXPECT_EQ(bytes, sizeof(norm_workspace)) << "two sums of each of 528 blocks, a factor and a term";
+    EXPECT_EQ(scaledit_cuda_group_norm_workspace(&group_norm, nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_EQ(scaledit_cuda_group_norm_workspace(nullptr, &bytes), SCALEDIT_INVALID_ARGUMENT);
+    const std::vector<Case<Arguments>> cases = {
+        {[](Arguments& a) { a.rows = -1; }, "rows is -1, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.channels = 12; }, "channels is 12, expected a multiple of 8 from 8 to 1024"},
+        {[](Arguments& a) { a.channels = 1032; }, "channels is 1032, expected a multiple of 8 from 8 to 1024"},
+        {[](Arguments& a) { a.groups = 5; }, "groups is 5, expected a divisor of the 16 channels"},
+        {[](Arguments& a) { a.groups = 0; }, "groups is 0, expected a divisor of the 16 channels"},
+        {[](Arguments& a) { a.epsilon = 0; }, "epsilon is 0, expected a finite number above 0"},
+        {[](Arguments& a) { a.silu = 2; }, "silu is 2, expected 0 (no) or 1 (yes)"},
+        {[](Arguments& a) { a.weight = nullptr; }, "weight is null, expected 32 bytes"},
+        {[](Arguments& a) { a.bias = nullptr; }, "bias is null, expected 32 bytes"},
+        {[](Arguments& a) { a.input.dtype = SCALEDIT_FLOAT32; }, "input.dtype is 0, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.output.row_stride = 8; },
+         "output.row_stride is 8, expected 16 to 96076792050570581 elements"},
+        {[](Arguments& a) { a.output.data = a.input.data; },
+         "output.data overlaps input.data, expected memory of its own"},
+        {[](Arguments& a) { a.workspace_bytes -= 1; }, "workspace_bytes is 67711, expected at least 67712"},
+        {[](Arguments& a) { a.workspace = nullptr; }, "workspace is null, expected 67712 bytes"},
+        {[](Arguments& a) { a.workspace = static_cast<std::byte*>(a.workspace) + 8; },
+         "workspace is at an address that is no multiple of 16 bytes"},
+    };
+    for (const auto& [spoil, message] : cases) {
+        Arguments bad = group_norm;
         spoil(bad);
         expect_refused(bad, message);
     }

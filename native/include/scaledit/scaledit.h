@@ -400,6 +400,33 @@ typedef struct scaledit_cuda_norm_and_rotate_arguments {
 // With an output gradient: output = the gradient of the input instead.
 SCALEDIT_API scaledit_status scaledit_cuda_norm_and_rotate(const scaledit_cuda_norm_and_rotate_arguments* arguments);
 
+// ---------------------------------------------------------------------------------------------------------------
+// What the VAE does beside its convolutions, on an NVIDIA GPU; as the functions above in all else. A picture lies with
+// its channels side by side (channels last): a row of the matrix is a position.
+
+typedef struct scaledit_cuda_group_norm_arguments {
+    int64_t rows;            // positions of one picture
+    int32_t channels;        // a multiple of 8, up to 1,024
+    int32_t groups;          // divide the channels
+    float epsilon;           // of the norm, above 0
+    int32_t silu;            // 1: SiLU after the norm; 0: the norm alone
+    const void* weight;      // bfloat16 [channels], 16-byte aligned
+    const void* bias;        // likewise
+    scaledit_matrix input;   // [rows, channels] bfloat16
+    scaledit_matrix output;  // likewise, written
+    void* workspace;         // scaledit_cuda_group_norm_workspace() bytes of the GPU, 16-byte aligned
+    size_t workspace_bytes;
+    void* stream;
+} scaledit_cuda_group_norm_arguments;
+
+// Bytes of workspace that scaledit_cuda_group_norm() needs; no pointer is looked at.
+SCALEDIT_API scaledit_status scaledit_cuda_group_norm_workspace(const scaledit_cuda_group_norm_arguments* arguments,
+                                                                size_t* bytes);
+
+// output = the input with mean 0 and variance 1 over all positions and the channels of a group, times weight, plus
+// bias; then x / (1 + exp(-x)) of it if asked for.
+SCALEDIT_API scaledit_status scaledit_cuda_group_norm(const scaledit_cuda_group_norm_arguments* arguments);
+
 #ifdef __cplusplus
 }
 #endif

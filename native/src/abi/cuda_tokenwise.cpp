@@ -96,6 +96,9 @@ public:
         add(name, data, 1, bytes, bytes, false);
     }
 
+    // Memory that a call writes.
+    void room(const std::string& name, const void* data, std::int64_t bytes) { add(name, data, 1, bytes, bytes, true); }
+
     void scales(const float* data) {
         const std::int64_t bytes = rows_ * std::int64_t{sizeof(float)};
         add("output_scale", data, 1, bytes, bytes, true);
@@ -215,6 +218,29 @@ void check(const scaledit_cuda_norm_and_rotate_arguments& a) {
     checks.overlaps();
 }
 
+// What of it needs no memory.
+void check_sizes(const scaledit_cuda_group_norm_arguments& a, const Checks& checks) {
+    checks.width("channels", a.channels, kWidthMultiple, cuda::kMostNormChannels);
+    expect(1 <= a.groups && a.groups <= a.channels && a.channels % a.groups == 0, "groups", a.groups,
+           "a divisor of the " + to_text(a.channels) + " channels");
+    expect(std::isfinite(a.epsilon) && a.epsilon > 0, "epsilon", a.epsilon, "a finite number above 0");
+    expect(a.silu == 0 || a.silu == 1, "silu", a.silu, "0 (no) or 1 (yes)");
+}
+
+void check(const scaledit_cuda_group_norm_arguments& a) {
+    Checks checks(a.rows);
+    check_sizes(a, checks);
+    const std::int64_t bytes = std::int64_t{2} * a.channels;
+    checks.vector("weight", a.weight, bytes);
+    checks.vector("bias", a.bias, bytes);
+    checks.bfloat16_matrix("input", a.input, a.channels, false);
+    checks.bfloat16_matrix("output", a.output, a.channels, true);
+    const std::size_t needed = cuda::group_norm_workspace(a.channels);
+    expect(a.workspace_bytes >= needed, "workspace_bytes", a.workspace_bytes, "at least " + to_text(needed));
+    checks.room("workspace", a.workspace, static_cast<std::int64_t>(needed));
+    checks.overlaps();
+}
+
 // Checks a call's arguments and, where there are rows, hands them on.
 template <typename Arguments>
 scaledit_status checked_run(const Arguments* arguments, const char* type) {
@@ -247,4 +273,17 @@ scaledit_status scaledit_cuda_quantize(const scaledit_cuda_quantize_arguments* a
 
 scaledit_status scaledit_cuda_norm_and_rotate(const scaledit_cuda_norm_and_rotate_arguments* arguments) {
     return checked_run(arguments, "a scaledit_cuda_norm_and_rotate_arguments");
+}
+
+scaledit_status scaledit_cuda_group_norm_workspace(const scaledit_cuda_group_norm_arguments* arguments, size_t* bytes) {
+    return abi::guard([&] {
+        abi::expect_pointer(arguments, "arguments", "a scaledit_cuda_group_norm_arguments");
+        check_sizes(*arguments, Checks(arguments->rows));
+        abi::expect_pointer(bytes, "bytes", "where to put the number");
+        *bytes = cuda::group_norm_workspace(arguments->channels);
+    });
+}
+
+scaledit_status scaledit_cuda_group_norm(const scaledit_cuda_group_norm_arguments* arguments) {
+    return checked_run(arguments, "a scaledit_cuda_group_norm_arguments");
 }

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "cuda/device.h"
+#include "cuda/group_norm.cuh"
 #include "cuda/norm_and_rotate.cuh"
 #include "cuda/tokenwise.cuh"
 #include "cuda/tokenwise.h"
@@ -124,6 +125,32 @@ void run(const scaledit_cuda_norm_and_rotate_arguments& a) {
     } else {
         a.head_dim == 128 ? norm_and_rotate_heads<128, false>(a) : norm_and_rotate_heads<64, false>(a);
     }
+}
+
+void run(const scaledit_cuda_group_norm_arguments& a) {
+    const CurrentDevice current(common_device(
+        {a.input.data, "input.data"},
+        {{a.weight, "weight"}, {a.bias, "bias"}, {a.output.data, "output.data"}, {a.workspace, "workspace"}}));
+    auto* sums = static_cast<float*>(a.workspace);
+    const GroupNormParameters parameters{
+        a.rows,
+        chunks_of(a.channels),
+        a.groups,
+        a.epsilon,
+        static_cast<const __nv_bfloat16*>(a.weight),
+        static_cast<const __nv_bfloat16*>(a.bias),
+        rows_of<__nv_bfloat16>(a.input),
+        rows_of<__nv_bfloat16>(a.output),
+        sums,
+        sums + std::size_t{2} * kGroupNormBlocks * static_cast<std::size_t>(a.channels)};
+    const auto stream = static_cast<cudaStream_t>(a.stream);
+    measure_channels<<<kGroupNormBlocks, kGroupNormThreads, 0, stream>>>(parameters);
+    check(cudaGetLastError(), "the kernel that measures channels");
+    conclude_groups<<<1, static_cast<unsigned>(a.channels), 0, stream>>>(parameters);
+    check(cudaGetLastError(), "the kernel that measures groups");
+    (a.silu != 0 ? norm_channels<true>
+                 : norm_channels<false>)<<<kGroupNormBlocks, kGroupNormThreads, 0, stream>>>(parameters);
+    check(cudaGetLastError(), "the kernel that norms channels");
 }
 
 void run(const scaledit_cuda_quantize_arguments& a) {

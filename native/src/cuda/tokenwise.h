@@ -1,6 +1,7 @@
 // What a transformer block does to each token by itself, on an NVIDIA GPU.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "scaledit/scaledit.h"
@@ -10,6 +11,14 @@ namespace scaledit::cuda {
 constexpr std::int32_t kMostHiddenWidth = 8192;  // of all but quantize()
 constexpr std::int32_t kMostWidth = 16384;       // of quantize()
 
+constexpr std::int32_t kMostNormChannels = 1024;  // of group_norm()
+constexpr std::int32_t kGroupNormBlocks = 528;    // that measure a picture: four for each multiprocessor of a Hopper
+
+// What scaledit_cuda_group_norm() needs, in bytes: of each block two sums of every channel, and a factor and a term.
+constexpr std::size_t group_norm_workspace(std::int32_t channels) {
+    return static_cast<std::size_t>(kGroupNormBlocks + 1) * 2 * static_cast<std::size_t>(channels) * sizeof(float);
+}
+
 // Sizes, strides, types and overlaps are checked already, and there is a row; the first matrix's GPU runs the kernel.
 // All throw Error, as device.h says.
 
@@ -17,5 +26,6 @@ void run(const scaledit_cuda_add_gated_arguments& arguments);
 void run(const scaledit_cuda_modulate_arguments& arguments);
 void run(const scaledit_cuda_quantize_arguments& arguments);
 void run(const scaledit_cuda_norm_and_rotate_arguments& arguments);
+void run(const scaledit_cuda_group_norm_arguments& arguments);
 
 }  // namespace scaledit::cuda

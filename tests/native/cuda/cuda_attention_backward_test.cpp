@@ -360,8 +360,8 @@ TEST_F(Gpu, RefusesGradientsThatNoKernelMayTouch) {
     refused([](auto& a) { a.key_gradient.dtype = SCALEDIT_FLOAT32; }, "key_gradient.dtype is 0");
     refused(
         [](auto& a) {
-            a.output_gradient.head_stride += 1;
-            a.output_gradient.token_stride += 2;
+            a.key.head_stride += 1;
+            a.key.token_stride += 2;
         },
         "multiple of 8 elements");
     refused([](auto& a) { a.query_gradient.data = a.query.data; }, "query_gradient.data overlaps");

@@ -790,6 +790,116 @@ TEST_F(GpuTokenwise, NormsAndRotates) {
     }
 }
 
+// A picture's channels, some far off zero, beside others.
+struct Picture {
+    Picture(std::int64_t row_count, std::int32_t channel_count, std::int32_t group_count)
+        : rows(row_count),
+          channels(channel_count),
+          groups(group_count),
+          input(rows, channels, SCALEDIT_BFLOAT16, 16),
+          output(rows, channels, SCALEDIT_BFLOAT16, 8),
+          weight(1, channels),
+          bias(1, channels) {
+        std::mt19937 random(17);
+        std::normal_distribution<float> normal;
+        input.fill([&](auto, auto channel) { return normal(random) + (channel % 5 == 0 ? 20.0F : 0.0F); });
+        weight.fill([&](auto, auto) { return 1 + normal(random) / 4; });
+        bias.fill([&](auto, auto) { return normal(random); });
+        std::size_t bytes = 0;
+        scaledit_cuda_group_norm_arguments a = arguments(false);
+        EXPECT_EQ(scaledit_cuda_group_norm_workspace(&a, &bytes), SCALEDIT_OK) << scaledit_last_error();
+        workspace = std::make_unique<DeviceMemory>(bytes);
+        workspace_bytes = bytes;
+    }
+
+    [[nodiscard]] scaledit_cuda_group_norm_arguments arguments(bool silu) const {
+        scaledit_cuda_group_norm_arguments a{};
+        a.rows = rows;
+        a.channels = channels;
+        a.groups = groups;
+        a.epsilon = static_cast<float>(kEpsilon);
+        a.silu = silu ? 1 : 0;
+        a.weight = weight.device.data();
+        a.bias = bias.device.data();
+        a.input = input.view();
+        a.output = output.view();
+        a.workspace = workspace ? workspace->data() : nullptr;
+        a.workspace_bytes = workspace_bytes;
+        return a;
+    }
+
+    // [rows, channels] in float64
+    [[nodiscard]] std::vector<double> expected(bool silu) const {
+        const std::int32_t size = channels / groups;
+        std::vector<double> result(static_cast<std::size_t>(rows * channels));
+        for (std::int32_t group = 0; group < groups; ++group) {
+            double sum = 0;
+            double squares = 0;
+            const auto each = [&](auto body) {
+                for (std::int64_t row = 0; row < rows; ++row) {
+                    for (std::int64_t channel = group * size; channel < (group + 1) * size; ++channel) {
+                        body(row, channel, input.get(row, channel));
+                    }
+                }
+            };
+            each([&](auto, auto, double x) { sum += x; });
+            const double mean = sum / static_cast<double>(rows * size);
+            each([&](auto, auto, double x) { squares += (x - mean) * (x - mean); });
+            const double factor = 1 / std::sqrt(squares / static_cast<double>(rows * size) + kEpsilon);
+            each([&](std::int64_t row, std::int64_t channel, double x) {
+                const double y = (x - mean) * factor * weight.get(0, channel) + bias.get(0, channel);
+                result[static_cast<std::size_t>(row * channels + channel)] = silu ? y / (1 + std::exp(-y)) : y;
+            });
+        }
+        return result;
+    }
+
+    std::int64_t rows;
+    std::int32_t channels;
+    std::int32_t groups;
+    Matrix input, output, weight, bias;
+    std::unique_ptr<DeviceMemory> workspace;
+    std::size_t workspace_bytes = 0;
+};
+
+TEST_F(GpuTokenwise, NormsGroups) {
+    for (const auto& [rows, channels, groups] : {std::tuple{1, 8, 1},
+                                                 {5, 8, 8},
+                                                 {77, 16, 4},
+                                                 {1000, 128, 32},
+                                                 {70'000, 128, 32},
+                                                 {3000, 256, 32},
+                                                 {3001, 512, 32},
+                                                 {300, 1024, 32},
+                                                 {513, 40, 5}}) {
+        for (const bool silu : {false, true}) {
+            Picture picture(rows, channels, groups);
+            const scaledit_cuda_group_norm_arguments arguments = picture.arguments(silu);
+            const std::vector<std::byte> before = picture.output.host;
+            ASSERT_EQ(scaledit_cuda_group_norm(&arguments), SCALEDIT_OK) << scaledit_last_error();
+            ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+            picture.output.read();
+            EXPECT_TRUE(picture.output.is_untouched_outside(before, 0, channels));
+            const std::vector<double> expected = picture.expected(silu);
+            double off = 0;
+            double whole = 0;
+            for (std::int64_t row = 0; row < rows; ++row) {
+                for (std::int64_t channel = 0; channel < channels; ++channel) {
+                    const double value = expected[static_cast<std::size_t>(row * channels + channel)];
+                    const double difference = picture.output.get(row, channel) - value;
+                    off += difference * difference;
+                    whole += value * value;
+                }
+            }
+            EXPECT_LE(std::sqrt(off / whole), 2.5e-3) << rows << " x " << channels << ": bfloat16 rounds the result";
+            const std::vector<std::byte> once = picture.output.host;
+            ASSERT_EQ(scaledit_cuda_group_norm(&arguments), SCALEDIT_OK) << scaledit_last_error();
+            picture.output.read();
+            EXPECT_EQ(picture.output.host, once) << "the same bits every time";
+        }
+    }
+}
+
 TEST_F(GpuTokenwise, NormsAllHeadsAlikeWithoutANormOfTheText) {
     Heads call(9, 4, 2, 64, 8);
     call.norms.fill([&](auto, auto channel) { return static_cast<float>(call.norms.get(0, channel)); });

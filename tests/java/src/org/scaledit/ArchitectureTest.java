@@ -69,7 +69,7 @@ class ArchitectureTest {
             .whereLayer("file")
             .mayOnlyBeAccessedByLayers("checkpoint", "image", "training", "scenes", "cli")
             .whereLayer("bindings")
-            .mayOnlyBeAccessedByLayers("transformer", "attention");
+            .mayOnlyBeAccessedByLayers("transformer", "vae", "attention");
 
     @ArchTest
     static final ArchRule LEAVES = noClasses()

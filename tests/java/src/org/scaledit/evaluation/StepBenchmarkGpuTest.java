@@ -31,6 +31,10 @@ class StepBenchmarkGpuTest {
             List<Measurement> measurements =
                     benchmark.run(plan, measurement -> System.out.print(Report.line(measurement)));
             for (Measurement measurement : measurements) {
+                if (low && measurement.method() == Method.TRAINING) {
+                    assertThat(measurement.failure()).hasValue("memory low is for sampling alone");
+                    continue;
+                }
                 assertThat(measurement.failure())
                         .as(measurement.method().label())
                         .isEmpty();
@@ -38,7 +42,7 @@ class StepBenchmarkGpuTest {
                 assertThat(result.seconds()).isPositive();
                 assertThat(result.bareSeconds()).isPresent();
                 assertThat(result.picture().isPresent())
-                        .isEqualTo(measurement.method().guided());
+                        .isEqualTo(measurement.method().paints());
                 result.picture()
                         .ifPresent(picture ->
                                 assertThat(picture.decode()).isPositive().isLessThan(picture.seconds()));

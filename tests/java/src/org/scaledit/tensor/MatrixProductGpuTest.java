@@ -89,9 +89,20 @@ class MatrixProductGpuTest {
         });
     }
 
-    /** Of every size that FLUX has: few text tokens, or few of a small guidance image. */
+    /** Of every size that FLUX and tiny-flux have: few text tokens, or few of a small guidance image. */
     @ParameterizedTest
-    @CsvSource({"3072, 3072", "3072, 9216", "3072, 12288", "12288, 3072", "15360, 3072"})
+    @CsvSource({
+        "256, 256",
+        "256, 768",
+        "256, 1024",
+        "1024, 256",
+        "1280, 256",
+        "3072, 3072",
+        "3072, 9216",
+        "3072, 12288",
+        "12288, 3072",
+        "15360, 3072"
+    })
     void fp8HasFewRowsToo(long in, long out) {
         MatrixProduct.requireFp8();
         Tensors.run(() -> {

@@ -252,6 +252,17 @@ public static native @Cast("scaledit_status") int scaledit_cuda_quantize(@Const 
 // output = the RMSNorm of each head, times the norm's weights, its neighbouring channels rotated: what attention takes.
 // With an output gradient: output = the gradient of the input instead.
 public static native @Cast("scaledit_status") int scaledit_cuda_norm_and_rotate(@Const CudaNormAndRotateArguments arguments);
+// Targeting CudaGroupNormArguments.java
+
+
+
+// Bytes of workspace that scaledit_cuda_group_norm() needs; no pointer is looked at.
+public static native @Cast("scaledit_status") int scaledit_cuda_group_norm_workspace(@Const CudaGroupNormArguments arguments,
+                                                                @Cast("size_t*") SizeTPointer bytes);
+
+// output = the input with mean 0 and variance 1 over all positions and the channels of a group, times weight, plus
+// bias; then x / (1 + exp(-x)) of it if asked for.
+public static native @Cast("scaledit_status") int scaledit_cuda_group_norm(@Const CudaGroupNormArguments arguments);
 
 // #ifdef __cplusplus
 // #endif

@@ -28,6 +28,19 @@ public interface Attention extends AutoCloseable {
     }
 
     /**
+     * The same for queries, keys and values side by side, as one projection leaves them.
+     *
+     * @param projected {@code [tokens, 3, heads, head_dim]}, queries and keys neither normed nor rotated
+     * @return {@code [tokens, heads * head_dim]}, in the caller's scope
+     */
+    default Tensor attend(Tensor projected, Preparation preparation) {
+        return Tensors.scoped(() -> attend(
+                preparation.query(projected.select(1, 0)),
+                preparation.key(projected.select(1, 1)),
+                projected.select(1, 2)));
+    }
+
+    /**
      * Whether guidance tokens attend to none but each other, so that their keys and values do not depend on the other
      * tokens.
      */

@@ -25,32 +25,33 @@ public final class AutogradAttention implements Attention {
 
     @Override
     public Tensor attend(Tensor query, Tensor key, Tensor value) {
-        return attend(query, key, value, Optional.empty());
+        return Tensors.scoped(() -> {
+            Tensor joined = Tensors.concatenate(1, query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2));
+            return attend(joined, query.size(2), Optional.empty());
+        });
     }
 
     /** Where the attention does not norm and rotate by itself, torch does, and its autograd finds the gradients. */
     @Override
-    public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
-        Tensors.run(() -> output.copy_(
-                attention.prepares()
-                        ? attend(query, key, value, Optional.of(preparation))
-                        : attend(preparation.query(query), preparation.key(key), value)));
+    public Tensor attend(Tensor projected, Preparation preparation) {
+        return attention.prepares()
+                ? Tensors.scoped(() -> attend(projected.flatten(1, 3), projected.size(3), Optional.of(preparation)))
+                : Attention.super.attend(projected, preparation);
     }
 
     /**
      * The presets have no way to give torch a node of its own. So the output hangs on the joined operands by a term that
      * is zero, and whose gradient, the output's, a hook on the operands replaces by theirs.
+     *
+     * @param joined [tokens, 3 * heads * head_dim]
      */
-    private Tensor attend(Tensor query, Tensor key, Tensor value, Optional<Preparation> preparation) {
-        return Tensors.scoped(() -> {
-            Tensor joined = Tensors.concatenate(1, query.flatten(1, 2), key.flatten(1, 2), value.flatten(1, 2));
-            Operation operation = new Operation(attention, preparation, joined, query.size(2));
-            operations.add(operation);
-            joined.register_hook(operation.hook);
-            long width = operation.width();
-            Tensor zero = joined.narrow(1, 0, width).sub(operation.joined.narrow(1, 0, width));
-            return zero.add(operation.attended.output().flatten(1, 2));
-        });
+    private Tensor attend(Tensor joined, long headDim, Optional<Preparation> preparation) {
+        Operation operation = new Operation(attention, preparation, joined, headDim);
+        operations.add(operation);
+        joined.register_hook(operation.hook);
+        long width = operation.width();
+        Tensor zero = joined.narrow(1, 0, width).sub(operation.joined.narrow(1, 0, width));
+        return zero.add_(operation.attended.output().flatten(1, 2));
     }
 
     @Override

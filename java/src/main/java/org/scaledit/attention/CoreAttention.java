@@ -1,18 +1,17 @@
 package org.scaledit.attention;
 
+import java.util.Optional;
+import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 
 /**
- * The native core's attention of a high-resolution pass, with the geometry that it is for: {@link NativeAttention} on a
+ * The native core's attention of a pass, with the geometry that it is for: {@link NativeAttention} on a
  * CPU, {@link CudaAttention} on a GPU.
  */
 public final class CoreAttention implements DifferentiableAttention {
-    private final int textTokens;
-    private final int width;
-    private final int height;
-    private final AttentionWindow window;
     private final boolean cuda;
     private final boolean int8;
+    private final Optional<Supplier<Geometry>> withoutGuidanceQueries; // where guidance stands alone
     private Geometry geometry;
     private DifferentiableAttention attention;
 
@@ -23,13 +22,26 @@ public final class CoreAttention implements DifferentiableAttention {
      * @throws IllegalArgumentException naming the argument that the core does not take
      */
     public CoreAttention(int textTokens, int width, int height, AttentionWindow window, boolean cuda, boolean int8) {
-        this.textTokens = textTokens;
-        this.width = width;
-        this.height = height;
-        this.window = window;
+        this(
+                Geometry.windowed(textTokens, width, height, window),
+                window.guidanceSeesText()
+                        ? Optional.empty()
+                        : Optional.of(() -> Geometry.withoutGuidanceQueries(textTokens, width, height, window)),
+                cuda,
+                int8);
+    }
+
+    /** Of a plain FLUX pass: no guidance tokens, everyone attends to everyone. */
+    public static CoreAttention plain(int textTokens, int width, int height, boolean cuda, boolean int8) {
+        return new CoreAttention(Geometry.full(textTokens, width, height), Optional.empty(), cuda, int8);
+    }
+
+    private CoreAttention(
+            Geometry geometry, Optional<Supplier<Geometry>> withoutGuidanceQueries, boolean cuda, boolean int8) {
         this.cuda = cuda;
         this.int8 = int8;
-        this.geometry = Geometry.windowed(textTokens, width, height, window);
+        this.withoutGuidanceQueries = withoutGuidanceQueries;
+        this.geometry = geometry;
         this.attention = attentionFor(geometry);
     }
 
@@ -89,13 +101,13 @@ public final class CoreAttention implements DifferentiableAttention {
 
     @Override
     public boolean guidanceStandsAlone() {
-        return !window.guidanceSeesText();
+        return withoutGuidanceQueries.isPresent();
     }
 
     @Override
     public void leaveOutGuidanceQueries() {
         close(); // first, for its memory
-        geometry = Geometry.withoutGuidanceQueries(textTokens, width, height, window);
+        geometry = withoutGuidanceQueries.orElseThrow().get();
         attention = attentionFor(geometry);
     }
 

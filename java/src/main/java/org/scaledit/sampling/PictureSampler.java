@@ -76,7 +76,9 @@ public final class PictureSampler {
 
     /** Plain FLUX at the guidance image's size, without LoRA: {@code [w·h, 64]}. */
     private Tensor paintGuidance(TokenGrid grid) {
-        PlainPass pass = new PlainPass(models.directory(), models.plain(), plan.guideSteps(), plan.guideGuidance());
+        boolean dense = plan.backend() == Plan.Backend.DENSE;
+        PlainPass pass =
+                new PlainPass(models.directory(), models.plain(), dense, plan.guideSteps(), plan.guideGuidance());
         return Tensors.scoped(() -> pass.paint(grid, prompt, noise.guidance(grid), new PlainPass.Listener() {
             @Override
             public void step(int step, int steps) {
@@ -98,7 +100,7 @@ public final class PictureSampler {
      */
     private Tensor highResolution(int level, TokenGrid grid, Tensor guidance) {
         Tensor latents = Tensors.scoped(() -> {
-            try (WindowedAttention attention = WindowedAttention.of(plan, prompt.textTokens(), grid, placement());
+            try (PassAttention attention = PassAttention.windowed(plan, prompt.textTokens(), grid, placement());
                     Denoiser denoiser = models.adapted()
                             .denoiser(
                                     attention.layout(),

@@ -2,9 +2,6 @@ package org.scaledit.sampling;
 
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
-import org.scaledit.attention.Attention;
-import org.scaledit.attention.DenseAttention;
-import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
@@ -17,9 +14,11 @@ import org.scaledit.transformer.FluxTransformer;
  *
  * @param directory has the schedule
  * @param transformer without LoRAs
+ * @param dense whether attention is torch's in any case; a GPU's own takes bfloat16 alone
  * @param guidance the distilled one
  */
-public record PlainPass(ModelDirectory directory, FluxTransformer transformer, int steps, float guidance) {
+public record PlainPass(
+        ModelDirectory directory, FluxTransformer transformer, boolean dense, int steps, float guidance) {
 
     /** Told how far a pass is. What it throws ends the pass. */
     public interface Listener {
@@ -38,24 +37,25 @@ public record PlainPass(ModelDirectory directory, FluxTransformer transformer, i
      */
     public Tensor paint(TokenGrid grid, Prompt prompt, Tensor noise, Listener listener) {
         Schedule schedule = Schedule.ofCheckpoint(directory, steps, grid.tokens());
-        TokenLayout layout = TokenLayout.raster(prompt.textTokens(), grid.width(), grid.height());
-        Placement float32 = transformer.placement().with(torch.ScalarType.Float);
+        Placement placement = transformer.placement();
         return Tensors.scoped(() -> {
-            try (Attention attention = DenseAttention.full();
+            try (PassAttention attention = PassAttention.plain(dense, prompt.textTokens(), grid, placement);
                     Denoiser denoiser = transformer.denoiser(
-                            layout,
-                            attention,
+                            attention.layout(),
+                            attention.attention(),
                             FluxTransformer.THETA,
                             prompt.text().states(),
                             prompt.text().pooled(),
                             guidance)) {
                 prompt.guide(denoiser);
-                return Euler.integrate(
-                        float32.place(noise),
+                Tensor start = placement.with(torch.ScalarType.Float).place(noise);
+                Tensor end = Euler.integrate(
+                        attention.layout().arrangeImage(start),
                         schedule,
                         0,
                         (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
                         (step, latents) -> listener.step(step, schedule.steps()));
+                return attention.layout().restoreImage(end);
             }
         });
     }

@@ -20,8 +20,13 @@ public final class MatrixProduct {
     /** Rows that are converted at a time: few enough that the copies stay small beside the weight's. */
     private static final long ROWS = 2048;
 
-    /** cuBLASLt has no kernel in FP8 for 16 rows of some sizes: fewer than this many are multiplied among zeros. */
-    private static final long FEWEST_ROWS_IN_FP8 = 64;
+    /**
+     * cuBLASLt has no kernel in FP8 for 16 rows of 3,072 columns, nor for 80 of 256, while it has one for 64 and 128: few rows
+     * are multiplied among as many zeros as make them a multiple of 64.
+     */
+    private static final long FEW_ROWS_IN_FP8 = 1024;
+
+    private static final long ROWS_IN_FP8 = 64;
 
     private static final int FP8_CAPABILITY = 89;
     private static final int HOPPER = 90;
@@ -130,18 +135,19 @@ public final class MatrixProduct {
     }
 
     private static void scaled(Matrix x, Matrix weight, IValue bias, Tensor y) {
-        if (x.rows() >= FEWEST_ROWS_IN_FP8) {
+        long rows = (x.rows() + ROWS_IN_FP8 - 1) / ROWS_IN_FP8 * ROWS_IN_FP8;
+        if (x.rows() == rows || x.rows() >= FEW_ROWS_IN_FP8) {
             scaledRows(x, weight, bias, y);
             return;
         }
         Tensors.run(() -> {
-            Tensor values = torch.zeros(
-                    new long[] {FEWEST_ROWS_IN_FP8, x.columns()}, x.values().options());
-            Tensor scales = torch.ones(
-                    new long[] {FEWEST_ROWS_IN_FP8, 1}, x.scales().orElseThrow().options());
+            Tensor values =
+                    torch.zeros(new long[] {rows, x.columns()}, x.values().options());
+            Tensor scales =
+                    torch.ones(new long[] {rows, 1}, x.scales().orElseThrow().options());
             values.narrow(0, 0, x.rows()).copy_(x.values());
             scales.narrow(0, 0, x.rows()).copy_(x.scales().orElseThrow());
-            Tensor all = torch.empty(new long[] {FEWEST_ROWS_IN_FP8, y.size(1)}, y.options(), null);
+            Tensor all = torch.empty(new long[] {rows, y.size(1)}, y.options(), null);
             scaledRows(new Matrix(values, Optional.of(scales)), weight, bias, all);
             y.copy_(all.narrow(0, 0, x.rows()));
         });

@@ -310,7 +310,8 @@ public final class PaintedSet {
         }
         try (FluxTransformer transformer = FluxTransformer.load(model, painting.placement, painting.fp8, painting.low);
                 AutoencoderKl vae = AutoencoderKl.load(model.part("vae"), painting.placement)) {
-            PlainPass pass = new PlainPass(model, transformer, painting.steps, (float) painting.guidance);
+            boolean float32 = painting.placement.dtype() == torch.ScalarType.Float;
+            PlainPass pass = new PlainPass(model, transformer, float32, painting.steps, (float) painting.guidance);
             long begun = System.nanoTime();
             for (int made = 1; made <= missing.length; made++) {
                 paint(missing[made - 1], pass, vae);

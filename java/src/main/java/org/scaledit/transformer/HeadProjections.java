@@ -3,6 +3,7 @@ package org.scaledit.transformer;
 import java.util.List;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.tensor.Matrix;
+import org.scaledit.tensor.Tensors;
 
 /**
  * From tokens to the queries, keys and values of their heads, a group of heads at a time: what a group projects is gone
@@ -14,6 +15,16 @@ record HeadProjections(List<Group> groups) {
 
     /** @param layers whose outputs side by side are the queries, keys and values of the group's heads */
     record Group(List<Linear> layers) {
+
+        /** [rows, 3 * heads * head_dim], in the caller's scope: queries of all heads, then keys, then values. */
+        Tensor forward(Matrix x, long guidanceRows) {
+            if (layers.size() == 1) {
+                return layers.get(0).forward(x, guidanceRows);
+            }
+            return Tensors.scoped(() -> Tensors.concatenate(
+                    1,
+                    layers.stream().map(layer -> layer.forward(x, guidanceRows)).toArray(Tensor[]::new)));
+        }
 
         /** Writes [rows, 3 * heads * head_dim]: queries of all heads, then keys, then values. */
         void forward(Matrix x, long guidanceRows, Tensor y) {

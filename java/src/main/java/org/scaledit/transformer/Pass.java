@@ -79,6 +79,9 @@ record Pass(
     Tensor attend(Norms norms, Optional<Norms> textNorms, List<Stream> streams) {
         return Tensors.scoped(() -> {
             Preparation preparation = new Preparation(norms, textNorms, textTokens, rotary.turns());
+            if (streams.get(0).x.values().requires_grad()) {
+                return attendForGradients(streams, preparation);
+            }
             long rows = streams.stream().mapToLong(stream -> stream.x.rows()).sum();
             long tokens = rows + kept.map(KeptGuidance::missing).orElse(0L);
             Tensor attended = torch.empty(new long[] {tokens, config.width()}, conditioning.options(), null);
@@ -91,6 +94,28 @@ record Pass(
             }
             return attended.narrow(0, 0, rows);
         });
+    }
+
+    /** Without a place that tensors are written to: autograd would copy all of it with each. */
+    private Tensor attendForGradients(List<Stream> streams, Preparation preparation) {
+        int groups = streams.get(0).projections.groups().size();
+        Tensor[] outputs = new Tensor[groups];
+        for (int group = 0; group < groups; group++) {
+            int current = group;
+            outputs[group] = Tensors.scoped(() -> {
+                begins(Part.PROJECT);
+                Tensor[] projected = streams.stream()
+                        .map(stream -> stream.projections.groups().get(current).forward(stream.x, stream.guidanceRows))
+                        .toArray(Tensor[]::new);
+                begins(Part.ATTEND);
+                return attention.attend(joined(0, projected).unflatten(1, 3, -1, config.headDim()), preparation);
+            });
+        }
+        return joined(1, outputs);
+    }
+
+    private static Tensor joined(long dimension, Tensor[] parts) {
+        return parts.length == 1 ? parts[0] : Tensors.concatenate(dimension, parts);
     }
 
     /** Fills the output of one group of heads: [tokens, heads * head_dim] */

@@ -35,9 +35,17 @@ sealed interface Layer {
     }
 
     /**
-     * A convolution with bias. It is computed in strips, some rows of the output at a time: a library that wants another
-     * layout copies its input and output, and at a tile's finest level, where they have a gigabyte, those copies would be
-     * the largest thing around.
+     * Whether a picture's channels lie side by side, as cuDNN's kernels for bfloat16 want them. Elsewhere they lie one after
+     * the other.
+     */
+    static boolean channelsLast(Tensor x) {
+        return x.is_cuda() && x.scalar_type().intern() == torch.ScalarType.BFloat16;
+    }
+
+    /**
+     * A convolution with bias. Unless channels lie last it is computed in strips, some rows of the output at a time: a
+     * library that wants another layout copies its input and output, and at a tile's finest level, where they have a gigabyte,
+     * those copies would be the largest thing around.
      */
     record Convolution(String name, int in, int out, int kernel, int stride, int padding) implements Layer {
         /** Of a strip's input and output together, without copies: enough work for a GPU. */
@@ -52,7 +60,8 @@ sealed interface Layer {
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
             long height = outputSize(x, 2);
             long bytes = x.nbytes() / x.numel() * (x.numel() + out * height * outputSize(x, 3));
-            Tensor output = forward(weights, x, (int) Math.min(height, (bytes + STRIP_BYTES - 1) / STRIP_BYTES));
+            int strips = channelsLast(x) ? 1 : (int) Math.min(height, (bytes + STRIP_BYTES - 1) / STRIP_BYTES);
+            Tensor output = forward(weights, x, strips);
             x.close();
             return output;
         }
@@ -111,10 +120,21 @@ sealed interface Layer {
 
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
-            Tensor normed = torch.group_norm(
-                    x, groups, optional(weight(weights, name)), optional(bias(weights, name)), EPSILON, true);
+            return forward(weights, x, false);
+        }
+
+        /** @param silu whether SiLU comes after it */
+        Tensor forward(Map<String, Tensor> weights, Tensor x, boolean silu) {
+            Tensor weight = weight(weights, name);
+            Tensor bias = bias(weights, name);
+            if (channelsLast(x) && CudaGroupNorm.takes(channels)) {
+                Tensor normed = CudaGroupNorm.normed(x, groups, weight, bias, EPSILON, silu);
+                x.close();
+                return normed;
+            }
+            Tensor normed = torch.group_norm(x, groups, optional(weight), optional(bias), EPSILON, true);
             x.close();
-            return normed;
+            return silu ? torch.silu_(normed) : normed;
         }
 
         @Override
@@ -128,9 +148,7 @@ sealed interface Layer {
     record Activated(Normalization norm, Convolution convolution) implements Layer {
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
-            Tensor normed = norm.forward(weights, x);
-            torch.silu_(normed);
-            return convolution.forward(weights, normed);
+            return convolution.forward(weights, norm.forward(weights, x, true));
         }
 
         @Override

@@ -25,6 +25,7 @@ public class ScaleDitCore implements InfoMapper {
         java(infoMap, "scaledit_attention_backward_arguments", "AttentionBackwardArguments");
         java(infoMap, "scaledit_cuda_attention_backward_arguments", "CudaAttentionBackwardArguments");
         java(infoMap, "scaledit_cuda_norm_and_rotate_arguments", "CudaNormAndRotateArguments");
+        java(infoMap, "scaledit_cuda_group_norm_arguments", "CudaGroupNormArguments");
         java(infoMap, "scaledit_cuda_attention_arguments", "CudaAttentionArguments");
         java(infoMap, "scaledit_matrix", "MatrixView");
         java(infoMap, "scaledit_modulation_part", "ModulationPart");
