@@ -10,6 +10,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -304,6 +305,68 @@ class MainTest {
     }
 
     @Test
+    void aDatasetIsPaintedAndTrainedOn() throws IOException {
+        Path prompts = Files.writeString(folder.resolve("prompts.txt"), "a fox\na lighthouse\n");
+        Path set = folder.resolve("set");
+        for (String shard : List.of("2/2", "1/2")) {
+            Outcome outcome = run(("make-dataset --count 3 --size 64 --steps 1 --shard " + shard + " --model " + TINY
+                            + " --prompts " + prompts + " -o " + set)
+                    .split(" "));
+            assertThat(outcome.err())
+                    .containsPattern("paint (1/1|2/2), \\d+\\.\\d a minute, 0:00 left\n")
+                    .startsWith("encode ");
+            assertThat(outcome.status()).isZero();
+        }
+        Files.createDirectory(folder.resolve("training"));
+        Outcome training = run(("train lora --resolution 64 --accumulate 1 --steps 1 --cache " + set
+                        + "/training-cache --model " + TINY + " --data " + set + " -o "
+                        + folder.resolve("training/lora.safetensors"))
+                .split(" "));
+        assertThat(training.err()).contains("encode 3/3, pictures and captions\n", "train 1/1, loss ");
+        assertThat(training.status()).isZero();
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "--count 0 | 2 | count is 0, expected 1 to 1000000",
+                "--size 100 | 2 | size is 100, expected a multiple of 16 from 64 to 8192",
+                "--steps 0 | 2 | steps is 0, expected 1 to 1000",
+                "--guidance -1 | 2 | guidance is -1.0, expected a number of 0 or more",
+                "--shard 5/4 | 2 | Invalid value for option '--shard': shard is 5/4, expected 1/4 to 4/4",
+                "--shard half | 2 | Invalid value for option '--shard': expected i/n, 1/4 for example, but was 'half'",
+                "--precision fp8 | 2 | precision fp8 is for bfloat16 on a GPU alone",
+                "--memory low | 2 | memory low is for a GPU alone, expected device cuda",
+                "--device cuda | 1 | device cuda needs builds for GPUs: add org.bytedeco:pytorch:2",
+                "--model nowhere | 2 | model nowhere does not exist",
+                "--prompts nowhere | 2 | prompts nowhere does not exist",
+                "--prompts /dev/null | 1 | prompts /dev/null has no prompt, expected one on each line",
+                "-o pom.xml | 2 | output pom.xml is a file, expected a folder",
+                "-o src | 1 | folder src has files but no dataset.json, expected an empty folder, or one of this set",
+            })
+    void aWrongArgumentOfMakeDatasetIsOneSentence(String option, int status, String sentence) throws IOException {
+        Path prompts = Files.writeString(folder.resolve("wrong-prompts.txt"), "a fox\n");
+        List<String> arguments = new ArrayList<>(List.of("make-dataset"));
+        Map.of(
+                        "--model",
+                        TINY,
+                        "--prompts",
+                        prompts.toString(),
+                        "-o",
+                        folder.resolve("wrong").toString())
+                .forEach((name, value) -> {
+                    if (!option.startsWith(name)) {
+                        arguments.addAll(List.of(name, value));
+                    }
+                });
+        arguments.addAll(List.of(option.split(" ")));
+        Outcome outcome = run(arguments.toArray(String[]::new));
+        assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
+        assertThat(outcome.status()).isEqualTo(status);
+    }
+
+    @Test
     void aGpuThatCannotBeUsedIsNoReasonToFallBack() {
         Outcome outcome =
                 generate("--device", "cuda", "-o", folder.resolve("gpu.png").toString());
@@ -319,7 +382,8 @@ class MainTest {
     @Test
     void missingArgumentsAreNamed() {
         assertThat(run().err())
-                .startsWith("scaledit: No command given, expected one of: generate, info, bench, train, scenes");
+                .startsWith(
+                        "scaledit: No command given, expected one of: generate, info, bench, train, make-dataset, scenes");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
         assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
         Outcome missing = run("generate", "x", "--model", "nowhere");

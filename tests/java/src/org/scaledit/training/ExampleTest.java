@@ -49,6 +49,20 @@ class ExampleTest {
                         new Example("deeper/a.png", folder.resolve("deeper/a.png"), "first"));
     }
 
+    /** Which says so by its description: elsewhere a picture that is not there has been lost. */
+    @Test
+    void aPaintedSetMayBePartlyMade() throws IOException {
+        write("000001.png", "");
+        write(
+                "metadata.jsonl",
+                "{\"file_name\":\"000000.png\",\"text\":\"a\"}\n{\"file_name\":\"000001.png\",\"text\":\"b\"}\n");
+        assertRefused("picture DATA/000000.png does not exist, which is in metadata.jsonl, line 1");
+        write("dataset.json", "{}");
+        assertThat(Example.of(folder)).containsExactly(new Example("000001.png", folder.resolve("000001.png"), "b"));
+        write("000002.png", "");
+        assertRefused("picture DATA/000002.png has no caption, expected a line for it in metadata.jsonl");
+    }
+
     private void assertRefused(String sentence) {
         assertThatThrownBy(() -> Example.of(folder))
                 .isInstanceOf(TrainingException.class)

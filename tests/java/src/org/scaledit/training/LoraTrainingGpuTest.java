@@ -62,6 +62,7 @@ class LoraTrainingGpuTest {
                 STEPS,
                 false,
                 placement,
+                1,
                 Optional.empty());
         LoraTraining.run(run, new TrainingListener() {
             @Override

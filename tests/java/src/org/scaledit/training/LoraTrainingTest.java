@@ -94,6 +94,7 @@ class LoraTrainingTest {
                 saveEvery,
                 false,
                 Placement.FLOAT32_CPU,
+                1,
                 Optional.empty());
     }
 
@@ -120,6 +121,7 @@ class LoraTrainingTest {
                 run.saveEvery(),
                 true,
                 run.placement(),
+                run.ranks(),
                 Optional.empty());
     }
 
@@ -335,6 +337,7 @@ class LoraTrainingTest {
                         9,
                         false,
                         with.placement(),
+                        1,
                         Optional.of(new LoraTraining.Samples(2, List.of("a disc", "a fox"), 2, 4.5, 1, 3.5))),
                 NONE);
         assertSame(with, without);
@@ -368,6 +371,7 @@ class LoraTrainingTest {
                 9,
                 false,
                 Placement.BFLOAT16_CPU,
+                1,
                 Optional.empty());
         LoraTraining.run(rounded, NONE);
         List<LossLog.Row> expected = LossLog.read(exact.lossLog());
@@ -409,6 +413,7 @@ class LoraTrainingTest {
                 run.saveEvery(),
                 run.resume(),
                 run.placement(),
+                run.ranks(),
                 Optional.empty());
     }
 
@@ -451,6 +456,7 @@ class LoraTrainingTest {
                 2,
                 true,
                 Placement.FLOAT32_CPU,
+                1,
                 Optional.empty());
         assertThatThrownBy(() -> LoraTraining.run(withOther, NONE))
                 .hasMessage(run.checkpoint() + " was made with another model");
@@ -591,6 +597,7 @@ class LoraTrainingTest {
                     2,
                     false,
                     Placement.FLOAT32_CPU,
+                    1,
                     Optional.empty());
             Path filler = disk.resolve("filler");
             assertThatThrownBy(() -> LoraTraining.run(run, new Listener() {
@@ -649,6 +656,7 @@ class LoraTrainingTest {
                         1,
                         false,
                         Placement.FLOAT32_CPU,
+                        1,
                         Optional.empty()))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("output is " + folder.resolve("lora.bin") + ", expected a name that ends in .safetensors");
@@ -662,6 +670,7 @@ class LoraTrainingTest {
                 1,
                 false,
                 new Placement(torch.ScalarType.Float, true),
+                1,
                 Optional.empty());
         assertThatThrownBy(() -> LoraTraining.run(onGpu, NONE))
                 .isInstanceOf(IllegalArgumentException.class)

@@ -34,8 +34,6 @@ public final class CudaAttention implements DifferentiableAttention {
         INT8
     }
 
-    private static final int DEVICE = 0;
-
     private final Geometry geometry;
     private final Arithmetic arithmetic;
     private final Tensor deviceGeometry; // [bytes], uint8
@@ -59,17 +57,37 @@ public final class CudaAttention implements DifferentiableAttention {
      * @throws UnsupportedOperationException in one sentence: that there is no GPU, no driver, or no kernel for the GPU
      */
     public static void requireGpu() {
+        requireGpus(1);
+    }
+
+    /**
+     * The same for several GPUs, from the first on.
+     *
+     * @throws IllegalArgumentException in one sentence, if there are not so many
+     */
+    public static void requireGpus(int count) {
         Cuda.requireBuild(NativeLibrary.missingGpuArtifact());
         NativeLibrary.load();
+        requireSupported(0);
+        Cuda.load();
+        if (Cuda.count() < count) {
+            throw new IllegalArgumentException(
+                    "gpus is " + count + ", expected no more than the " + Cuda.count() + " that CUDA finds");
+        }
+        for (int gpu = 1; gpu < count; gpu++) {
+            requireSupported(gpu);
+        }
+    }
+
+    private static void requireSupported(int gpu) {
         try {
-            Status.check(scaledit_cuda_supported(DEVICE));
+            Status.check(scaledit_cuda_supported(gpu));
         } catch (UnsupportedOperationException e) {
             throw new UnsupportedOperationException(
                     "device cuda cannot be used: " + e.getMessage()
                             + " (needed: an NVIDIA GPU of compute capability 8.0 or later and its driver for CUDA 13)",
                     e);
         }
-        Cuda.load();
     }
 
     private static Tensor upload(Geometry geometry) {

@@ -24,6 +24,7 @@ import picocli.CommandLine.Spec;
             InfoCommand.class,
             BenchCommand.class,
             TrainCommand.class,
+            MakeDatasetCommand.class,
             ScenesCommand.class
         })
 public final class Main implements Runnable {
@@ -55,7 +56,8 @@ public final class Main implements Runnable {
     @Override
     public void run() {
         throw new ParameterException(
-                spec.commandLine(), "No command given, expected one of: generate, info, bench, train, scenes");
+                spec.commandLine(),
+                "No command given, expected one of: generate, info, bench, train, make-dataset, scenes");
     }
 
     private int wrongArgument(ParameterException exception) {

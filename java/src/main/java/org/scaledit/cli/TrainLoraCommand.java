@@ -113,7 +113,7 @@ final class TrainLoraCommand implements Callable<Integer> {
             names = "--accumulate",
             paramLabel = "N",
             defaultValue = "4",
-            description = "Pictures of a step, one after the other. Default: ${DEFAULT-VALUE}.")
+            description = "Pictures of a step, on each GPU one after the other. Default: ${DEFAULT-VALUE}.")
     private int accumulate;
 
     @Option(
@@ -179,6 +179,14 @@ final class TrainLoraCommand implements Callable<Integer> {
             defaultValue = "cpu",
             description = "cpu or cuda (an NVIDIA GPU). Default: ${DEFAULT-VALUE}.")
     private Device device = Device.CPU;
+
+    @Option(
+            names = "--gpus",
+            paramLabel = "N",
+            defaultValue = "1",
+            description = "GPUs, each with a copy of the model, which share the pictures of a step: --accumulate is a"
+                    + " multiple of it. A training may go on with another number. Default: ${DEFAULT-VALUE}.")
+    private int gpus;
 
     @Option(
             names = "--save-every",
@@ -262,6 +270,7 @@ final class TrainLoraCommand implements Callable<Integer> {
                 saveEvery,
                 resume,
                 placement(),
+                gpus(),
                 samples());
     }
 
@@ -281,6 +290,13 @@ final class TrainLoraCommand implements Callable<Integer> {
                 usual.guidance(),
                 usual.guideSteps(),
                 usual.guideGuidance()));
+    }
+
+    private int gpus() {
+        if (gpus > 1 && device == Device.CPU) {
+            throw new IllegalArgumentException("gpus is " + gpus + ", expected --device cuda beside it");
+        }
+        return gpus;
     }
 
     private Placement placement() {

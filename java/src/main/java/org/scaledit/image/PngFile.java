@@ -5,11 +5,16 @@ import ar.com.hjg.pngj.ImageInfo;
 import ar.com.hjg.pngj.ImageLineByte;
 import ar.com.hjg.pngj.PngWriter;
 import ar.com.hjg.pngj.chunks.PngChunkITXT;
+import java.io.IOException;
 import java.io.OutputStream;
+import java.io.RandomAccessFile;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.Map;
 import java.util.function.Consumer;
+import org.scaledit.file.Reasons;
 
 /** Writes pictures as PNG files, with text chunks before the pixels. */
 public final class PngFile {
@@ -20,7 +25,32 @@ public final class PngFile {
 
     private static final FilterType FILTER = FilterType.FILTER_SUB;
 
+    /** The last chunk of every PNG: no data, its name, its checksum. */
+    private static final byte[] END = {0, 0, 0, 0, 'I', 'E', 'N', 'D', (byte) 0xAE, 0x42, 0x60, (byte) 0x82};
+
     private PngFile() {}
+
+    /**
+     * Whether a file is there and ends as a PNG does: one whose copying was broken off does not.
+     *
+     * @throws ImageException if it cannot be read
+     */
+    public static boolean isWhole(Path file) {
+        if (!Files.isRegularFile(file)) {
+            return false;
+        }
+        try (RandomAccessFile bytes = new RandomAccessFile(file.toFile(), "r")) {
+            byte[] end = new byte[END.length];
+            if (bytes.length() < end.length) {
+                return false;
+            }
+            bytes.seek(bytes.length() - end.length);
+            bytes.readFully(end);
+            return Arrays.equals(end, END);
+        } catch (IOException e) {
+            throw new ImageException("cannot read the picture " + file + ": " + Reasons.of(e), e);
+        }
+    }
 
     /** Writes a picture that is there already; see {@link #write(Path, int, int, Map, Consumer)}. */
     public static void write(Path file, Pixels pixels, Map<String, String> texts) {

@@ -17,10 +17,11 @@ record PassAttention(TokenLayout layout, Attention attention) implements AutoClo
      * Of a plain FLUX pass. Nothing is quantised: on a GPU the core's is as quick as torch's, and norms and rotates by
      * itself; on a CPU it is torch's.
      *
+     * @param dense whether it is torch's in any case
      * @param placement of the tokens
      */
-    static PassAttention plain(Plan plan, int textTokens, TokenGrid grid, Placement placement) {
-        if (plan.backend() == Plan.Backend.DENSE || !placement.cuda()) {
+    static PassAttention plain(boolean dense, int textTokens, TokenGrid grid, Placement placement) {
+        if (dense || !placement.cuda()) {
             return new PassAttention(
                     TokenLayout.raster(textTokens, grid.width(), grid.height()), DenseAttention.full());
         }

@@ -74,29 +74,22 @@ public final class PictureSampler {
         });
     }
 
-    /** Plain FLUX at the guidance image's size, by the checkpoint's own schedule, without LoRA: {@code [w·h, 64]}. */
+    /** Plain FLUX at the guidance image's size, without LoRA: {@code [w·h, 64]}. */
     private Tensor paintGuidance(TokenGrid grid) {
-        Schedule schedule = Schedule.ofCheckpoint(models.directory(), plan.guideSteps(), grid.tokens());
-        return Tensors.scoped(() -> {
-            try (PassAttention attention = PassAttention.plain(plan, prompt.textTokens(), grid, placement());
-                    Denoiser denoiser = models.plain()
-                            .denoiser(
-                                    attention.layout(),
-                                    attention.attention(),
-                                    FluxTransformer.THETA,
-                                    prompt.text().states(),
-                                    prompt.text().pooled(),
-                                    plan.guideGuidance())) {
-                prompt.guide(denoiser);
-                Tensor end = Euler.integrate(
-                        attention.layout().arrangeImage(placed(noise.guidance(grid))),
-                        schedule,
-                        0,
-                        (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
-                        (step, latents) -> listener.guidanceImage(step, schedule.steps()));
-                return attention.layout().restoreImage(end);
+        boolean dense = plan.backend() == Plan.Backend.DENSE;
+        PlainPass pass =
+                new PlainPass(models.directory(), models.plain(), dense, plan.guideSteps(), plan.guideGuidance());
+        return Tensors.scoped(() -> pass.paint(grid, prompt, noise.guidance(grid), new PlainPass.Listener() {
+            @Override
+            public void step(int step, int steps) {
+                listener.guidanceImage(step, steps);
             }
-        });
+
+            @Override
+            public void betweenBlocks() {
+                listener.betweenBlocks();
+            }
+        }));
     }
 
     /**

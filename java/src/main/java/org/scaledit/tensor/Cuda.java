@@ -54,7 +54,28 @@ public final class Cuda {
         torch.globalContext().setAllowTF32CuDNN(false);
     }
 
-    /** Waits until all that this process has queued on the GPU is done. */
+    /** How many GPUs there are. */
+    public static int count() {
+        return torch_cuda.device_count();
+    }
+
+    /**
+     * Has this thread compute on another GPU than the first: a {@link Placement} on a GPU is, like torch's "cuda" without a
+     * number, that of the thread that makes a tensor or moves one there. The threads that torch's autograd computes with have
+     * that of the tensors which they are given, and the native core takes a tensor's own.
+     *
+     * @param gpu from 0
+     */
+    public static void use(int gpu) {
+        torch_cuda.set_device((byte) gpu);
+    }
+
+    /** That of this thread, from 0. */
+    static int current() {
+        return torch_cuda.current_device();
+    }
+
+    /** Waits until all that this process has queued on this thread's GPU is done. */
     public static void synchronize() {
         torch_cuda.device_synchronize();
     }

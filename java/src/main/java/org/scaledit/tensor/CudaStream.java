@@ -7,7 +7,7 @@ import org.bytedeco.cuda.cudart.CUstream_st;
 import org.bytedeco.javacpp.Pointer;
 import org.jspecify.annotations.Nullable;
 
-/** A queue of work on the first GPU, and the marks in it that other queues and the host wait for. */
+/** A queue of work on the GPU of the thread that makes it, and the marks in it that other queues and the host wait for. */
 public final class CudaStream implements AutoCloseable {
     private final @Nullable CUstream_st stream; // null: CUDA's default one
     private final boolean owned;

@@ -8,7 +8,11 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.global.torch;
 
-/** Where a model's tensors live, and in which precision. */
+/**
+ * Where a model's tensors live, and in which precision.
+ *
+ * @param cuda on this thread's GPU, the first one unless {@link Cuda#use} says another
+ */
 public record Placement(torch.ScalarType dtype, boolean cuda) {
     public static final Placement FLOAT32_CPU = new Placement(torch.ScalarType.Float, false);
     public static final Placement BFLOAT16_CPU = new Placement(torch.ScalarType.BFloat16, false);

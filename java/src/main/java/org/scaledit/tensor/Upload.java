@@ -3,19 +3,23 @@ package org.scaledit.tensor;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.pytorch.Tensor;
 
 /**
  * The way of bytes to the GPU, through two buffers of {@link PinnedMemory}: while one is copied, the other one is filled.
- * The buffers are made when they are first needed and stay for the life of the process.
+ * Each GPU has its own, which are made when they are first needed and stay for the life of the process.
  */
 public final class Upload {
     /** Long enough that a copy's beginning and end do not count. */
     static final int BUFFER_BYTES = 64 << 20;
 
     private static final int BUFFERS = 2;
-    private static final Upload OF_PROCESS = new Upload();
+
+    /** By the GPU's number: a mark is of one GPU's queues. */
+    private static final Map<Integer, Upload> OF_GPUS = new ConcurrentHashMap<>();
 
     /** Where the bytes come from. */
     public interface Source {
@@ -32,13 +36,13 @@ public final class Upload {
     private Upload() {}
 
     /**
-     * Fills a contiguous tensor on the GPU. All has been read when this returns, and the copies are on torch's current
+     * Fills a contiguous tensor on this thread's GPU. All has been read when this returns, and the copies are on torch's current
      * stream: before everything that is queued there later.
      *
      * @throws RuntimeException what the source throws; the tensor's contents are undefined then
      */
     public static void fill(Tensor tensor, Source source) {
-        OF_PROCESS.run(tensor, source);
+        OF_GPUS.computeIfAbsent(Cuda.current(), gpu -> new Upload()).run(tensor, source);
     }
 
     private synchronized void run(Tensor tensor, Source source) {

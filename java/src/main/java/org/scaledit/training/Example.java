@@ -22,7 +22,7 @@ import org.scaledit.file.Reasons;
  * @param name of its file, relative to the folder
  */
 record Example(String name, Path image, String caption) {
-    private static final String METADATA = "metadata.jsonl";
+    static final String METADATA = "metadata.jsonl";
 
     /** Of pictures, also those that cannot be read: one that is left out would not be noticed. */
     private static final Set<String> EXTENSIONS =
@@ -32,7 +32,8 @@ record Example(String name, Path image, String caption) {
 
     /**
      * The examples of a folder, in the order of their names. Captions are in {@code metadata.jsonl}, a line {@code
-     * {"file_name": …, "text": …}} for each picture (Hugging Face's ImageFolder), or else in a {@code .txt} file beside each.
+     * {"file_name": …, "text": …}} for each picture (Hugging Face's ImageFolder), or else in a {@code .txt} file beside each. A
+     * {@link PaintedSet} may be partly made: lines of pictures that are not there yet are left out.
      *
      * @throws TrainingException naming the picture without a caption, the line that says nothing, or the empty folder
      */
@@ -95,12 +96,19 @@ record Example(String name, Path image, String caption) {
         Set<String> without = new TreeSet<>(pictures);
         Set<String> names = new TreeSet<>();
         List<String> lines = lines(metadata);
+        boolean partly = Files.exists(folder.resolve(PaintedSet.DESCRIPTION));
         for (int line = 0; line < lines.size(); line++) {
             if (lines.get(line).isBlank()) {
                 continue;
             }
             String where = METADATA + ", line " + (line + 1);
             Example example = listed(folder, lines.get(line), where);
+            if (!Files.exists(example.image)) {
+                if (partly) {
+                    continue;
+                }
+                throw new TrainingException("picture " + example.image + " does not exist, which is in " + where);
+            }
             if (!names.add(example.name)) {
                 throw new TrainingException(
                         "data " + folder + " has a second caption for " + example.name + " in " + where);
@@ -133,9 +141,6 @@ record Example(String name, Path image, String caption) {
             throw new TrainingException("data " + folder + " has no JSON object in " + where, e);
         }
         String name = text(folder, entry, "file_name", where);
-        if (!Files.exists(folder.resolve(name))) {
-            throw new TrainingException("picture " + folder.resolve(name) + " does not exist, which is in " + where);
-        }
         return example(folder, name, text(folder, entry, "text", where), where);
     }
 

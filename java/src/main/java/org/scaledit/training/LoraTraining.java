@@ -44,6 +44,8 @@ public final class LoraTraining {
      * @param saveEvery so many steps the checkpoint and the LoRA are written, and at the end
      * @param resume whether to go on from the checkpoint beside the output; if not, there must be none
      * @param placement where, and in which precision, the model computes
+     * @param ranks copies of the model, which deal out the samples of a step and train one LoRA: each is on a GPU of its own;
+     *     on a CPU nothing is won by more than one
      * @param samples pictures to be made on the way
      */
     public record Run(
@@ -56,6 +58,7 @@ public final class LoraTraining {
             long saveEvery,
             boolean resume,
             Placement placement,
+            int ranks,
             Optional<Samples> samples) {
         public Run {
             if (steps < 1) {
@@ -63,6 +66,13 @@ public final class LoraTraining {
             }
             if (saveEvery < 1) {
                 throw new IllegalArgumentException("save every is " + saveEvery + " steps, expected 1 or more");
+            }
+            if (ranks < 1) {
+                throw new IllegalArgumentException("gpus is " + ranks + ", expected 1 or more");
+            }
+            if (recipe.accumulate() % ranks != 0) {
+                throw new IllegalArgumentException(
+                        "accumulate is " + recipe.accumulate() + ", expected a multiple of the " + ranks + " GPUs");
             }
             String name = output.getFileName().toString();
             if (!name.endsWith(LORA_SUFFIX) || name.equals(LORA_SUFFIX)) {
@@ -123,7 +133,7 @@ public final class LoraTraining {
         this.listener = listener;
         GradientAttention.require(recipe.attention(), run.placement);
         if (run.placement.cuda()) {
-            CudaAttention.requireGpu();
+            CudaAttention.requireGpus(run.ranks);
         } else {
             Torch.load();
         }
@@ -151,25 +161,41 @@ public final class LoraTraining {
                 new TrainingSet.Encoding(model, recipe.resolution(), recipe.ratio(), textTokens(), run.placement),
                 ExampleCache.in(run.cache));
         Map<String, String> origin = origin(set);
+        long first = 0;
         if (run.resume) {
             try (TrainingCheckpoint checkpoint = TrainingCheckpoint.open(run.checkpoint())) {
                 checkpoint.requireOrigin(origin);
                 requireSteps(checkpoint);
+                first = checkpoint.steps();
             }
         }
         set.fill(run.samples.map(Samples::prompts).orElse(List.of()), (done, all) -> {
             listener.encoded(done, all);
             throwIfInterrupted("while pictures and captions were encoded; what was encoded is kept");
         });
-        SampleOrder order = new SampleOrder(recipe.seed(), set.size(), recipe.timesteps());
+        long made = first;
+        double[] losses = new double[recipe.accumulate()];
+        Ranks.run(run.ranks, run.placement.cuda(), exchange -> train(set, origin, made, exchange, losses));
+    }
+
+    /** What a rank does. */
+    private void train(TrainingSet set, Map<String, String> origin, long made, Exchange exchange, double[] losses) {
         try (FluxTransformer plain = FluxTransformer.loadForTraining(model, run.placement);
-                Lora start = start(order.lora());
+                Lora start = start(SampleOrder.lora(recipe.seed()));
                 FluxTransformer trained =
                         plain.withTrainedLora(start, recipe.scope().ofTransformer());
-                TrainingSession session = new TrainingSession(run, set, order, origin, trained, listener)) {
-            run.samples.ifPresent(
-                    samples -> session.paint(new SamplePainter(run, samples, model, plain, trained, set)));
-            session.run();
+                StepGradients gradients = new StepGradients(recipe, set, trained, exchange, losses)) {
+            if (exchange.rank() > 0) {
+                for (long step = made + 1; step <= run.steps; step++) {
+                    gradients.of(step);
+                }
+                return;
+            }
+            try (TrainingSession session = new TrainingSession(run, origin, trained, gradients, listener)) {
+                run.samples.ifPresent(
+                        samples -> session.paint(new SamplePainter(run, samples, model, plain, trained, set)));
+                session.run();
+            }
         }
     }
 

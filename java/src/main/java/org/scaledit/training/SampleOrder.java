@@ -12,7 +12,8 @@ final class SampleOrder {
         ORDER,
         SIGMA,
         NOISE,
-        LORA
+        LORA,
+        PICTURE
     }
 
     private final long seed;
@@ -66,8 +67,13 @@ final class SampleOrder {
     }
 
     /** The seed of the LoRA's first values. */
-    long lora() {
-        return bits(Stream.LORA, 0);
+    static long lora(long seed) {
+        return bits(seed, Stream.LORA, 0);
+    }
+
+    /** The seed of a picture's noise in a set that is painted with this seed: of its index, from 0, alone. */
+    static long picture(long seed, long index) {
+        return bits(seed, Stream.PICTURE, index);
     }
 
     /** Between 0 and 1, never one of them. */
@@ -76,6 +82,10 @@ final class SampleOrder {
     }
 
     private long bits(Stream stream, long count) {
+        return bits(seed, stream, count);
+    }
+
+    private static long bits(long seed, Stream stream, long count) {
         return mixed(mixed(mixed(seed) + stream.ordinal()) + count);
     }
 

@@ -9,46 +9,37 @@ import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.PeftLora;
-import org.scaledit.sampling.SeededNoise;
-import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.transformer.FluxTransformer;
 
-/** The steps that one process makes of a training. */
+/** The steps that one process makes of a training: what rank 0 does, and it alone. */
 final class TrainingSession implements AutoCloseable {
     private static final double WEIGHT_DECAY = 0.01;
 
     private final LoraTraining.Run run;
     private final Recipe recipe;
     private final TrainingListener listener;
-    private final TrainingSet set;
-    private final SampleOrder order;
     private final Map<String, String> origin;
     private final FluxTransformer trained;
-    private final Map<String, Tensor> parameters = new LinkedHashMap<>(); // leaves of autograd
+    private final StepGradients gradients;
+    private final Map<String, Tensor> parameters;
     private final Optimizer optimizer;
-    private final FlowMatching loss;
     private Optional<SamplePainter> painter = Optional.empty();
 
     /** @param origin what a checkpoint says of where it comes from */
     TrainingSession(
             LoraTraining.Run run,
-            TrainingSet set,
-            SampleOrder order,
             Map<String, String> origin,
             FluxTransformer trained,
+            StepGradients gradients,
             TrainingListener listener) {
         this.run = run;
         this.recipe = run.recipe();
         this.listener = listener;
-        this.set = set;
-        this.order = order;
         this.origin = origin;
         this.trained = trained;
-        trained.trainedLayers().forEach((module, layer) -> {
-            parameters.put(module + ".lora_A.weight", layer.down());
-            parameters.put(module + ".lora_B.weight", layer.up());
-        });
+        this.gradients = gradients;
+        this.parameters = gradients.parameters();
         this.optimizer = switch (recipe.optimizer()) {
             case PRODIGY -> {
                 Prodigy.Settings usual = Prodigy.Settings.DEFAULT;
@@ -63,7 +54,6 @@ final class TrainingSession implements AutoCloseable {
             }
             case ADAMW -> new AdamW(parameters, recipe.learningRate(), WEIGHT_DECAY);
         };
-        this.loss = new FlowMatching(trained, recipe.attention(), recipe.window());
     }
 
     void run() {
@@ -129,14 +119,9 @@ final class TrainingSession implements AutoCloseable {
                 recipe.accumulate() / seconds, Duration.ofMillis((long) (1000 * seconds * left)));
     }
 
-    /** The mean of several samples' gradients, and what the optimizer makes of it. */
+    /** The gradients of its samples, and what the optimizer makes of them. The matrices change at its very end. */
     private LossLog.Row step(long step) {
-        clearGradients(); // those of a step that was not finished, too
-        double sum = 0;
-        for (int i = 0; i < recipe.accumulate(); i++) {
-            LoraTraining.throwIfInterruptedAfter(step - 1);
-            sum += sample((step - 1) * recipe.accumulate() + i, step);
-        }
+        double loss = gradients.of(step);
         double norm = gradientNorm();
         if (!Double.isFinite(norm)) {
             throw new TrainingException("the gradients are no numbers at step " + step);
@@ -144,31 +129,7 @@ final class TrainingSession implements AutoCloseable {
         recipe.clipNorm().ifPresent(most -> clip(norm, most));
         double rate = optimizer.learningRate();
         optimizer.step();
-        return new LossLog.Row(step, sum / recipe.accumulate(), rate, norm);
-    }
-
-    /** @param count of the samples before this one */
-    private double sample(long count, long step) {
-        int sample = order.sample(count);
-        TokenGrid grid = set.bucket(sample).grid();
-        double value = Tensors.compute(() -> loss.addGradients(
-                grid,
-                set.inputs(sample),
-                new FlowMatching.Noising(order.sigma(count), SeededNoise.draw(order.noise(count), grid)),
-                1.0 / recipe.accumulate()));
-        if (!Double.isFinite(value)) {
-            throw new TrainingException(
-                    "the loss of " + set.name(sample) + " is " + value + " at step " + step + ", expected a number");
-        }
-        return value;
-    }
-
-    private void clearGradients() {
-        Tensors.run(() -> parameters.values().forEach(parameter -> {
-            if (parameter.grad().defined()) {
-                parameter.mutable_grad().zero_();
-            }
-        }));
+        return new LossLog.Row(step, loss, rate, norm);
     }
 
     private double gradientNorm() {
@@ -205,7 +166,6 @@ final class TrainingSession implements AutoCloseable {
 
     @Override
     public void close() {
-        loss.close();
         optimizer.close();
     }
 }

@@ -6,7 +6,8 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.TreeMap;
+import java.util.SortedMap;
+import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
@@ -17,7 +18,6 @@ import org.scaledit.image.Resize;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.text.Conditioning;
-import org.scaledit.text.TextEncoders;
 import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.Latents;
 import org.scaledit.vae.TileListener;
@@ -29,8 +29,6 @@ import org.scaledit.vae.TileListener;
 final class TrainingSet {
     private static final String IMAGE = "image";
     private static final String GUIDANCE = "guidance";
-    private static final String STATES = "states";
-    private static final String POOLED = "pooled";
 
     /** Of what is in an entry: another number where that changes. */
     private static final String FORMAT = "1";
@@ -43,8 +41,8 @@ final class TrainingSet {
      */
     record Encoding(ModelDirectory model, int resolution, int ratio, int textTokens, Placement placement) {}
 
-    /** An example in its bucket, and the keys of its entries. */
-    private record Sample(Example example, Bucket bucket, String latents, String text) {}
+    /** An example in its bucket, and the key of its latents. */
+    private record Sample(Example example, Bucket bucket, String latents) {}
 
     /**
      * What one example is trained with; tensors in the caller's scope.
@@ -56,7 +54,7 @@ final class TrainingSet {
 
     private final Encoding encoding;
     private final ExampleCache cache;
-    private final String textIdentity;
+    private final TextStates texts;
     private final List<Sample> samples = new ArrayList<>();
     private final String fingerprint;
 
@@ -70,8 +68,8 @@ final class TrainingSet {
         this.encoding = encoding;
         this.cache = cache;
         List<Bucket> buckets = Bucket.of(encoding.resolution, encoding.ratio);
-        String latentsIdentity = identity("vae");
-        this.textIdentity = identity("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2");
+        String latentsIdentity = identity(encoding.model, "vae");
+        this.texts = new TextStates(encoding.model, encoding.textTokens, encoding.placement, cache);
         ContentHash all = new ContentHash();
         for (Example example : examples) {
             Bucket bucket = Bucket.nearest(buckets, ImageFile.size(example.image()));
@@ -83,7 +81,7 @@ final class TrainingSet {
                             + encoding.placement.dtype())
                     .text(content)
                     .hex();
-            samples.add(new Sample(example, bucket, latents, textKey(example.caption())));
+            samples.add(new Sample(example, bucket, latents));
             all.text(example.name()).text(content).text(example.caption());
         }
         this.fingerprint = all.hex();
@@ -97,11 +95,7 @@ final class TrainingSet {
         }
     }
 
-    /** Of some parts of the model. */
-    private String identity(String... parts) {
-        return identity(encoding.model, parts);
-    }
-
+    /** The hash of some parts of the model. */
     static String identity(ModelDirectory model, String... parts) {
         ContentHash hash = new ContentHash();
         for (String part : parts) {
@@ -112,15 +106,6 @@ final class TrainingSet {
             }
         }
         return hash.hex();
-    }
-
-    private String textKey(String caption) {
-        return new ContentHash()
-                .text("text " + FORMAT)
-                .text(textIdentity)
-                .text(encoding.textTokens + " " + encoding.placement.dtype())
-                .text(caption)
-                .hex();
     }
 
     int size() {
@@ -152,9 +137,7 @@ final class TrainingSet {
 
     /** The states of a caption, or of another text that the cache was filled with; in the caller's scope. */
     Conditioning text(String caption) {
-        try (Safetensors text = cache.open(textKey(caption))) {
-            return new Conditioning(text.tensor(STATES), text.tensor(POOLED));
-        }
+        return texts.of(caption);
     }
 
     /** Counts what is computed for the cache, and may stop it. */
@@ -165,15 +148,14 @@ final class TrainingSet {
     /** Computes what the cache lacks. Encoders are loaded if they are needed, one after the other, and released. */
     void fill(List<String> furtherTexts, FillListener listener) {
         Map<String, Sample> latents = new LinkedHashMap<>();
-        Map<String, String> texts = new TreeMap<>();
         for (Sample sample : samples) {
             if (!cache.has(sample.latents)) {
                 latents.put(sample.latents, sample);
             }
-            addMissing(texts, sample.example.caption());
         }
-        furtherTexts.forEach(text -> addMissing(texts, text));
-        int all = latents.size() + texts.size();
+        Stream<String> captions = samples.stream().map(sample -> sample.example.caption());
+        SortedMap<String, String> missing = texts.missing(Stream.concat(captions, furtherTexts.stream()));
+        int all = latents.size() + missing.size();
         int[] done = {0};
         if (!latents.isEmpty()) {
             try (AutoencoderKl vae = AutoencoderKl.load(encoding.model.part("vae"), encoding.placement)) {
@@ -183,21 +165,7 @@ final class TrainingSet {
                 });
             }
         }
-        if (!texts.isEmpty()) {
-            try (TextEncoders encoders = TextEncoders.load(encoding.model, encoding.placement)) {
-                texts.forEach((key, text) -> {
-                    Tensors.run(() -> cache.put(key, encoded(encoders, text)));
-                    listener.computed(++done[0], all);
-                });
-            }
-        }
-    }
-
-    private void addMissing(Map<String, String> texts, String text) {
-        String key = textKey(text);
-        if (!cache.has(key)) {
-            texts.put(key, text);
-        }
+        texts.fill(missing, false, () -> listener.computed(++done[0], all));
     }
 
     private Map<String, Tensor> encoded(AutoencoderKl vae, Sample sample) {
@@ -210,10 +178,5 @@ final class TrainingSet {
     /** The mean of a picture's latents, as the transformer takes them: [3, 16H, 16W] → [W·H, 64] */
     static Tensor latents(AutoencoderKl vae, Tensor image) {
         return Latents.pack(Latents.scale(vae.encode(image, TileListener.NONE), vae.config()));
-    }
-
-    private Map<String, Tensor> encoded(TextEncoders encoders, String text) {
-        Conditioning conditioning = encoders.encode(text, encoding.textTokens);
-        return Map.of(STATES, conditioning.states(), POOLED, conditioning.pooled());
     }
 }

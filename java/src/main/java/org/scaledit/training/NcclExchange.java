@@ -1,0 +1,128 @@
+package org.scaledit.training;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.Function;
+import org.bytedeco.javacpp.Loader;
+import org.bytedeco.pytorch.FileStore;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorVector;
+import org.bytedeco.pytorch.Work;
+import org.bytedeco.pytorch.global.torch_nccl;
+import org.bytedeco.pytorch.nccl.ProcessGroupNCCL;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.file.Reasons;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * The exchange of ranks whose tensors are each on a GPU of its own, by NCCL, through torch's ProcessGroupNCCL. What is
+ * exchanged is queued on torch's current stream.
+ *
+ * <p>NCCL ends the process if a rank waits too long for another one. So the ranks meet on the host first, where they
+ * may wait for any time, for a picture or a checkpoint of rank 0 for example, and where they are sent away if one of them
+ * has failed.
+ */
+final class NcclExchange implements Exchange {
+    private final int rank;
+    private final int ranks;
+    private final Meeting meeting;
+    private final Path store;
+    private @Nullable ProcessGroupNCCL group; // made by the rank's own thread
+
+    private NcclExchange(int rank, int ranks, Meeting meeting, Path store) {
+        this.rank = rank;
+        this.ranks = ranks;
+        this.meeting = meeting;
+        this.store = store;
+    }
+
+    /**
+     * One for each rank.
+     *
+     * @throws TrainingException in one sentence, if NCCL cannot be loaded
+     */
+    static List<NcclExchange> of(int ranks, Meeting meeting) {
+        try {
+            Loader.load(torch_nccl.class);
+        } catch (LinkageError e) {
+            throw new TrainingException("several GPUs need NCCL 2, which cannot be loaded: " + e.getMessage(), e);
+        }
+        try {
+            Path store = Files.createTempDirectory("scaledit-nccl").resolve("store");
+            List<NcclExchange> exchanges = new ArrayList<>();
+            for (int rank = 0; rank < ranks; rank++) {
+                exchanges.add(new NcclExchange(rank, ranks, meeting, store));
+            }
+            return exchanges;
+        } catch (IOException e) {
+            throw new TrainingException("a temporary folder for NCCL cannot be made: " + Reasons.of(e), e);
+        }
+    }
+
+    @Override
+    public int rank() {
+        return rank;
+    }
+
+    @Override
+    public int ranks() {
+        return ranks;
+    }
+
+    @Override
+    public void sum(Tensor tensor) {
+        exchange(tensor, group()::allreduce);
+    }
+
+    @Override
+    public void share(Tensor tensor) {
+        exchange(tensor, group()::broadcast);
+    }
+
+    private void exchange(Tensor tensor, Function<TensorVector, Work> collective) {
+        Tensors.run(() -> {
+            TensorVector tensors = new TensorVector(tensor);
+            meeting.await();
+            collective.apply(tensors)._wait();
+        });
+    }
+
+    private synchronized ProcessGroupNCCL group() {
+        if (group == null) {
+            group = Tensors.outlive(() -> new ProcessGroupNCCL(
+                    new FileStore(store.toString(), ranks), rank, ranks, new ProcessGroupNCCL.Options()));
+        }
+        return group;
+    }
+
+    /** Releases a GPU that waits for others, and leaves the group. */
+    synchronized void abort() {
+        if (group != null) {
+            group.abort();
+        }
+    }
+
+    /** Ends the exchanges of all ranks, when all that they have queued is done or aborted. */
+    static void close(List<NcclExchange> exchanges) {
+        exchanges.forEach(NcclExchange::abort); // to end in order, each group would wait for the others
+        exchanges.forEach(NcclExchange::release);
+        for (NcclExchange exchange : exchanges) {
+            try {
+                Files.deleteIfExists(exchange.store);
+                Files.deleteIfExists(exchange.store.getParent());
+            } catch (IOException e) {
+                throw new TrainingException("cannot remove " + exchange.store + ": " + Reasons.of(e), e);
+            }
+        }
+    }
+
+    private synchronized void release() {
+        if (group != null) {
+            group.close();
+            group = null;
+        }
+    }
+}
