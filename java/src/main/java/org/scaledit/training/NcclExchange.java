@@ -30,7 +30,28 @@ final class NcclExchange implements Exchange {
     private final int ranks;
     private final Meeting meeting;
     private final Path store;
-    private @Nullable ProcessGroupNCCL group; // made by the rank's own thread
+    private @Nullable Group group; // made by the rank's own thread
+
+    /**
+     * A group and what it was made of, in the order in which they are freed: the presets hand the group its store and options
+     * without counting that, and a group whose store is gone ends the process.
+     */
+    private record Group(ProcessGroupNCCL processes, FileStore store, ProcessGroupNCCL.Options options)
+            implements AutoCloseable {
+
+        static Group of(Path path, int rank, int ranks) {
+            FileStore store = Tensors.outlive(() -> new FileStore(path.toString(), ranks));
+            ProcessGroupNCCL.Options options = Tensors.outlive(ProcessGroupNCCL.Options::new);
+            return new Group(Tensors.outlive(() -> new ProcessGroupNCCL(store, rank, ranks, options)), store, options);
+        }
+
+        @Override
+        public void close() {
+            processes.close();
+            options.close();
+            store.close();
+        }
+    }
 
     private NcclExchange(int rank, int ranks, Meeting meeting, Path store) {
         this.rank = rank;
@@ -74,12 +95,12 @@ final class NcclExchange implements Exchange {
 
     @Override
     public void sum(Tensor tensor) {
-        exchange(tensor, group()::allreduce);
+        exchange(tensor, group().processes::allreduce);
     }
 
     @Override
     public void share(Tensor tensor) {
-        exchange(tensor, group()::broadcast);
+        exchange(tensor, group().processes::broadcast);
     }
 
     private void exchange(Tensor tensor, Function<TensorVector, Work> collective) {
@@ -90,10 +111,9 @@ final class NcclExchange implements Exchange {
         });
     }
 
-    private synchronized ProcessGroupNCCL group() {
+    private synchronized Group group() {
         if (group == null) {
-            group = Tensors.outlive(() -> new ProcessGroupNCCL(
-                    new FileStore(store.toString(), ranks), rank, ranks, new ProcessGroupNCCL.Options()));
+            group = Group.of(store, rank, ranks);
         }
         return group;
     }
@@ -101,7 +121,7 @@ final class NcclExchange implements Exchange {
     /** Releases a GPU that waits for others, and leaves the group. */
     synchronized void abort() {
         if (group != null) {
-            group.abort();
+            group.processes.abort();
         }
     }
 
