@@ -180,8 +180,11 @@ TEST(CudaBackward, RefusesWhatNoKernelTakes) {
     const std::unique_ptr<void, void (*)(void*)> workspace(std::aligned_alloc(128, bytes), std::free);
     arguments.workspace = workspace.get();
     arguments.workspace_bytes = bytes;
-    alignas(16) std::byte device_geometry[16];
-    arguments.device_geometry = device_geometry;
+    std::size_t geometry_bytes = 0;
+    ASSERT_EQ(scaledit_cuda_geometry_bytes(geometry.get(), &geometry_bytes), SCALEDIT_OK);
+    const std::unique_ptr<void, void (*)(void*)> device_geometry(
+        std::aligned_alloc(16, (geometry_bytes + 15) / 16 * 16), std::free);
+    arguments.device_geometry = device_geometry.get();
 
     const auto refused = [&](auto change, const char* message) {
         scaledit_cuda_attention_backward_arguments spoilt = arguments;

@@ -175,7 +175,8 @@ Arguments resolved(Arguments a) {
 
 // Refuses null and misaligned buffers, and those that overlap one that is written.
 template <class Arguments>
-void check_buffers(const Geometry& geometry, const Arguments& a, bool writes_log_sum_exp, std::size_t workspace_bytes) {
+void check_buffers(const Geometry& geometry, const Arguments& a, bool writes_log_sum_exp, std::size_t workspace_bytes,
+                   const DeviceGeometry* device_geometry) {
     const Shape sizes = shape(geometry, a);
     const std::vector<NamedTensor> named = tensors(a);
     std::vector<Region> regions;
@@ -193,6 +194,11 @@ void check_buffers(const Geometry& geometry, const Arguments& a, bool writes_log
     if (workspace_bytes > 0) {
         regions.push_back(
             region("workspace", a.workspace, static_cast<std::int64_t>(workspace_bytes), kWorkspaceAlignment, true));
+    }
+
+    if (device_geometry != nullptr) {
+        regions.push_back(region("device_geometry", device_geometry->data,
+                                 static_cast<std::int64_t>(device_geometry->bytes), alignof(std::int32_t), false));
     }
 
     for (auto one = regions.begin(); one != regions.end(); ++one) {
@@ -229,14 +235,15 @@ cpu::BackwardProblem checked_problem(const scaledit_attention_backward_arguments
     return {arguments->geometry->value, arguments->geometry->queries(), resolved(*arguments)};
 }
 
-void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes) {
-    check_buffers(problem.geometry, problem.arguments, true, workspace_bytes);
+void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes, const DeviceGeometry* device_geometry) {
+    check_buffers(problem.geometry, problem.arguments, true, workspace_bytes, device_geometry);
 }
 
-void check_buffers(const cpu::BackwardProblem& problem, std::size_t workspace_bytes) {
+void check_buffers(const cpu::BackwardProblem& problem, std::size_t workspace_bytes,
+                   const DeviceGeometry* device_geometry) {
     const scaledit_attention_backward_arguments& a = problem.arguments;
     expect_pointer(a.log_sum_exp, "log_sum_exp", "what the forward pass wrote");
-    check_buffers(problem.geometry, a, false, workspace_bytes);
+    check_buffers(problem.geometry, a, false, workspace_bytes, device_geometry);
 }
 
 }  // namespace scaledit::abi

@@ -17,8 +17,17 @@ void check_instruction_set(std::int32_t set);
 cpu::Problem checked_problem(const scaledit_attention_arguments* arguments);
 cpu::BackwardProblem checked_problem(const scaledit_attention_backward_arguments* arguments);
 
-// Refuses null, misaligned and overlapping buffers and a workspace smaller than `workspace_bytes`.
-void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes);
-void check_buffers(const cpu::BackwardProblem& problem, std::size_t workspace_bytes);
+// What a call on a GPU reads beside its tensors: the geometry's copy there.
+struct DeviceGeometry {
+    const void* data;
+    std::size_t bytes;
+};
+
+// Refuses null, misaligned and overlapping buffers and a workspace smaller than `workspace_bytes`. On a CPU there is no
+// `device_geometry`.
+void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes,
+                   const DeviceGeometry* device_geometry = nullptr);
+void check_buffers(const cpu::BackwardProblem& problem, std::size_t workspace_bytes,
+                   const DeviceGeometry* device_geometry = nullptr);
 
 }  // namespace scaledit::abi

@@ -196,7 +196,8 @@ scaledit_status scaledit_cuda_attention_workspace(const scaledit_cuda_attention_
 scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments) {
     return abi::guard([&] {
         const scaledit::cpu::Problem problem = checked_for_gpu(arguments);
-        abi::check_buffers(problem, 0);
+        const abi::DeviceGeometry lists{arguments->device_geometry, arguments->geometry->device_layout().bytes};
+        abi::check_buffers(problem, 0, &lists);
         const scaledit_cuda_attention_arguments& a = *arguments;
         check_for_gpu(a.device_geometry,
                       {{"query", a.query}, {"key", a.key}, {"value", a.value}, {"output", a.output}});
@@ -207,7 +208,7 @@ scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments*
             cuda::resolve(arguments->arithmetic, arguments->kernels, cuda::compute_capability(device));
         const std::size_t bytes = workspace_bytes(*arguments, kernel);
         if (bytes > 0) {
-            abi::check_buffers(problem, bytes);
+            abi::check_buffers(problem, bytes, &lists);
             check_workspace(arguments->workspace, bytes);
         }
         cuda::attend(problem.geometry, arguments->geometry->device_layout(), kernel, *arguments);
@@ -230,7 +231,8 @@ scaledit_status scaledit_cuda_attention_backward(const scaledit_cuda_attention_b
     return abi::guard([&] {
         const scaledit::cpu::BackwardProblem problem = checked_for_gpu(arguments);
         const scaledit_cuda_attention_backward_arguments& a = *arguments;
-        abi::check_buffers(problem, workspace_bytes(a));
+        const abi::DeviceGeometry lists{a.device_geometry, a.geometry->device_layout().bytes};
+        abi::check_buffers(problem, workspace_bytes(a), &lists);
         check_for_gpu(a.device_geometry, {{"query", a.query},
                                           {"key", a.key},
                                           {"value", a.value},

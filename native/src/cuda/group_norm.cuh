@@ -45,7 +45,7 @@ __device__ inline Channels load_row(const Rows<__nv_bfloat16>& rows, std::int64_
 }
 
 // Sums of each channel over a block's rows. Taken from the first position, so that a variance is no difference of two
-// large numbers.
+// large numbers unless that position is far off all others, by a hundred deviations or more.
 __global__ void __launch_bounds__(kGroupNormThreads) measure_channels(const __grid_constant__ GroupNormParameters p) {
     __shared__ float kept[2][kGroupNormThreads * kChunkChannels];
     const int chunk = static_cast<int>(threadIdx.x) % p.chunks;
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kMostNormChannels) conclude_groups(const __gri
     const auto count = static_cast<double>(p.rows);
     const double above = sum / count;
     means[channel] = __bfloat162float(p.input.row(0)[channel]) + static_cast<float>(above);
-    variances[channel] = static_cast<float>(squares / count - above * above);
+    variances[channel] = fmaxf(static_cast<float>(squares / count - above * above), 0);
     __syncthreads();
     const int group_channels = channels / p.groups;
     const int begin = channel / group_channels * group_channels;

@@ -154,7 +154,8 @@ class AttentionBackwardTest {
                 Attended attended = attention.attendForGradients(right, right, right);
                 assertThatThrownBy(() -> attention.gradients(right, right, right, attended, right.narrow(0, 0, 68)))
                         .isInstanceOf(IllegalArgumentException.class)
-                        .hasMessage("output has shape [68, 128], expected [tokens, heads * head_dim] = [69, 128]");
+                        .hasMessage(
+                                "output gradient has shape [68, 128], expected [tokens, heads * head_dim] = [69, 128]");
                 Attended without = new Attended(attended.output(), torch.zeros(2, 68));
                 assertThatThrownBy(() -> attention.gradients(right, right, right, without, right))
                         .isInstanceOf(IllegalArgumentException.class)

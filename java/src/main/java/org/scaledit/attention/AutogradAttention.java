@@ -75,10 +75,15 @@ public final class AutogradAttention implements Attention {
             this.preparation = preparation;
             this.joined = Tensors.keep(joined.detach());
             this.headDim = headDim;
-            Attended made = preparation
-                    .map(lacking -> attention.attendForGradients(query(), key(), value(), lacking))
-                    .orElseGet(() -> attention.attendForGradients(query(), key(), value()));
-            this.attended = new Attended(Tensors.keep(made.output()), Tensors.keep(made.logSumExp()));
+            try {
+                Attended made = preparation
+                        .map(lacking -> attention.attendForGradients(query(), key(), value(), lacking))
+                        .orElseGet(() -> attention.attendForGradients(query(), key(), value()));
+                this.attended = new Attended(Tensors.keep(made.output()), Tensors.keep(made.logSumExp()));
+            } catch (RuntimeException | Error e) {
+                this.joined.close(); // nobody knows of this operation yet
+                throw e;
+            }
             this.hook = Tensors.outlive(() -> new TensorTensorHook() {
                 @Override
                 public TensorBase call(TensorBase ofOutput) {

@@ -112,6 +112,7 @@ public final class CudaAttention implements DifferentiableAttention {
     /** In INT8 the core norms and rotates on the way to its packed copies. */
     @Override
     public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        Operands.requireOf(geometry, query, key, value);
         Tensors.run(() -> {
             switch (arithmetic) {
                 case INT8 ->
@@ -131,10 +132,7 @@ public final class CudaAttention implements DifferentiableAttention {
         });
     }
 
-    /**
-     * @throws IllegalStateException with INT8: its log-sum-exp is not exact enough to compute weights from
-     * @throws UnsupportedOperationException if guidance tokens of the geometry attend to nobody
-     */
+    /** @throws IllegalStateException with INT8: its log-sum-exp is not exact enough to compute weights from */
     @Override
     public Attended attendForGradients(Tensor query, Tensor key, Tensor value) {
         if (arithmetic != Arithmetic.BFLOAT16) {
@@ -154,6 +152,7 @@ public final class CudaAttention implements DifferentiableAttention {
 
     @Override
     public Attended attendForGradients(Tensor query, Tensor key, Tensor value, Preparation preparation) {
+        Operands.requireOf(geometry, query, key, value);
         return attendForGradients(
                 HeadPreparation.ofQueries(preparation).prepared(query),
                 HeadPreparation.ofKeys(preparation).prepared(key),
@@ -163,6 +162,7 @@ public final class CudaAttention implements DifferentiableAttention {
     @Override
     public Gradients gradients(
             Tensor query, Tensor key, Tensor value, Preparation preparation, Attended attended, Tensor outputGradient) {
+        Operands.requireOf(geometry, query, key, value);
         HeadPreparation ofQueries = HeadPreparation.ofQueries(preparation);
         HeadPreparation ofKeys = HeadPreparation.ofKeys(preparation);
         Gradients prepared =

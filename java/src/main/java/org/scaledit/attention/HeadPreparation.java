@@ -2,6 +2,7 @@ package org.scaledit.attention;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
+import java.util.Arrays;
 import java.util.Optional;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.pytorch.Tensor;
@@ -55,7 +56,32 @@ record HeadPreparation(Tensor norm, Optional<Tensor> textNorm, long textTokens, 
         return compute(heads, gradient);
     }
 
+    /** The core knows the sizes of what is given alone: the others' are looked at here. */
+    private void requireFor(Tensor given) {
+        boolean turns = this.turns.scalar_type().intern() == torch.ScalarType.ComplexFloat
+                && this.turns.is_contiguous()
+                && Arrays.equals(this.turns.shape(), new long[] {given.size(0), 1, given.size(2) / 2});
+        if (!turns) {
+            throw new IllegalArgumentException("rotation has shape " + Tensors.shape(this.turns) + " of "
+                    + this.turns.scalar_type().intern() + ", expected [" + given.size(0) + ", 1, " + given.size(2) / 2
+                    + "] of ComplexFloat without gaps");
+        }
+        requireNorm(norm, given);
+        textNorm.ifPresent(ofText -> requireNorm(ofText, given));
+    }
+
+    private static void requireNorm(Tensor norm, Tensor given) {
+        boolean fits = norm.scalar_type().intern() == torch.ScalarType.BFloat16
+                && norm.is_contiguous()
+                && Arrays.equals(norm.shape(), new long[] {given.size(2)});
+        if (!fits) {
+            throw new IllegalArgumentException("norm has shape " + Tensors.shape(norm) + " of "
+                    + norm.scalar_type().intern() + ", expected [" + given.size(2) + "] of BFloat16 without gaps");
+        }
+    }
+
     private Tensor compute(Tensor given, @Nullable Tensor gradient) {
+        requireFor(given);
         Tensor output = torch.empty(given.shape(), given.options(), null);
         Tensors.run(() -> {
             CudaNormAndRotateArguments arguments = new CudaNormAndRotateArguments()

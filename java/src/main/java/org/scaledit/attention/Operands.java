@@ -17,6 +17,22 @@ import org.scaledit.tensor.Tensors;
 record Operands(Tensor query, Tensor key, Tensor value, Tensor output) {
 
     /**
+     * For what is to be prepared before it is checked as an operand.
+     *
+     * @throws IllegalArgumentException naming the tensor that is no {@code [tokens, heads, head_dim]} of the geometry on a GPU
+     */
+    static void requireOf(Geometry geometry, Tensor query, Tensor key, Tensor value) {
+        if (query.dim() != 3 || query.size(0) != geometry.layout().tokens()) {
+            throw new IllegalArgumentException(
+                    "query has shape " + Tensors.shape(query) + ", expected [tokens, heads, head_dim] of "
+                            + geometry.layout().tokens() + " tokens");
+        }
+        check("query", query, query, true);
+        check("key", key, query, true);
+        check("value", value, query, true);
+    }
+
+    /**
      * @param cuda whether the tensors must be a GPU's
      * @throws IllegalArgumentException naming the tensor that does not fit
      */
@@ -31,16 +47,21 @@ record Operands(Tensor query, Tensor key, Tensor value, Tensor output) {
      * @param joined {@code [tokens, heads * head_dim]}
      */
     static Operands of(Geometry geometry, boolean cuda, Tensor query, Tensor key, Tensor value, Tensor joined) {
+        return of(geometry, cuda, query, key, value, "output", joined);
+    }
+
+    private static Operands of(
+            Geometry geometry, boolean cuda, Tensor query, Tensor key, Tensor value, String name, Tensor joined) {
         long[] expected = {geometry.layout().tokens(), query.size(1) * query.size(2)};
         if (!Arrays.equals(joined.shape(), expected)) {
-            throw new IllegalArgumentException("output has shape " + Tensors.shape(joined)
+            throw new IllegalArgumentException(name + " has shape " + Tensors.shape(joined)
                     + ", expected [tokens, heads * head_dim] = " + Arrays.toString(expected));
         }
         Tensor output = joined.unflatten(1, query.size(1), query.size(2));
         check("query", query, output, cuda);
         check("key", key, output, cuda);
         check("value", value, output, cuda);
-        check("output", output, output, cuda);
+        check(name, output, output, cuda);
         return new Operands(query, key, value, output);
     }
 
@@ -50,7 +71,8 @@ record Operands(Tensor query, Tensor key, Tensor value, Tensor output) {
      * @param outputGradient {@code [tokens, heads, head_dim]}
      */
     static Operands ofGradients(Geometry geometry, boolean cuda, Tensor query, Tensor outputGradient) {
-        return of(geometry, cuda, like(query), like(query), like(query), outputGradient.flatten(1, 2));
+        Tensor joined = outputGradient.flatten(1, 2);
+        return of(geometry, cuda, like(query), like(query), like(query), "output gradient", joined);
     }
 
     /** A tensor without gaps. */

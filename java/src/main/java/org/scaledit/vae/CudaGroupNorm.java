@@ -29,6 +29,10 @@ final class CudaGroupNorm {
 
     /** @return like x, {@code [1, channels, h, w]}, in the caller's scope; x stays open */
     static Tensor normed(Tensor x, int groups, Tensor weight, Tensor bias, double epsilon, boolean silu) {
+        if (x.dim() != 4 || x.size(0) != 1) {
+            throw new IllegalArgumentException(
+                    "a picture has shape " + Tensors.shape(x) + ", expected [1, channels, h, w]");
+        }
         return Tensors.scoped(() -> {
             Tensor input = x.contiguous(torch.MemoryFormat.ChannelsLast);
             Tensor output = torch.empty_like(input);
@@ -54,6 +58,9 @@ final class CudaGroupNorm {
     }
 
     private static void describe(Tensor picture, MatrixView view) {
-        view.data(picture.data_ptr()).row_stride(picture.size(1)).dtype(SCALEDIT_BFLOAT16);
+        boolean bfloat16 = picture.scalar_type().intern() == torch.ScalarType.BFloat16;
+        view.data(picture.data_ptr())
+                .row_stride(picture.size(1))
+                .dtype(bfloat16 ? SCALEDIT_BFLOAT16 : SCALEDIT_FLOAT32);
     }
 }
