@@ -388,7 +388,7 @@ class SceneTest {
             JsonNode json = new ObjectMapper().readTree(lines.get(i));
             Scene scene = scenes.get(40 + i);
             assertThat(json.get("file_name").asText()).isEqualTo(String.format("%08d.png", i));
-            assertThat(json.get("text").asText()).isEqualTo(scene.text());
+            assertThat(json.get("text").asText()).isEqualTo(scene.text().isEmpty() ? scene.caption() : scene.text());
             assertThat(json.get("caption").asText()).isEqualTo(scene.caption());
             assertThat(json.get("seed").asLong()).isEqualTo(40 + i);
             assertThat(json.get("style").asText()).isEqualTo(scene.style().word());

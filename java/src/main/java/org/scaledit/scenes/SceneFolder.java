@@ -113,7 +113,8 @@ public final class SceneFolder {
     static String json(String fileName, Scene scene) {
         ObjectNode json = JSON.createObjectNode();
         json.put("file_name", fileName);
-        json.put("text", scene.text());
+        // A folder's captions are all there: whoever trains without some leaves them out.
+        json.put("text", scene.text().isEmpty() ? scene.caption() : scene.text());
         json.put("caption", scene.caption());
         json.put("seed", scene.seed());
         json.put("style", scene.style().word());
