@@ -63,6 +63,11 @@ final class Layers implements AutoCloseable {
         return new Layers(contents, Weights.of(contents.open(), placement), inParts);
     }
 
+    /** The same with weights that are there already and belong to others. */
+    static Layers of(Contents contents, Map<String, Tensor> given, Placement placement) {
+        return new Layers(contents, Weights.of(given, placement), false);
+    }
+
     /** What a part of the encoder computes with these layers; the tensor is in the caller's scope. */
     Tensor part(Function<Layers, Tensor> compute) {
         if (!inParts) {
@@ -85,7 +90,14 @@ final class Layers implements AutoCloseable {
         return Optional.ofNullable(contents.shapes.get(name)).map(shape -> weights.load(name, shape));
     }
 
-    /** The rows of a table [entries, width] that {@code ids} name, [ids, width]. */
+    /** The rows of a table [entries, width] that {@code ids} name: those of each text, [texts, ids, width]. */
+    Tensor embedding(long[][] ids, String name) {
+        return Tensors.scoped(
+                () -> embedding(Arrays.stream(ids).flatMapToLong(Arrays::stream).toArray(), name)
+                        .unflatten(0, ids.length, -1));
+    }
+
+    /** Likewise, [ids, width]. */
     Tensor embedding(long[] ids, String name) {
         return Tensors.scoped(() -> {
             Tensor table = weight(name + ".weight");
@@ -100,7 +112,7 @@ final class Layers implements AutoCloseable {
         });
     }
 
-    /** [tokens, in] → [tokens, out] */
+    /** […, in] → […, out] */
     Tensor linear(Tensor input, String name) {
         return Tensors.scoped(() -> {
             Optional<Tensor> bias = optionalWeight(name + ".bias");
@@ -122,9 +134,9 @@ final class Layers implements AutoCloseable {
     /**
      * softmax(scale · query · keyᵀ + bias) · value for each head.
      *
-     * @param query [tokens, heads · size], as are key and value
+     * @param query [texts, tokens, heads · size], as are key and value
      * @param bias [1, heads, tokens, tokens]
-     * @return [tokens, heads · size]
+     * @return [texts, tokens, heads · size]
      */
     static Tensor attention(
             Tensor query, Tensor key, Tensor value, int heads, TensorOptional bias, boolean causal, double scale) {
@@ -137,14 +149,13 @@ final class Layers implements AutoCloseable {
                         causal,
                         new DoubleOptional(scale),
                         false)
-                .squeeze(0)
-                .transpose(0, 1)
-                .flatten(1, 2));
+                .transpose(1, 2)
+                .flatten(2, 3));
     }
 
-    /** [tokens, heads · size] → [1, heads, tokens, size] */
+    /** [texts, tokens, heads · size] → [texts, heads, tokens, size] */
     private static Tensor perHead(Tensor input, int heads) {
-        return input.unflatten(1, heads, -1).transpose(0, 1).unsqueeze(0);
+        return input.unflatten(2, heads, -1).transpose(1, 2);
     }
 
     @Override
