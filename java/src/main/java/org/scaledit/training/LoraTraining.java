@@ -159,11 +159,11 @@ public final class LoraTraining {
         }
         set.fill(run.samples.map(Samples::prompts).orElse(List.of()), (done, all) -> {
             listener.encoded(done, all);
-            throwIfInterrupted("while pictures and captions were encoded; what was encoded is kept");
+            TrainingLoop.throwIfInterrupted("while pictures and captions were encoded; what was encoded is kept");
         });
         SampleOrder order = new SampleOrder(recipe.seed(), set.size(), recipe.timesteps());
         try (FluxTransformer plain = FluxTransformer.loadForTraining(model, run.placement);
-                Lora start = start(order.lora());
+                Lora start = start(order.start());
                 FluxTransformer trained =
                         plain.withTrainedLora(start, recipe.scope().ofTransformer());
                 TrainingSession session = new TrainingSession(run, set, order, origin, trained, listener)) {
@@ -174,7 +174,7 @@ public final class LoraTraining {
     }
 
     private int textTokens() {
-        return recipe.textTokens().orElse(config.textTokens());
+        return recipe.textTokens().orElse(Math.min(config.textTokens(), TextEncoders.mostTokens(model)));
     }
 
     /** Neither overwrites a training nor resumes one that is not there. */
@@ -230,15 +230,5 @@ public final class LoraTraining {
             });
         });
         return new Lora(run.output, layers);
-    }
-
-    static void throwIfInterruptedAfter(long step) {
-        throwIfInterrupted("after " + step + " steps; --resume goes on from there");
-    }
-
-    private static void throwIfInterrupted(String when) {
-        if (Thread.interrupted()) {
-            throw new CancellationException("the training was stopped " + when);
-        }
     }
 }

@@ -12,7 +12,9 @@ final class SampleOrder {
         ORDER,
         SIGMA,
         NOISE,
-        LORA
+        START,
+        CAPTION,
+        CROP
     }
 
     private final long seed;
@@ -65,9 +67,19 @@ final class SampleOrder {
         return bits(Stream.NOISE, count);
     }
 
-    /** The seed of the LoRA's first values. */
-    long lora() {
-        return bits(Stream.LORA, 0);
+    /** The seed of the first values of what is trained. */
+    long start() {
+        return bits(Stream.START, 0);
+    }
+
+    /** Whether its caption is left out, which happens so often. */
+    boolean leavesCaptionOut(long count, double probability) {
+        return unit(Stream.CAPTION, count) < probability;
+    }
+
+    /** What decides which part of a picture is taken, and at which size. */
+    long crop(long count) {
+        return bits(Stream.CROP, count);
     }
 
     /** Between 0 and 1, never one of them. */

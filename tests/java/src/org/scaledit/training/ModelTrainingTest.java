@@ -1,0 +1,209 @@
+package org.scaledit.training;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CancellationException;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.scaledit.GeneratedImage;
+import org.scaledit.ImageRequest;
+import org.scaledit.ScaleDit;
+import org.scaledit.tensor.Placement;
+import org.scaledit.testing.Drawings;
+import org.scaledit.testing.DrawnPictures;
+import org.scaledit.training.ModelTraining.Stage;
+
+/** Whole trainings of a tiny model, of pictures that are drawn here and of scenes. */
+class ModelTrainingTest {
+    @TempDir
+    static Path shared;
+
+    @TempDir
+    Path folder;
+
+    private static Path sprites;
+
+    @BeforeAll
+    static void draw() throws IOException {
+        DrawnPictures.in(shared.resolve("data"), 4, 64, 64);
+        sprites = Files.createDirectories(shared.resolve("sprites"));
+        Drawings.write(sprites);
+    }
+
+    /** Of the smallest model: to be changed by a test. */
+    private static final String CONFIG = """
+            {
+              "seed": 3,
+              "data": {"folder": "data"},
+              "text": {
+                "tokens": 12,
+                "clip": {"tokens": 16, "width": 16, "layers": 1, "heads": 2},
+                "t5": {"width": 16, "layers": 1, "heads": 2, "hidden": 32}
+              },
+              "vae": {
+                "channels": [8, 8, 16, 16],
+                "layers": 1,
+                "groups": 4,
+                "tile": 64,
+                "divergence": 1e-4,
+                "gradient": 0.5,
+                "picture_sizes": [64, 80],
+                "training": {
+                  "learning_rate": 3e-3, "floor": 0.1, "warmup_steps": 2, "weight_decay": 0.01, "average": 0.9,
+                  "clip_norm": 1, "save_every": 3,
+                  "phases": [{"size": 32, "batch": 2, "steps": 3}, {"size": 64, "batch": 1, "accumulate": 2, "steps": 3}]
+                }
+              },
+              "transformer": {
+                "heads": 1, "head_dim": 64, "axes": [16, 24, 24], "double_blocks": 1, "single_blocks": 1,
+                "guidance": false, "caption_dropout": 0.2, "timesteps": "logit-normal", "checkpointing": false,
+                "training": {
+                  "learning_rate": 3e-3, "floor": 0.1, "warmup_steps": 2, "weight_decay": 0.01, "average": 0.9,
+                  "clip_norm": 1, "save_every": 3,
+                  "phases": [{"size": 32, "batch": 3, "steps": 4}, {"size": 64, "batch": 2, "accumulate": 2, "steps": 4, "samples": 3}]
+                }
+              }
+            }
+            """;
+
+    private static ModelRecipe recipe(String json) {
+        try {
+            Path file = Files.createTempFile(shared, "config", ".json");
+            Files.writeString(file, json);
+            return ModelRecipe.read(file);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    private ModelTraining.Run run(String name, String json, boolean resume) {
+        try {
+            Path output = Files.createDirectories(folder.resolve(name));
+            return new ModelTraining.Run(
+                    recipe(json), output, output.resolve("cache"), Optional.of(sprites), resume, Placement.FLOAT32_CPU);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** Hears nothing but what a test wants to. */
+    private interface Listener extends TrainingListener {
+        @Override
+        default void encoded(int done, int all) {}
+
+        @Override
+        default void stepped(LossLog.Row row, long steps, Pace pace) {}
+
+        @Override
+        default void saved(List<LossLog.Row> rows) {}
+    }
+
+    private static final Listener NONE = new Listener() {};
+
+    private static void assertSame(ModelTraining.Run a, ModelTraining.Run b) throws IOException {
+        for (Stage stage : Stage.values()) {
+            assertThat(Files.mismatch(a.checkpoint(stage), b.checkpoint(stage))).isEqualTo(-1);
+            assertThat(Files.mismatch(a.lossLog(stage), b.lossLog(stage))).isEqualTo(-1);
+        }
+        try (Stream<Path> files = Files.walk(a.model())) {
+            for (Path file : files.filter(Files::isRegularFile).toList()) {
+                Path other = b.model().resolve(a.model().relativize(file));
+                assertThat(Files.mismatch(file, other)).as("%s", file).isEqualTo(-1);
+            }
+        }
+    }
+
+    /** Stopped in either stage, by an interrupt and by an exception after a checkpoint. */
+    @Test
+    void aRunThatIsStoppedAndResumedIsBitForBitTheOneThatIsNot() throws IOException {
+        ModelTraining.Run whole = run("whole", CONFIG, false);
+        ModelTraining.run(whole, stage -> NONE);
+        assertThat(LossLog.read(whole.lossLog(Stage.VAE))).hasSize(6);
+        assertThat(LossLog.read(whole.lossLog(Stage.TRANSFORMER))).hasSize(8);
+
+        record Stop(Stage stage, long step, boolean interrupt) {}
+        boolean resume = false;
+        for (Stop stop : List.of(
+                new Stop(Stage.VAE, 2, true),
+                new Stop(Stage.VAE, 5, false),
+                new Stop(Stage.TRANSFORMER, 4, true), // at the end of a phase
+                new Stop(Stage.TRANSFORMER, 5, true),
+                new Stop(Stage.TRANSFORMER, 7, false))) {
+            ModelTraining.Run stopped = run("stopped", CONFIG, resume);
+            assertThatThrownBy(() -> ModelTraining.run(stopped, stage -> new Listener() {
+                        @Override
+                        public void stepped(LossLog.Row row, long steps, Pace pace) {
+                            if (stage == stop.stage && row.step() == stop.step) {
+                                if (!stop.interrupt) {
+                                    throw new IllegalStateException("killed");
+                                }
+                                Thread.currentThread().interrupt();
+                            }
+                        }
+                    }))
+                    .isInstanceOf(stop.interrupt ? CancellationException.class : IllegalStateException.class);
+            resume = true;
+        }
+        ModelTraining.Run resumed = run("stopped", CONFIG, true);
+        ModelTraining.run(resumed, stage -> NONE);
+        assertSame(whole, resumed);
+        ModelTraining.run(resumed, stage -> NONE); // there is nothing left to do
+        assertSame(whole, resumed);
+    }
+
+    /** Scenes come out of the seed, so that the same run twice is the same; the model that it leaves makes a picture. */
+    @Test
+    void aModelOfScenesIsLoadedAndPaints() {
+        String config = CONFIG.replace("\"folder\": \"data\"", "\"scenes\": 5")
+                .replace("\"picture_sizes\": [64, 80]", "\"picture_sizes\": [64, 128]");
+        ModelTraining.Run run =
+                run("scenes", config.replace("\"size\": 32, \"batch\": 3", "\"size\": 64, \"batch\": 3"), false);
+        ModelTraining.run(run, stage -> NONE);
+        try (ScaleDit model = ScaleDit.load(run.model())) {
+            GeneratedImage image = model.generate(
+                    ImageRequest.of("a lion in the snow")
+                            .size(128, 128)
+                            .steps(2)
+                            .guideSteps(2),
+                    progress -> {});
+            assertThat(image.width()).isEqualTo(128);
+        }
+    }
+
+    private static double mean(List<LossLog.Row> rows) {
+        return rows.stream().mapToDouble(LossLog.Row::loss).average().orElseThrow();
+    }
+
+    /** Four pictures are learnt by heart: both losses fall to less than half. */
+    @Test
+    void fourPicturesAreLearntByHeart() {
+        String config = CONFIG.replace(
+                        "\"phases\": [{\"size\": 32, \"batch\": 2, \"steps\": 3}, {\"size\": 64, \"batch\": 1, \"accumulate\": 2, \"steps\": 3}]",
+                        "\"phases\": [{\"size\": 32, \"batch\": 4, \"steps\": 150}]")
+                .replace("[64, 80]", "[32]")
+                .replace(
+                        "\"phases\": [{\"size\": 32, \"batch\": 3, \"steps\": 4}, {\"size\": 64, \"batch\": 2, \"accumulate\": 2, \"steps\": 4, \"samples\": 3}]",
+                        "\"phases\": [{\"size\": 32, \"batch\": 16, \"steps\": 300}]")
+                .replace("\"caption_dropout\": 0.2", "\"caption_dropout\": 0")
+                .replace("\"save_every\": 3", "\"save_every\": 1000")
+                .replace("\"warmup_steps\": 2", "\"warmup_steps\": 20");
+        ModelTraining.Run run = run("heart", config, false);
+        ModelTraining.run(run, stage -> NONE);
+        for (Stage stage : Stage.values()) {
+            List<LossLog.Row> rows = LossLog.read(run.lossLog(stage));
+            double before = mean(rows.subList(0, 10));
+            double after = mean(rows.subList(rows.size() - 10, rows.size()));
+            System.out.printf("%s: loss from %.3f to %.3f%n", stage.word(), before, after);
+            assertThat(after).as(stage.word()).isLessThan(0.5 * before);
+        }
+    }
+}
