@@ -20,6 +20,7 @@ import org.scaledit.ScaleDit;
 import org.scaledit.tensor.Placement;
 import org.scaledit.testing.Drawings;
 import org.scaledit.testing.DrawnPictures;
+import org.scaledit.testing.TinyModel;
 import org.scaledit.training.ModelTraining.Stage;
 
 /** Whole trainings of a tiny model, of pictures that are drawn here and of scenes. */
@@ -38,42 +39,6 @@ class ModelTrainingTest {
         sprites = Files.createDirectories(shared.resolve("sprites"));
         Drawings.write(sprites);
     }
-
-    /** Of the smallest model: to be changed by a test. */
-    private static final String CONFIG = """
-            {
-              "seed": 3,
-              "data": {"folder": "data"},
-              "text": {
-                "tokens": 12,
-                "clip": {"tokens": 16, "width": 16, "layers": 1, "heads": 2},
-                "t5": {"width": 16, "layers": 1, "heads": 2, "hidden": 32}
-              },
-              "vae": {
-                "channels": [8, 8, 16, 16],
-                "layers": 1,
-                "groups": 4,
-                "tile": 64,
-                "divergence": 1e-4,
-                "gradient": 0.5,
-                "picture_sizes": [64, 80],
-                "training": {
-                  "learning_rate": 3e-3, "floor": 0.1, "warmup_steps": 2, "weight_decay": 0.01, "average": 0.9,
-                  "clip_norm": 1, "save_every": 3,
-                  "phases": [{"size": 32, "batch": 2, "steps": 3}, {"size": 64, "batch": 1, "accumulate": 2, "steps": 3}]
-                }
-              },
-              "transformer": {
-                "heads": 1, "head_dim": 64, "axes": [16, 24, 24], "double_blocks": 1, "single_blocks": 1,
-                "guidance": false, "caption_dropout": 0.2, "timesteps": "logit-normal", "checkpointing": false,
-                "training": {
-                  "learning_rate": 3e-3, "floor": 0.1, "warmup_steps": 2, "weight_decay": 0.01, "average": 0.9,
-                  "clip_norm": 1, "save_every": 3,
-                  "phases": [{"size": 32, "batch": 3, "steps": 4}, {"size": 64, "batch": 2, "accumulate": 2, "steps": 4, "samples": 3}]
-                }
-              }
-            }
-            """;
 
     private static ModelRecipe recipe(String json) {
         try {
@@ -125,7 +90,7 @@ class ModelTrainingTest {
     /** Stopped in either stage, by an interrupt and by an exception after a checkpoint. */
     @Test
     void aRunThatIsStoppedAndResumedIsBitForBitTheOneThatIsNot() throws IOException {
-        ModelTraining.Run whole = run("whole", CONFIG, false);
+        ModelTraining.Run whole = run("whole", TinyModel.CONFIG, false);
         ModelTraining.run(whole, stage -> NONE);
         assertThat(LossLog.read(whole.lossLog(Stage.VAE))).hasSize(6);
         assertThat(LossLog.read(whole.lossLog(Stage.TRANSFORMER))).hasSize(8);
@@ -138,7 +103,7 @@ class ModelTrainingTest {
                 new Stop(Stage.TRANSFORMER, 4, true), // at the end of a phase
                 new Stop(Stage.TRANSFORMER, 5, true),
                 new Stop(Stage.TRANSFORMER, 7, false))) {
-            ModelTraining.Run stopped = run("stopped", CONFIG, resume);
+            ModelTraining.Run stopped = run("stopped", TinyModel.CONFIG, resume);
             assertThatThrownBy(() -> ModelTraining.run(stopped, stage -> new Listener() {
                         @Override
                         public void stepped(LossLog.Row row, long steps, Pace pace) {
@@ -153,7 +118,7 @@ class ModelTrainingTest {
                     .isInstanceOf(stop.interrupt ? CancellationException.class : IllegalStateException.class);
             resume = true;
         }
-        ModelTraining.Run resumed = run("stopped", CONFIG, true);
+        ModelTraining.Run resumed = run("stopped", TinyModel.CONFIG, true);
         ModelTraining.run(resumed, stage -> NONE);
         assertSame(whole, resumed);
         ModelTraining.run(resumed, stage -> NONE); // there is nothing left to do
@@ -163,7 +128,8 @@ class ModelTrainingTest {
     /** Scenes come out of the seed, so that the same run twice is the same; the model that it leaves makes a picture. */
     @Test
     void aModelOfScenesIsLoadedAndPaints() {
-        String config = CONFIG.replace("\"folder\": \"data\"", "\"scenes\": 5")
+        String config = TinyModel.CONFIG
+                .replace("\"folder\": \"data\"", "\"scenes\": 5")
                 .replace("\"picture_sizes\": [64, 80]", "\"picture_sizes\": [64, 128]");
         ModelTraining.Run run =
                 run("scenes", config.replace("\"size\": 32, \"batch\": 3", "\"size\": 64, \"batch\": 3"), false);
@@ -186,7 +152,8 @@ class ModelTrainingTest {
     /** Four pictures are learnt by heart: both losses fall to less than half. */
     @Test
     void fourPicturesAreLearntByHeart() {
-        String config = CONFIG.replace(
+        String config = TinyModel.CONFIG
+                .replace(
                         "\"phases\": [{\"size\": 32, \"batch\": 2, \"steps\": 3}, {\"size\": 64, \"batch\": 1, \"accumulate\": 2, \"steps\": 3}]",
                         "\"phases\": [{\"size\": 32, \"batch\": 4, \"steps\": 150}]")
                 .replace("[64, 80]", "[32]")

@@ -153,18 +153,13 @@ public final class Config {
     /** Refuses a model whose {@code field} says anything but one of {@code supported}. */
     public void require(String field, String... supported) {
         String given = text(field);
-        if (!Arrays.asList(supported).contains(given)) {
-            throw new CheckpointException(
-                    file + " has " + field + " " + given + ", expected " + String.join(" or ", supported));
-        }
+        require(Arrays.asList(supported).contains(given), field, given, String.join(" or ", supported));
     }
 
     /** Refuses a {@code width} that cannot be divided into {@code parts} equal ones. */
     public void requireMultiple(String width, String parts) {
-        if (integer(parts) == 0 || integer(width) % integer(parts) != 0) {
-            throw new CheckpointException(file + " has " + width + " " + integer(width) + ", expected a multiple of "
-                    + parts + " " + integer(parts));
-        }
+        boolean multiple = integer(parts) != 0 && integer(width) % integer(parts) == 0;
+        require(multiple, width, integer(width), "a multiple of " + parts + " " + integer(parts));
     }
 
     private JsonNode field(String field, String kind, Predicate<JsonNode> ofKind) {
