@@ -145,6 +145,27 @@ class ModelTrainingTest {
         }
     }
 
+    /** In bfloat16, and with each block computed once more: nearly the same losses. */
+    @Test
+    void inBfloat16AndBlockByBlockTheLossesAreNearlyTheSame() {
+        ModelTraining.Run float32 = run("float32", TinyModel.CONFIG, false);
+        ModelTraining.run(float32, stage -> NONE);
+        ModelTraining.Run other =
+                run("bfloat16", TinyModel.CONFIG.replace("\"checkpointing\": false", "\"checkpointing\": true"), false);
+        ModelTraining.Run bfloat16 = new ModelTraining.Run(
+                other.recipe(), other.output(), other.cache(), other.sprites(), false, Placement.BFLOAT16_CPU);
+        ModelTraining.run(bfloat16, stage -> NONE);
+        for (Stage stage : Stage.values()) {
+            List<LossLog.Row> expected = LossLog.read(float32.lossLog(stage));
+            List<LossLog.Row> rows = LossLog.read(bfloat16.lossLog(stage));
+            for (int i = 0; i < expected.size(); i++) {
+                assertThat(rows.get(i).loss() / expected.get(i).loss())
+                        .as("%s %s", stage, rows.get(i))
+                        .isBetween(0.95, 1.05);
+            }
+        }
+    }
+
     private static double mean(List<LossLog.Row> rows) {
         return rows.stream().mapToDouble(LossLog.Row::loss).average().orElseThrow();
     }

@@ -14,7 +14,7 @@ import org.scaledit.tensor.Tensors;
  * Random weights to begin with, all from one generator: normal matrices that keep the size of what passes through them. A
  * transformer's blocks and its last layer begin by adding nothing (adaLN-Zero; Peebles and Xie, arXiv 2212.09748).
  */
-final class InitialWeights implements ParameterSet.Start {
+final class InitialWeights implements ParameterSet.Start, AutoCloseable {
     /** A weight's name, and its deviation; the first that matches. */
     private record Rule(Pattern name, double deviation) {}
 
@@ -61,5 +61,10 @@ final class InitialWeights implements ParameterSet.Start {
             return 1 / Math.sqrt((double) in * t5HeadDim);
         }
         return 1 / Math.sqrt(in);
+    }
+
+    @Override
+    public void close() {
+        generator.close();
     }
 }

@@ -75,47 +75,52 @@ final class LatentSet implements AutoCloseable {
 
     /** Computes the files that are missing, and opens all of them. */
     void fill(TrainedAutoencoder vae, VaeConfig config, TrainingSet.FillListener listener) {
-        List<Integer> missing = new ArrayList<>();
+        int most = (int) Math.max(1, PIXELS / ((long) grid.pixelWidth() * grid.pixelHeight()));
+        List<Part> parts = new ArrayList<>();
         for (int file = 0; file < fileCount(); file++) {
             if (!cache.has(key(file))) {
-                missing.add(file);
-            }
-        }
-        int all = missing.stream().mapToInt(this::size).sum();
-        int done = 0;
-        int batch = (int) Math.max(1, PIXELS / ((long) grid.pixelWidth() * grid.pixelHeight()));
-        int parts = (PER_FILE + batch - 1) / batch;
-        try (Prefetch<Owned> pictures = new Prefetch<>(0, (long) missing.size() * parts, number -> {
-            int file = missing.get((int) (number / parts));
-            int first = (int) (number % parts) * batch;
-            int count = Math.max(0, Math.min(batch, size(file) - first));
-            return () -> new Owned(Tensors.outlive(() -> pictures(file * PER_FILE + first, count)));
-        })) {
-            for (int file : missing) {
-                List<Owned> encoded = new ArrayList<>();
-                try {
-                    for (int part = 0; part < parts; part++) {
-                        try (Owned taken = pictures.take(WHEN)) {
-                            encoded.add(new Owned(Tensors.outlive(() -> encoded(vae, config, taken.tensor))));
-                            done += (int) taken.tensor.size(0);
-                        }
-                        listener.computed(done, all);
-                    }
-                    Tensors.run(() -> cache.put(
-                            key(file),
-                            Map.of(
-                                    LATENTS,
-                                    Tensors.concatenate(
-                                            0,
-                                            encoded.stream().map(Owned::tensor).toArray(Tensor[]::new)))));
-                } finally {
-                    encoded.forEach(Owned::close);
+                for (int first = 0; first < size(file); first += most) {
+                    parts.add(new Part(file, first, Math.min(most, size(file) - first)));
                 }
             }
+        }
+        int all = parts.stream().mapToInt(Part::count).sum();
+        int done = 0;
+        List<Owned> encoded = new ArrayList<>(); // of one file
+        try (Prefetch<Owned> pictures = new Prefetch<>(0, parts.size(), number -> {
+            Part part = parts.get((int) number);
+            return () -> new Owned(Tensors.outlive(() -> pictures(part.file * PER_FILE + part.first, part.count)));
+        })) {
+            for (Part part : parts) {
+                try (Owned taken = pictures.take(WHEN)) {
+                    encoded.add(new Owned(Tensors.outlive(() -> encoded(vae, config, taken.tensor))));
+                }
+                done += part.count;
+                if (part.first + part.count == size(part.file)) {
+                    write(part.file, encoded);
+                }
+                listener.computed(done, all);
+            }
+        } finally {
+            encoded.forEach(Owned::close);
         }
         for (int file = 0; file < fileCount(); file++) {
             files.add(cache.open(key(file)));
         }
+    }
+
+    /** What is encoded at a time. */
+    private record Part(int file, int first, int count) {}
+
+    private void write(int file, List<Owned> encoded) {
+        Tensors.run(() -> cache.put(
+                key(file),
+                Map.of(
+                        LATENTS,
+                        Tensors.concatenate(
+                                0, encoded.stream().map(Owned::tensor).toArray(Tensor[]::new)))));
+        encoded.forEach(Owned::close);
+        encoded.clear();
     }
 
     private record Owned(Tensor tensor) implements AutoCloseable {
@@ -141,9 +146,6 @@ final class LatentSet implements AutoCloseable {
     private Tensor encoded(TrainedAutoencoder vae, VaeConfig config, Tensor pictures) {
         Tensor[] made = new Tensor[1];
         Tensors.withoutGradients(() -> made[0] = Tensors.scoped(() -> {
-            if (pictures.size(0) == 0) {
-                return torch.empty(new long[] {0, grid.tokens(), 64}, onCpu().options(), null);
-            }
             Tensor latents = onCpu().place(Latents.scale(vae.encode(pictures).mean(), config));
             Tensor[] packed = new Tensor[(int) latents.size(0)];
             for (int i = 0; i < packed.length; i++) {

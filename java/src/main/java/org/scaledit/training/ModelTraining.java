@@ -174,16 +174,18 @@ public final class ModelTraining {
         return run.resume && Files.exists(run.checkpoint(stage));
     }
 
-    private InitialWeights start() {
+    private void begin(ParameterSet parameters) {
         ModelRecipe.T5 t5 = recipe.text().t5();
-        return new InitialWeights(
-                new SampleOrder(recipe.seed(), 1, Recipe.Timesteps.UNIFORM).start(), t5.width() / t5.heads());
+        long seed = new SampleOrder(recipe.seed(), 1, Recipe.Timesteps.UNIFORM).start();
+        try (InitialWeights start = new InitialWeights(seed, t5.width() / t5.heads())) {
+            parameters.begin(start);
+        }
     }
 
     private void trainVae() {
         Map<String, long[]> shapes = AutoencoderKl.expectedTensors(recipe.vae().config(1, 0));
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
-            parameters.begin(start());
+            begin(parameters);
             VaeObjective objective =
                     new VaeObjective(recipe.vae(), source, recipe.seed(), parameters.leaves(""), run.placement);
             try (PartTraining<VaeObjective.Batch> training = new PartTraining<>(
@@ -248,7 +250,7 @@ public final class ModelTraining {
                 vae + TrainingSet.identity(model, ModelFiles.CLIP_TOKENIZER, ModelFiles.T5_TOKENIZER));
         TrainingListener listener = listeners.apply(Stage.TRANSFORMER);
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
-            parameters.begin(start());
+            begin(parameters);
             try (TransformerObjective objective = new TransformerObjective(
                             recipe,
                             source,

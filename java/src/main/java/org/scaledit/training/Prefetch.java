@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import java.util.ArrayDeque;
 import java.util.Deque;
+import java.util.Optional;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
@@ -24,8 +25,9 @@ final class Prefetch<T extends AutoCloseable> implements AutoCloseable {
     private final long end;
     private final int ahead;
     private final ExecutorService workers;
-    private final Deque<Future<T>> coming = new ArrayDeque<>();
+    private final Deque<Future<Optional<T>>> coming = new ArrayDeque<>();
     private long next;
+    private volatile boolean ended;
 
     /**
      * @param works what is to be made for each number from {@code first} to {@code end} − 1; asked on the caller's thread
@@ -52,11 +54,10 @@ final class Prefetch<T extends AutoCloseable> implements AutoCloseable {
     T take(String when) {
         while (coming.size() < ahead && next < end) {
             Work<T> work = works.apply(next++);
-            coming.add(workers.submit(work::make));
+            coming.add(workers.submit(() -> ended ? Optional.empty() : Optional.of(work.make())));
         }
         try {
-            Future<T> first = coming.element();
-            T made = first.get();
+            T made = coming.element().get().orElseThrow();
             coming.remove();
             return made;
         } catch (InterruptedException e) {
@@ -69,21 +70,22 @@ final class Prefetch<T extends AutoCloseable> implements AutoCloseable {
         }
     }
 
+    /** Waits for what is being made. */
     @Override
     public void close() {
+        ended = true;
         workers.shutdown();
-        for (Future<T> future : coming) {
-            if (!future.cancel(false)) {
-                discard(future);
-            }
-        }
+        coming.forEach(Prefetch::discard);
         coming.clear();
     }
 
-    private static <T extends AutoCloseable> void discard(Future<T> future) {
+    private static <T extends AutoCloseable> void discard(Future<Optional<T>> future) {
         boolean interrupted = Thread.interrupted();
         try {
-            future.get().close();
+            Optional<T> made = future.get();
+            if (made.isPresent()) {
+                made.get().close();
+            }
         } catch (Exception e) {
             // It was not wanted any more, whatever went wrong.
         } finally {
