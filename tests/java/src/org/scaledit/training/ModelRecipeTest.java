@@ -59,9 +59,9 @@ class ModelRecipeTest {
             "channels": [8, 8, 16, 16] | "channels": [8, 8, 16] | has vae.channels [8, 8, 16], expected four multiples of groups, 4
             "channels": [8, 8, 16, 16] | "channels": "wide" | has vae.channels "wide", expected a list of non-negative integers
             "tile": 64 | "tile": 40 | has vae.tile 40, expected a multiple of 32
-            "tile": 64 | "tile": 32 | has transformer.training.phases 64, expected no size above vae.tile, 32
+            "tile": 64 | "tile": 32 | has transformer.training.phases 64, expected sizes from 16 to vae.tile, 32
             "gradient": 0.5 | "gradient": -1 | has vae.gradient -1.0, expected a number from 0.0 to 100.0
-            "picture_sizes": [64, 80] | "picture_sizes": [48] | has vae.picture_sizes [48], expected multiples of 16 from the largest of vae.training.phases, 64, to 8192
+            "picture_sizes": [64, 80] | "picture_sizes": [48] | has vae.picture_sizes [48], expected multiples of 16 from 64, which scenes or vae.training.phases need, to 8192
             "head_dim": 64 | "head_dim": 32 | has transformer.head_dim 32, expected 64 or 128, which attention is made for
             "axes": [16, 24, 24] | "axes": [16, 24, 26] | has transformer.axes [16, 24, 26], expected three numbers that add up to head_dim, 64
             "guidance": false | "guidance": 1 | has transformer.guidance 1, expected true or false
@@ -70,6 +70,7 @@ class ModelRecipeTest {
             "timesteps": "logit-normal" | "timesteps": "normal" | has transformer.timesteps normal, expected logit-normal or uniform
             "size": 32, "batch": 3 | "size": 40, "batch": 3 | has transformer.training.phases[0].size 40, expected a multiple of 16
             "size": 32, "batch": 3 | "size": 32, "batch": 0 | has transformer.training.phases[0].batch 0, expected an integer from 1 to 65536
+            {"folder": "data"} | {"scenes": 9} | has transformer.training.phases 32, expected sizes from 64 to vae.tile, 64
             {"folder": "data"} | {} | has neither data.folder and data.scenes, expected one of them: a folder of pictures, or how many scenes are composed
             {"folder": "data"} | {"folder": "data", "scenes": 3} | has both data.folder and data.scenes, expected one of them: a folder of pictures, or how many scenes are composed
             {"folder": "data"} | "data" | has data "data", expected an object

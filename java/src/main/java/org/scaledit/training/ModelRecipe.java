@@ -8,6 +8,8 @@ import java.util.Optional;
 import java.util.function.IntPredicate;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
+import org.scaledit.sampling.TokenGrid;
+import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.vae.VaeConfig;
 
@@ -163,8 +165,9 @@ public record ModelRecipe(
         int seed = config.integer("seed", 0);
         Data data = data(config.object("data"));
         Text text = text(config.object("text"));
-        Vae vae = vae(config.object("vae"));
-        Transformer transformer = transformer(config.object("transformer"), text, vae.tile);
+        int smallest = data.folder.isPresent() ? TokenGrid.PIXELS_PER_TOKEN : SceneRenderer.SMALLEST;
+        Vae vae = vae(config.object("vae"), smallest);
+        Transformer transformer = transformer(config.object("transformer"), text, vae.tile, smallest);
         config.requireNothingElse();
         return new ModelRecipe(seed, data, text, vae, transformer, config.settings());
     }
@@ -215,7 +218,8 @@ public record ModelRecipe(
                         integer(t5, "hidden", 1, 65_536)));
     }
 
-    private static Vae vae(Config config) {
+    /** @param smallest size of a whole picture */
+    private static Vae vae(Config config, int smallest) {
         int groups = integer(config, "groups", 1, 64);
         List<Integer> channels = integers(
                 config,
@@ -226,13 +230,13 @@ public record ModelRecipe(
         int tile = integer(config, "tile", 32, 8192);
         config.require(tile % 32 == 0, "tile", tile, "a multiple of 32");
         Training training = training(config.object("training"), 8);
-        int largest = training.phases.stream().mapToInt(Phase::size).max().orElseThrow();
+        int least = training.phases.stream().mapToInt(Phase::size).reduce(smallest, Math::max);
         List<Integer> sizes = integers(
                 config,
                 "picture_sizes",
                 0,
-                value -> value >= largest && value <= 8192 && value % 16 == 0,
-                "multiples of 16 from the largest of vae.training.phases, " + largest + ", to 8192");
+                value -> value >= least && value <= 8192 && value % 16 == 0,
+                "multiples of 16 from " + least + ", which scenes or vae.training.phases need, to 8192");
         return new Vae(
                 channels,
                 integer(config, "layers", 1, 8),
@@ -244,7 +248,7 @@ public record ModelRecipe(
                 training);
     }
 
-    private static Transformer transformer(Config config, Text text, int tile) {
+    private static Transformer transformer(Config config, Text text, int tile, int smallest) {
         int headDim = config.integer("head_dim");
         config.require(headDim == 64 || headDim == 128, "head_dim", headDim, "64 or 128, which attention is made for");
         List<Integer> axes = integers(config, "axes", 3, value -> value > 0 && value % 2 == 0, "three even numbers");
@@ -271,8 +275,11 @@ public record ModelRecipe(
         String timesteps = config.text("timesteps");
         config.require("timesteps", "logit-normal", "uniform");
         Training training = training(config.object("training"), 16);
-        training.phases.forEach(phase ->
-                config.require(phase.size <= tile, "training.phases", phase.size, "no size above vae.tile, " + tile));
+        training.phases.forEach(phase -> config.require(
+                phase.size >= smallest && phase.size <= tile,
+                "training.phases",
+                phase.size,
+                "sizes from " + smallest + " to vae.tile, " + tile));
         return new Transformer(
                 flux,
                 number(config, "caption_dropout", 0, 1),

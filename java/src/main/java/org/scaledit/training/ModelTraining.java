@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -204,8 +205,7 @@ public final class ModelTraining {
 
     /** The configuration with which latents have, over all channels, mean 0 and deviation 1. */
     private VaeConfig measured(Map<String, Tensor> weights) {
-        List<ModelRecipe.Phase> phases = recipe.vae().training().phases();
-        int size = phases.get(phases.size() - 1).size();
+        int size = Collections.min(recipe.vae().pictureSizes());
         Placement wide = run.placement.with(torch.ScalarType.Float);
         TrainedAutoencoder vae = new TrainedAutoencoder(recipe.vae().config(1, 0), weights, wide);
         int count = Math.min(MEASURED, source.size());
