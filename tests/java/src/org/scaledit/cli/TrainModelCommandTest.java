@@ -103,7 +103,10 @@ class TrainModelCommandTest {
                 Files.writeString(folder.resolve("unknown.json"), TinyModel.CONFIG.replace("\"tile\"", "\"tiles\""));
         assertRefused(train(unknown, output), 1, unknown + " has no field vae.tile, expected a non-negative integer");
         Path scenes = Files.writeString(
-                folder.resolve("scenes.json"), TinyModel.CONFIG.replace("\"folder\": \"data\"", "\"scenes\": 5"));
+                folder.resolve("scenes.json"),
+                TinyModel.CONFIG
+                        .replace("\"folder\": \"data\"", "\"scenes\": 5")
+                        .replace("\"size\": 32, \"batch\": 3", "\"size\": 64, \"batch\": 3"));
         assertRefused(
                 train(scenes, output, "--sprites", folder.resolve("none").toString()),
                 2,

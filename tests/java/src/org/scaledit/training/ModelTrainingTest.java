@@ -11,17 +11,32 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CancellationException;
 import java.util.stream.Stream;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.scaledit.GeneratedImage;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
+import org.scaledit.attention.Attention;
+import org.scaledit.attention.DenseAttention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.sampling.SeededNoise;
+import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Drawings;
 import org.scaledit.testing.DrawnPictures;
 import org.scaledit.testing.TinyModel;
+import org.scaledit.text.Conditioning;
+import org.scaledit.text.TextEncoders;
 import org.scaledit.training.ModelTraining.Stage;
+import org.scaledit.transformer.Denoiser;
+import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.vae.AutoencoderKl;
 
 /** Whole trainings of a tiny model, of pictures that are drawn here and of scenes. */
 class ModelTrainingTest {
@@ -193,5 +208,38 @@ class ModelTrainingTest {
             System.out.printf("%s: loss from %.3f to %.3f%n", stage.word(), before, after);
             assertThat(after).as(stage.word()).isLessThan(0.5 * before);
         }
+        assertThat(lossAsLoaded(ModelDirectory.open(run.model()), 32, 12)).isBetween(0.01, 0.5); // 2 of random weights
+    }
+
+    /** Of the four pictures by the parts that a picture is sampled with. */
+    private static double lossAsLoaded(ModelDirectory model, int size, int textTokens) {
+        TokenGrid grid = TokenGrid.ofPixels(size, size);
+        SampleSource source = new FolderSource(shared.resolve("data"));
+        double sum = 0;
+        try (FluxTransformer transformer = FluxTransformer.load(model, Placement.FLOAT32_CPU);
+                TextEncoders encoders = TextEncoders.load(model, Placement.FLOAT32_CPU);
+                AutoencoderKl vae = AutoencoderKl.load(model.part("vae"), Placement.FLOAT32_CPU);
+                Attention attention = DenseAttention.full()) {
+            for (int sample = 0; sample < source.size(); sample++) {
+                int current = sample;
+                sum += Tensors.compute(() -> {
+                    Conditioning text = encoders.encode(source.caption(current), textTokens);
+                    Tensor image = TrainingSet.latents(vae, source.picture(current, size));
+                    Tensor noise = SeededNoise.draw(current, grid);
+                    try (Denoiser denoiser = transformer.denoiser(
+                            TokenLayout.raster(textTokens, grid.width(), grid.height()),
+                            attention,
+                            FluxTransformer.THETA,
+                            text.states(),
+                            text.pooled(),
+                            1)) {
+                        Tensor velocity = denoiser.velocity(
+                                image.mul(new Scalar(0.4)).add(noise.mul(new Scalar(0.6))), 0.6, () -> {});
+                        return torch.mse_loss(velocity, noise.sub(image)).item_double();
+                    }
+                });
+            }
+        }
+        return sum / source.size();
     }
 }

@@ -88,6 +88,7 @@ public record ModelRecipe(
      *
      * @param learningRate its peak
      * @param floor of the learning rate, in parts of the peak
+     * @param weightDecay of all weights, as diffusers' scripts have it
      * @param average decay of the weights' moving average, which is what is kept of a training
      * @param clipNorm gradients that are longer in all are shortened to this
      * @param saveEvery so many steps a checkpoint and the model are written

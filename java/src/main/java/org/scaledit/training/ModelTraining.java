@@ -38,7 +38,7 @@ public final class ModelTraining {
     private static final int MEASURED = 64;
 
     /** What decides about the autoencoder, in the recipe's fields. */
-    private static final String[] VAE_SETTINGS = {"data", "vae"};
+    private static final String VAE_SETTINGS = "vae";
 
     /** What is trained, in this order. */
     public enum Stage {
@@ -121,10 +121,22 @@ public final class ModelTraining {
     public static void run(Run run, Function<Stage, TrainingListener> listeners) {
         if (run.placement.cuda()) {
             CudaAttention.requireGpu();
+            besideGpu(() -> new ModelTraining(run, listeners).run());
         } else {
             Torch.load();
+            new ModelTraining(run, listeners).run();
         }
-        new ModelTraining(run, listeners).run();
+    }
+
+    /** Batches are made by as many threads as there are processors: each one's own operations need no others. */
+    private static void besideGpu(Runnable training) {
+        int threads = torch.get_num_threads();
+        torch.set_num_threads(1);
+        try {
+            training.run();
+        } finally {
+            torch.set_num_threads(threads);
+        }
     }
 
     private void run() {
@@ -244,7 +256,7 @@ public final class ModelTraining {
         put(shapes, ModelFiles.CLIP, TrainedTextEncoders.expectedClipTensors(model.config(ModelFiles.CLIP)));
         put(shapes, ModelFiles.T5, TrainedTextEncoders.expectedT5Tensors(model.config(ModelFiles.T5)));
         String vae = TrainingSet.identity(model, ModelFiles.VAE);
-        Map<String, String> origin = origin("data", "text", "transformer");
+        Map<String, String> origin = origin("text", "transformer");
         origin.put(
                 TrainingCheckpoint.MODEL,
                 vae + TrainingSet.identity(model, ModelFiles.CLIP_TOKENIZER, ModelFiles.T5_TOKENIZER));
