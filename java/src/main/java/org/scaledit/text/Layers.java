@@ -7,6 +7,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Function;
 import org.bytedeco.pytorch.DoubleOptional;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.ScalarTypeOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.global.torch;
@@ -140,17 +142,27 @@ final class Layers implements AutoCloseable {
      */
     static Tensor attention(
             Tensor query, Tensor key, Tensor value, int heads, TensorOptional bias, boolean causal, double scale) {
-        return Tensors.scoped(() -> torch.scaled_dot_product_attention(
-                        perHead(query, heads),
-                        perHead(key, heads),
-                        perHead(value, heads),
-                        bias,
-                        0.0,
-                        causal,
-                        new DoubleOptional(scale),
-                        false)
-                .transpose(1, 2)
-                .flatten(2, 3));
+        return Tensors.scoped(() -> {
+            Tensor queries = perHead(query, heads);
+            Tensor keys = perHead(key, heads);
+            Tensor values = perHead(value, heads);
+            // A bias in training needs its gradient, which not every fused kernel of torch has.
+            boolean trained = bias.has_value() && bias.get().requires_grad();
+            Tensor attended = trained
+                    ? attention(queries, keys, values, bias.get(), scale)
+                    : torch.scaled_dot_product_attention(
+                            queries, keys, values, bias, 0.0, causal, new DoubleOptional(scale), false);
+            return attended.transpose(1, 2).flatten(2, 3);
+        });
+    }
+
+    /** [texts, heads, tokens, size] each → the same */
+    private static Tensor attention(Tensor queries, Tensor keys, Tensor values, Tensor bias, double scale) {
+        Tensor scores =
+                queries.matmul(keys.transpose(2, 3)).mul(new Scalar(scale)).add(bias);
+        return torch.softmax(scores, -1, new ScalarTypeOptional(torch.ScalarType.Float))
+                .to(values.scalar_type())
+                .matmul(values);
     }
 
     /** [texts, tokens, heads · size] → [texts, heads, tokens, size] */
