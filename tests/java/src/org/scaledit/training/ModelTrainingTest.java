@@ -30,6 +30,7 @@ import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Drawings;
 import org.scaledit.testing.DrawnPictures;
+import org.scaledit.testing.Golden;
 import org.scaledit.testing.TinyModel;
 import org.scaledit.text.Conditioning;
 import org.scaledit.text.TextEncoders;
@@ -179,6 +180,24 @@ class ModelTrainingTest {
                         .isBetween(0.95, 1.05);
             }
         }
+    }
+
+    /** Those of another model, as they are. */
+    @Test
+    void textEncodersMayBeTakenFromAModel() throws IOException {
+        String text = TinyModel.CONFIG.replaceAll(
+                "(?s)\"text\": \\{.*?\\},\\s*\"vae\"",
+                "\"text\": {\"tokens\": 256, \"model\": \"" + Golden.tinyFlux().toAbsolutePath() + "\"}, \"vae\"");
+        ModelTraining.Run run = run("frozen", text, false);
+        ModelTraining.run(run, stage -> NONE);
+        Path encoder = Path.of("text_encoder_2", "model.safetensors");
+        assertThat(Files.mismatch(
+                        run.model().resolve(encoder), Golden.tinyFlux().resolve(encoder)))
+                .isEqualTo(-1);
+        assertThat(lossAsLoaded(ModelDirectory.open(run.model()), 32, 256)).isBetween(0.5, 4.0);
+        assertThatThrownBy(() -> recipe(text.replace("\"tokens\": 256", "\"tokens\": 48")))
+                .hasMessageEndingWith("has text.tokens 48, expected 256, as pictures have with text.model");
+        ModelTraining.run(run("frozen", text, true), stage -> NONE);
     }
 
     private static double mean(List<LossLog.Row> rows) {

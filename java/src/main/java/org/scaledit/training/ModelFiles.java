@@ -8,10 +8,13 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.function.Supplier;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.checkpoint.Dtype;
+import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.SafetensorsWriter;
 import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
 import org.scaledit.file.Reasons;
@@ -36,8 +39,46 @@ record ModelFiles(Path folder) {
     private static final int T5_BUCKETS = 32;
     private static final int T5_FARTHEST = 128;
 
-    /** What the parts are, but the autoencoder: tokenizers and configurations, without a weight. */
-    void begin(ModelRecipe recipe, List<String> captions) {
+    /**
+     * What the parts are, but the autoencoder: tokenizers and configurations, without a weight that is trained.
+     *
+     * @param captions that the tokenizers' words are taken from, if encoders are trained
+     */
+    void begin(ModelRecipe recipe, Supplier<List<String>> captions) {
+        recipe.text().frozen().ifPresentOrElse(this::copyText, () -> beginText(recipe, captions.get()));
+        FluxConfig flux = recipe.transformer().config();
+        write(TRANSFORMER, CONFIG, """
+                {"_class_name": "FluxTransformer2DModel", "in_channels": %d, "out_channels": null, "patch_size": 1,
+                 "num_layers": %d, "num_single_layers": %d, "num_attention_heads": %d, "attention_head_dim": %d,
+                 "joint_attention_dim": %d, "pooled_projection_dim": %d, "guidance_embeds": %b, "axes_dims_rope": %s}
+                """.formatted(
+                        flux.latentChannels(),
+                        flux.doubleBlocks(),
+                        flux.singleBlocks(),
+                        flux.heads(),
+                        flux.headDim(),
+                        flux.jointWidth(),
+                        flux.pooledWidth(),
+                        flux.guidanceEmbedder(),
+                        flux.axes()));
+        write("scheduler", "scheduler_config.json", """
+                {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0,
+                 "use_dynamic_shifting": true, "base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5,
+                 "max_shift": 1.15}
+                """);
+        write("", "model_index.json", """
+                {"_class_name": "FluxPipeline",
+                 "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+                 "text_encoder": ["transformers", "CLIPTextModel"],
+                 "text_encoder_2": ["transformers", "T5EncoderModel"],
+                 "tokenizer": ["transformers", "CLIPTokenizer"],
+                 "tokenizer_2": ["transformers", "T5TokenizerFast"],
+                 "transformer": ["diffusers", "FluxTransformer2DModel"],
+                 "vae": ["diffusers", "AutoencoderKL"]}
+                """);
+    }
+
+    private void beginText(ModelRecipe recipe, List<String> captions) {
         ModelRecipe.Clip clip = recipe.text().clip();
         ModelRecipe.T5 t5 = recipe.text().t5();
         int clipTokens = tokenizer(CLIP_TOKENIZER, TokenizerFiles.clip(captions, clip.tokens()));
@@ -74,36 +115,24 @@ record ModelFiles(Path folder) {
                         t5Tokens,
                         T5_BUCKETS,
                         T5_FARTHEST));
-        FluxConfig flux = recipe.transformer().config();
-        write(TRANSFORMER, CONFIG, """
-                {"_class_name": "FluxTransformer2DModel", "in_channels": %d, "out_channels": null, "patch_size": 1,
-                 "num_layers": %d, "num_single_layers": %d, "num_attention_heads": %d, "attention_head_dim": %d,
-                 "joint_attention_dim": %d, "pooled_projection_dim": %d, "guidance_embeds": %b, "axes_dims_rope": %s}
-                """.formatted(
-                        flux.latentChannels(),
-                        flux.doubleBlocks(),
-                        flux.singleBlocks(),
-                        flux.heads(),
-                        flux.headDim(),
-                        flux.jointWidth(),
-                        flux.pooledWidth(),
-                        flux.guidanceEmbedder(),
-                        flux.axes()));
-        write("scheduler", "scheduler_config.json", """
-                {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0,
-                 "use_dynamic_shifting": true, "base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5,
-                 "max_shift": 1.15}
-                """);
-        write("", "model_index.json", """
-                {"_class_name": "FluxPipeline",
-                 "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
-                 "text_encoder": ["transformers", "CLIPTextModel"],
-                 "text_encoder_2": ["transformers", "T5EncoderModel"],
-                 "tokenizer": ["transformers", "CLIPTokenizer"],
-                 "tokenizer_2": ["transformers", "T5TokenizerFast"],
-                 "transformer": ["diffusers", "FluxTransformer2DModel"],
-                 "vae": ["diffusers", "AutoencoderKL"]}
-                """);
+    }
+
+    /** Encoders and tokenizers of another model. */
+    private void copyText(Path model) {
+        for (String part : List.of(CLIP_TOKENIZER, T5_TOKENIZER, CLIP, T5)) {
+            try (Stream<Path> files = Files.list(ModelDirectory.open(model).part(part))) {
+                for (Path file : files.filter(Files::isRegularFile).toList()) {
+                    Path copy = made(part).resolve(file.getFileName().toString());
+                    try (UnfinishedFile unfinished = new UnfinishedFile(copy)) {
+                        Files.copy(file, unfinished.stream());
+                        unfinished.commit();
+                    }
+                }
+            } catch (IOException e) {
+                throw new TrainingException(
+                        "cannot copy " + model.resolve(part) + " to " + folder + ": " + Reasons.of(e), e);
+            }
+        }
     }
 
     private int tokenizer(String part, TokenizerFiles files) {

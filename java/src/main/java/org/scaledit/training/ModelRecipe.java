@@ -8,8 +8,10 @@ import java.util.Optional;
 import java.util.function.IntPredicate;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
+import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.scenes.SceneRenderer;
+import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.vae.VaeConfig;
 
@@ -35,8 +37,9 @@ public record ModelRecipe(
      * Both text encoders.
      *
      * @param tokens T5's length
+     * @param frozen a model whose encoders and tokenizers are taken as they are; without one they are trained along
      */
-    public record Text(int tokens, Clip clip, T5 t5) {}
+    public record Text(int tokens, Optional<Path> frozen, Clip clip, T5 t5) {}
 
     /** @param tokens in a text, padding included */
     public record Clip(int tokens, int width, int layers, int heads) {}
@@ -165,10 +168,12 @@ public record ModelRecipe(
         Config config = Config.read(file);
         int seed = config.integer("seed", 0);
         Data data = data(config.object("data"));
-        Text text = text(config.object("text"));
+        Config textConfig = config.object("text");
+        Text text = text(textConfig);
         int smallest = data.folder.isPresent() ? TokenGrid.PIXELS_PER_TOKEN : SceneRenderer.SMALLEST;
         Vae vae = vae(config.object("vae"), smallest);
         Transformer transformer = transformer(config.object("transformer"), text, vae.tile, smallest);
+        requireTokens(textConfig, text, transformer.config);
         config.requireNothingElse();
         return new ModelRecipe(seed, data, text, vae, transformer, config.settings());
     }
@@ -203,10 +208,31 @@ public record ModelRecipe(
 
     private static Text text(Config config) {
         int tokens = integer(config, "tokens", 1, 512);
+        if (config.has("model")) {
+            Path model = config.file().resolveSibling(config.text("model"));
+            ModelDirectory directory = ModelDirectory.open(model);
+            TextEncoders.check(directory);
+            Config clip = directory.config(ModelFiles.CLIP);
+            Config t5 = directory.config(ModelFiles.T5);
+            return new Text(
+                    tokens,
+                    Optional.of(model),
+                    new Clip(
+                            clip.integer("max_position_embeddings"),
+                            clip.integer("hidden_size"),
+                            clip.integer("num_hidden_layers"),
+                            clip.integer("num_attention_heads")),
+                    new T5(
+                            t5.integer("d_model"),
+                            t5.integer("num_layers"),
+                            t5.integer("num_heads"),
+                            t5.integer("d_ff")));
+        }
         Config clip = config.object("clip");
         Config t5 = config.object("t5");
         return new Text(
                 tokens,
+                Optional.empty(),
                 new Clip(
                         integer(clip, "tokens", 2, 512),
                         multiple(clip, "width", integer(clip, "heads", 1, 64)),
@@ -217,6 +243,14 @@ public record ModelRecipe(
                         integer(t5, "layers", 1, 48),
                         t5.integer("heads"),
                         integer(t5, "hidden", 1, 65_536)));
+    }
+
+    /** A picture is made with as many tokens as the encoders' own tokenizer allows. */
+    private static void requireTokens(Config config, Text text, FluxConfig flux) {
+        text.frozen.ifPresent(model -> {
+            int usual = Math.min(flux.textTokens(), TextEncoders.mostTokens(ModelDirectory.open(model)));
+            config.require(text.tokens == usual, "tokens", text.tokens, usual + ", as pictures have with text.model");
+        });
     }
 
     /** @param smallest size of a whole picture */

@@ -16,6 +16,7 @@ import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
@@ -26,7 +27,7 @@ import org.scaledit.vae.TrainedAutoencoder;
 import org.scaledit.vae.VaeConfig;
 
 /**
- * Trains a whole model from scratch: first its autoencoder, then its transformer with both text encoders. What comes out is a
+ * Trains a whole model from scratch: first its autoencoder, then its transformer with both text encoders, or with those of another model. What comes out is a
  * directory in diffusers' layout. A training that was stopped at any moment goes on from its last checkpoint, on a CPU bit for
  * bit as if it had not been stopped.
  */
@@ -245,7 +246,7 @@ public final class ModelTraining {
 
     private void trainTransformer() {
         if (!resumes(Stage.TRANSFORMER)) {
-            files.begin(recipe, captions());
+            files.begin(recipe, this::captions);
         }
         ModelDirectory model = ModelDirectory.open(run.model());
         Map<String, long[]> shapes = new LinkedHashMap<>();
@@ -253,20 +254,36 @@ public final class ModelTraining {
                 shapes,
                 ModelFiles.TRANSFORMER,
                 FluxTransformer.expectedTensors(recipe.transformer().config()));
-        put(shapes, ModelFiles.CLIP, TrainedTextEncoders.expectedClipTensors(model.config(ModelFiles.CLIP)));
-        put(shapes, ModelFiles.T5, TrainedTextEncoders.expectedT5Tensors(model.config(ModelFiles.T5)));
+        Map<String, long[]> clip = TrainedTextEncoders.expectedClipTensors(model.config(ModelFiles.CLIP));
+        Map<String, long[]> t5 = TrainedTextEncoders.expectedT5Tensors(model.config(ModelFiles.T5));
+        boolean frozen = recipe.text().frozen().isPresent();
+        if (!frozen) {
+            put(shapes, ModelFiles.CLIP, clip);
+            put(shapes, ModelFiles.T5, t5);
+        }
         String vae = TrainingSet.identity(model, ModelFiles.VAE);
         Map<String, String> origin = origin("text", "transformer");
         origin.put(
                 TrainingCheckpoint.MODEL,
-                vae + TrainingSet.identity(model, ModelFiles.CLIP_TOKENIZER, ModelFiles.T5_TOKENIZER));
+                vae
+                        + TrainingSet.identity(model, ModelFiles.CLIP_TOKENIZER, ModelFiles.T5_TOKENIZER)
+                        + (frozen ? TrainingSet.identity(model, ModelFiles.CLIP, ModelFiles.T5) : ""));
         TrainingListener listener = listeners.apply(Stage.TRANSFORMER);
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
             begin(parameters);
-            try (TransformerObjective objective = new TransformerObjective(
+            try (FrozenWeights clipWeights =
+                            FrozenWeights.of(frozen, model.part(ModelFiles.CLIP), clip, run.placement);
+                    FrozenWeights t5Weights = FrozenWeights.of(frozen, model.part(ModelFiles.T5), t5, run.placement);
+                    TrainedTextEncoders encoders = new TrainedTextEncoders(
+                            model,
+                            frozen ? clipWeights.tensors : parameters.leaves(ModelFiles.CLIP + "."),
+                            frozen ? t5Weights.tensors : parameters.leaves(ModelFiles.T5 + "."),
+                            run.placement);
+                    TransformerObjective objective = new TransformerObjective(
                             recipe,
                             source,
                             parameters,
+                            encoders,
                             files,
                             phase -> latents(model, vae, phase, listener),
                             run.placement);
@@ -280,6 +297,29 @@ public final class ModelTraining {
                             listener)) {
                 training.run(resumes(Stage.TRANSFORMER));
             }
+        }
+    }
+
+    /**
+     * An encoder's weights that are not trained.
+     *
+     * @param weights that own the tensors; none for an encoder that is trained
+     */
+    private record FrozenWeights(Optional<Weights> weights, Map<String, Tensor> tensors) implements AutoCloseable {
+
+        static FrozenWeights of(boolean frozen, Path folder, Map<String, long[]> shapes, Placement placement) {
+            if (!frozen) {
+                return new FrozenWeights(Optional.empty(), Map.of());
+            }
+            Weights weights = Weights.of(Safetensors.openModel(folder, "model"), placement);
+            Map<String, Tensor> tensors = new LinkedHashMap<>();
+            shapes.forEach((name, shape) -> tensors.put(name, weights.load(name, shape)));
+            return new FrozenWeights(Optional.of(weights), tensors);
+        }
+
+        @Override
+        public void close() {
+            weights.ifPresent(Weights::close);
         }
     }
 

@@ -2,12 +2,12 @@ package org.scaledit.training;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 import java.util.function.Function;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
-import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
@@ -18,7 +18,7 @@ import org.scaledit.transformer.TrainedTransformer;
 
 /**
  * Flow matching of whole pictures: {@code x = (1 − σ) image + σ noise}, and of the velocity at x the mean squared distance to
- * {@code noise − image}. The text encoders are trained along.
+ * {@code noise − image}. The text encoders are trained along, or are as they are.
  */
 final class TransformerObjective implements PartTraining.Objective<TransformerObjective.Batch>, AutoCloseable {
     /** Of the distilled guidance: an image is trained as it is. */
@@ -37,12 +37,14 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
 
     /**
      * @param parameters with the names of the parts before those of diffusers and transformers
+     * @param encoders of these parameters, or of others that stay; they stay the caller's
      * @param latentsOf makes the latents of a phase, which are closed here
      */
     TransformerObjective(
             ModelRecipe recipe,
             SampleSource source,
             ParameterSet parameters,
+            TrainedTextEncoders encoders,
             ModelFiles files,
             Function<ModelRecipe.Phase, LatentSet> latentsOf,
             Placement placement) {
@@ -54,11 +56,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         this.files = files;
         this.latentsOf = latentsOf;
         this.placement = placement;
-        this.encoders = new TrainedTextEncoders(
-                ModelDirectory.open(files.folder()),
-                parameters.leaves(ModelFiles.CLIP + "."),
-                parameters.leaves(ModelFiles.T5 + "."),
-                placement);
+        this.encoders = encoders;
         this.transformer = new TrainedTransformer(
                 recipe.transformer().config(),
                 parameters.leaves(ModelFiles.TRANSFORMER + "."),
@@ -145,11 +143,16 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         });
     }
 
-    /** The averages of all three parts: what is there is a model at any time. */
+    /** The averages of all parts that are trained: what is there is a model at any time. */
     @Override
     public void write() {
         for (String part : List.of(ModelFiles.CLIP, ModelFiles.T5, ModelFiles.TRANSFORMER)) {
-            Tensors.run(() -> files.weights(part, parameters.averages(part + ".")));
+            Tensors.run(() -> {
+                Map<String, Tensor> averages = parameters.averages(part + ".");
+                if (!averages.isEmpty()) {
+                    files.weights(part, averages);
+                }
+            });
         }
     }
 
@@ -164,6 +167,5 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     public void close() {
         closeLatents();
         transformer.close();
-        encoders.close();
     }
 }
