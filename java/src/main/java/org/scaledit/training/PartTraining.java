@@ -156,7 +156,12 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             return coming;
         }
         endBatches();
-        objective.begin(current);
+        try {
+            objective.begin(current);
+        } catch (RuntimeException e) {
+            TrainingLoop.throwIfInterruptedAfter(step - 1); // a file that was being read is closed by an interrupt
+            throw e;
+        }
         long before = training.samples(step - 1); // of this step
         long left = stepsLeft(current, step) * current.accumulate();
         SampleOrder order = new SampleOrder(seed, current.of(source.size()), Recipe.Timesteps.UNIFORM);
