@@ -51,7 +51,7 @@ class ArchitectureTest {
             .whereLayer("evaluation")
             .mayOnlyBeAccessedByLayers("cli")
             .whereLayer("scenes")
-            .mayOnlyBeAccessedByLayers("cli")
+            .mayOnlyBeAccessedByLayers("training", "cli")
             .whereLayer("facade")
             .mayOnlyBeAccessedByLayers("cli", "evaluation")
             .whereLayer("training")

@@ -208,7 +208,7 @@ final class Pipeline implements AutoCloseable {
     }
 
     private int textTokens(ImageRequest request) {
-        return request.textTokens().orElse(config.textTokens());
+        return request.textTokens().orElse(Math.min(config.textTokens(), TextEncoders.mostTokens(directory)));
     }
 
     /** Transformer and VAE stay loaded from picture to picture. */

@@ -13,6 +13,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Optional;
@@ -73,6 +74,8 @@ class SceneTest {
             assertThat(scene).isEqualTo(scenes.get(5));
             byte[] picture = new SceneRenderer(opened).render(scene, 200);
             assertThat(picture).isEqualTo(first == null ? renderer.render(scene, 200) : first);
+            assertThat(renderer.render(scene, 200, 50, 30))
+                    .isEqualTo(Arrays.copyOfRange(picture, 3 * 200 * 50, 3 * 200 * 80));
             first = picture;
         }
         try (var kept = Files.walk(other.resolve("atlas"))) {

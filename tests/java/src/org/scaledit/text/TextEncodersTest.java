@@ -65,6 +65,19 @@ class TextEncodersTest {
     }
 
     @Test
+    void aTokenizerSaysHowManyTokensATextMayHave() throws IOException {
+        assertThat(TextEncoders.mostTokens(TINY)).isEqualTo(512);
+        Files.writeString(folder.resolve("model_index.json"), "{\"_class_name\": \"FluxPipeline\"}");
+        Path tokenizer = Files.createDirectories(folder.resolve("tokenizer_2"));
+        ModelDirectory model = ModelDirectory.open(folder);
+        assertThat(TextEncoders.mostTokens(model)).isEqualTo(Integer.MAX_VALUE);
+        Files.writeString(tokenizer.resolve("tokenizer_config.json"), "{\"model_max_length\": 48}");
+        assertThat(TextEncoders.mostTokens(model)).isEqualTo(48);
+        Files.writeString(tokenizer.resolve("tokenizer_config.json"), "{\"model_max_length\": 1e30}");
+        assertThat(TextEncoders.mostTokens(model)).isEqualTo(Integer.MAX_VALUE);
+    }
+
+    @Test
     void staysCloseInBfloat16() {
         assertNear(Placement.BFLOAT16_CPU, 0.05);
     }

@@ -26,33 +26,37 @@ public record Preparation(Norms norms, Optional<Norms> textNorms, long textToken
      */
     public record Norms(Tensor query, Tensor key) {}
 
-    /** Queries as attention multiplies them: {@code [tokens, heads, head_dim]} → the same, in the caller's scope. */
-    Tensor query(Tensor projected) {
+    /**
+     * Queries as attention multiplies them: {@code [tokens, heads, head_dim]}, or {@code [batch, tokens, heads, head_dim]}, →
+     * the same, in the caller's scope.
+     */
+    public Tensor query(Tensor projected) {
         return prepared(projected, norms.query, textNorms.map(Norms::query));
     }
 
-    /** Keys as attention multiplies them: {@code [tokens, heads, head_dim]} → the same, in the caller's scope. */
-    Tensor key(Tensor projected) {
+    /** Keys likewise. */
+    public Tensor key(Tensor projected) {
         return prepared(projected, norms.key, textNorms.map(Norms::key));
     }
 
     private Tensor prepared(Tensor projected, Tensor scale, Optional<Tensor> textScale) {
+        long axis = projected.dim() - 3; // of the tokens
         return Tensors.scoped(() -> rotated(Tensors.scoped(() -> textScale
                 .map(ofText -> Tensors.concatenate(
-                        0,
-                        normed(projected.narrow(0, 0, textTokens), ofText),
-                        normed(projected.narrow(0, textTokens, projected.size(0) - textTokens), scale)))
+                        axis,
+                        normed(projected.narrow(axis, 0, textTokens), ofText),
+                        normed(projected.narrow(axis, textTokens, projected.size(axis) - textTokens), scale)))
                 .orElseGet(() -> normed(projected, scale)))));
     }
 
     private static Tensor normed(Tensor x, Tensor scale) {
-        return torch.rms_norm(x, new long[] {x.size(2)}, Tensors.optional(scale), new DoubleOptional(EPSILON));
+        return torch.rms_norm(x, new long[] {x.size(-1)}, Tensors.optional(scale), new DoubleOptional(EPSILON));
     }
 
-    /** In float32: [tokens, heads, head_dim] → the same, in the dtype given */
+    /** In float32: […, tokens, heads, head_dim] → the same, in the dtype given */
     private Tensor rotated(Tensor x) {
-        Tensor pairs = Tensors.toFloat32(x).unflatten(2, -1, 2);
+        Tensor pairs = Tensors.toFloat32(x).unflatten(-1, -1, 2);
         Tensor turned = torch.view_as_real(torch.view_as_complex(pairs).mul(turns));
-        return turned.flatten(2, 3).to(x.scalar_type());
+        return turned.flatten(-2, -1).to(x.scalar_type());
     }
 }

@@ -106,6 +106,32 @@ public final class Weights implements AutoCloseable {
         public void close() {}
     }
 
+    /** Tensors that others own. */
+    private record Given(Map<String, Tensor> tensors) implements Origin {
+        @Override
+        public boolean contains(String name) {
+            return tensors.containsKey(name);
+        }
+
+        @Override
+        public void check(String name, long[] expectedShape) {
+            Tensor tensor = tensors.get(name);
+            if (tensor == null || !Arrays.equals(tensor.shape(), expectedShape)) {
+                throw new CheckpointException("tensor " + name + " is "
+                        + (tensor == null ? "not given" : "given with shape " + Tensors.shape(tensor)) + ", expected "
+                        + Arrays.toString(expectedShape));
+            }
+        }
+
+        @Override
+        public Tensor rows(String name, long[] shape, long first, long count, Placement placement) {
+            return Objects.requireNonNull(tensors.get(name)).narrow(0, first, count);
+        }
+
+        @Override
+        public void close() {}
+    }
+
     private static final String VALUES = " in FP8";
     private static final String SCALES = " in FP8, scales";
 
@@ -120,6 +146,18 @@ public final class Weights implements AutoCloseable {
     /** Weights that own {@code source}: {@link #close} closes it. */
     public static Weights of(Safetensors source, Placement placement) {
         return new Weights(new Store(new Stored(source), placement, new HashMap<>()), "");
+    }
+
+    /**
+     * Weights that are there already, such as those in training: {@link #load} gives these tensors themselves, which stay
+     * their owner's.
+     *
+     * @param given where the placement says, in its precision
+     */
+    public static Weights of(Map<String, Tensor> given, Placement placement) {
+        Map<String, Tensor> loaded = new HashMap<>();
+        given.forEach((name, tensor) -> loaded.put(name, Tensors.keep(tensor)));
+        return new Weights(new Store(new Given(Map.copyOf(given)), placement, loaded), "");
     }
 
     /** Random weights of every name and shape that is asked for, made where they live: to measure speed with. */

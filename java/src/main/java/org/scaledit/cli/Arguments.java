@@ -3,7 +3,12 @@ package org.scaledit.cli;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import org.bytedeco.pytorch.global.torch;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.ScaleDit.Device;
+import org.scaledit.ScaleDit.Precision;
 import org.scaledit.file.Reasons;
+import org.scaledit.tensor.Placement;
 
 /** Checks of file arguments before any work begins. */
 final class Arguments {
@@ -14,6 +19,34 @@ final class Arguments {
         if (!Files.exists(path)) {
             throw new IllegalArgumentException((what.isEmpty() ? "" : what + " ") + path + " does not exist");
         }
+    }
+
+    /** The SVG sets of scenes: those that were given, or those that tools/sprites has fetched. */
+    static Path spritesFolder(@Nullable Path given) {
+        if (given != null) {
+            requireExists("sprites", given);
+            return given;
+        }
+        String fetched = System.getProperty("scaledit.sprites");
+        if (fetched == null) {
+            throw new IllegalArgumentException("no sprites given, expected --sprites DIR");
+        }
+        return Path.of(fetched);
+    }
+
+    /** Where a training computes, and in which precision: by default in float32 on a CPU, in bfloat16 on a GPU. */
+    static Placement trainingPlacement(Device device, @Nullable Precision given) {
+        boolean cuda = device == Device.CUDA;
+        Precision chosen = given != null ? given : cuda ? Precision.BFLOAT16 : Precision.FLOAT32;
+        return new Placement(
+                switch (chosen) {
+                    case FLOAT32 -> torch.ScalarType.Float;
+                    case BFLOAT16 -> torch.ScalarType.BFloat16;
+                    case FP8 ->
+                        throw new IllegalArgumentException(
+                                "precision fp8 has no gradients, expected float32 or bfloat16");
+                },
+                cuda);
     }
 
     /** Makes the folder and those above it, if they are not there. */

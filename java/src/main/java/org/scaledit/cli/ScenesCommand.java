@@ -60,7 +60,7 @@ final class ScenesCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        Sprites opened = Sprites.open(spritesFolder());
+        Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
         Composer composer = new Composer(Vocabulary.standard(), opened, heldOut);
         SceneFolder.Order order = new SceneFolder.Order(seed, count, size);
         Arguments.makeFolder(output);
@@ -68,17 +68,5 @@ final class ScenesCommand implements Callable<Integer> {
             SceneFolder.write(output, composer, new SceneRenderer(opened), order);
         }
         return 0;
-    }
-
-    private Path spritesFolder() {
-        if (sprites != null) {
-            Arguments.requireExists("sprites", sprites);
-            return sprites;
-        }
-        String fetched = System.getProperty("scaledit.sprites");
-        if (fetched == null) {
-            throw new IllegalArgumentException("no sprites given, expected --sprites DIR");
-        }
-        return Path.of(fetched);
     }
 }

@@ -8,11 +8,11 @@ import picocli.CommandLine.Spec;
 /** {@code scaledit train}. */
 @Command(
         name = "train",
-        description = "Trains what Scale-DiT adds to a FLUX.1 checkpoint.",
+        description = "Trains what Scale-DiT adds to a FLUX.1 checkpoint, or a whole model of its shape from scratch.",
         synopsisSubcommandLabel = "KIND",
         mixinStandardHelpOptions = true,
         versionProvider = Version.class,
-        subcommands = TrainLoraCommand.class)
+        subcommands = {TrainLoraCommand.class, TrainModelCommand.class})
 final class TrainCommand implements Runnable {
     @Spec
     @SuppressWarnings("NullAway.Init")
@@ -20,6 +20,6 @@ final class TrainCommand implements Runnable {
 
     @Override
     public void run() {
-        throw new ParameterException(spec.commandLine(), "No kind given, expected: lora");
+        throw new ParameterException(spec.commandLine(), "No kind given, expected one of: lora, model");
     }
 }

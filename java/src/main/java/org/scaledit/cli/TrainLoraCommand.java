@@ -7,13 +7,11 @@ import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.concurrent.Callable;
-import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit.Device;
 import org.scaledit.ScaleDit.Precision;
 import org.scaledit.evaluation.LossCurve;
-import org.scaledit.tensor.Placement;
 import org.scaledit.training.LoraTargets;
 import org.scaledit.training.LoraTraining;
 import org.scaledit.training.LossLog;
@@ -269,7 +267,7 @@ final class TrainLoraCommand implements Callable<Integer> {
                 steps,
                 saveEvery,
                 resume,
-                placement(),
+                Arguments.trainingPlacement(device, precision),
                 gpus(),
                 samples());
     }
@@ -299,20 +297,6 @@ final class TrainLoraCommand implements Callable<Integer> {
         return gpus;
     }
 
-    private Placement placement() {
-        boolean cuda = device == Device.CUDA;
-        Precision chosen = precision != null ? precision : cuda ? Precision.BFLOAT16 : Precision.FLOAT32;
-        return new Placement(
-                switch (chosen) {
-                    case FLOAT32 -> torch.ScalarType.Float;
-                    case BFLOAT16 -> torch.ScalarType.BFloat16;
-                    case FP8 ->
-                        throw new IllegalArgumentException(
-                                "precision fp8 has no gradients, expected float32 or bfloat16");
-                },
-                cuda);
-    }
-
     /** The display, and the curve at every checkpoint. */
     private record Listener(LoraTraining.Run run, ProgressDisplay display) implements TrainingListener {
         @Override
@@ -322,14 +306,7 @@ final class TrainLoraCommand implements Callable<Integer> {
 
         @Override
         public void stepped(LossLog.Row row, long steps, Pace pace) {
-            String message = String.format(
-                    Locale.ROOT,
-                    "loss %.3f, rate %.1e, norm %.1e, %.1f/s, %s left",
-                    row.loss(),
-                    row.learningRate(),
-                    row.gradientNorm(),
-                    pace.samplesPerSecond(),
-                    ProgressDisplay.clock(pace.remaining()));
+            String message = message(row, pace);
             display.show("train", row.step(), steps, message);
         }
 
@@ -337,6 +314,18 @@ final class TrainLoraCommand implements Callable<Integer> {
         public void saved(List<LossLog.Row> rows) {
             LossCurve.write(run.output().resolveSibling("loss.png"), rows);
         }
+    }
+
+    /** Of a step, in one line. */
+    static String message(LossLog.Row row, TrainingListener.Pace pace) {
+        return String.format(
+                Locale.ROOT,
+                "loss %.3f, rate %.1e, norm %.1e, %.1f/s, %s left",
+                row.loss(),
+                row.learningRate(),
+                row.gradientNorm(),
+                pace.samplesPerSecond(),
+                ProgressDisplay.clock(pace.remaining()));
     }
 
     /** {@code logit-normal} for {@code LOGIT_NORMAL}. */

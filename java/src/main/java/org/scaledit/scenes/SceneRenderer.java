@@ -21,19 +21,32 @@ public final class SceneRenderer {
      * @return red, green and blue of each pixel, row by row: {@code [size · size · 3]}
      */
     public byte[] render(Scene scene, int size) {
+        return render(scene, size, 0, size);
+    }
+
+    /**
+     * Some rows of the same picture.
+     *
+     * @return {@code [rows · size · 3]}
+     */
+    public byte[] render(Scene scene, int size, int firstRow, int rows) {
         requireSize(size);
+        if (firstRow < 0 || rows < 0 || firstRow + rows > size) {
+            throw new IllegalArgumentException(
+                    "rows are " + firstRow + " to " + (firstRow + rows) + ", expected some of " + size);
+        }
         SplittableRandom seeds = new SplittableRandom(scene.seed()).split();
         Backdrop.Painter backdrop = Backdrop.of(scene.background(), seeds.nextLong(), size);
         List<Layer> layers = scene.items().stream()
                 .map(item -> new Layer(item, scene.style(), seeds.nextInt(), size))
                 .toList();
-        byte[] picture = new byte[3 * size * size];
-        IntStream.range(0, size).parallel().forEach(row -> {
+        byte[] picture = new byte[3 * size * rows];
+        IntStream.range(firstRow, firstRow + rows).parallel().forEach(row -> {
             float[] rgb = new float[3 * size];
             backdrop.paint(row, rgb);
             layers.forEach(layer -> layer.paint(row, rgb));
             for (int i = 0; i < rgb.length; i++) {
-                picture[3 * size * row + i] = (byte) Math.round(Math.max(0, Math.min(255, rgb[i])));
+                picture[3 * size * (row - firstRow) + i] = (byte) Math.round(Math.max(0, Math.min(255, rgb[i])));
             }
         });
         return picture;

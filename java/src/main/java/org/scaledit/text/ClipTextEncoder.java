@@ -6,6 +6,7 @@ import java.util.Map;
 import java.util.stream.IntStream;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.tensor.Placement;
@@ -41,6 +42,20 @@ public final class ClipTextEncoder implements AutoCloseable {
     public static ClipTextEncoder load(ModelDirectory model, Placement placement) {
         Sizes sizes = sizes(model.config(PART));
         return new ClipTextEncoder(sizes, Layers.open(contents(model, sizes), placement, false));
+    }
+
+    /**
+     * The encoder of a model's configuration with weights that are there already, such as those in training; they stay the
+     * caller's.
+     */
+    static ClipTextEncoder of(ModelDirectory model, Map<String, Tensor> weights, Placement placement) {
+        Sizes sizes = sizes(model.config(PART));
+        return new ClipTextEncoder(sizes, Layers.of(contents(model, sizes), weights, placement));
+    }
+
+    /** Name and shape of every tensor of a model with this configuration. */
+    static Map<String, long[]> expectedTensors(Config config) {
+        return tensors(sizes(config));
     }
 
     /** Refuses what {@link #load} would refuse, without reading a weight. */
@@ -108,17 +123,33 @@ public final class ClipTextEncoder implements AutoCloseable {
 
     /** The output at the end token, [width]. */
     public Tensor encode(long[] ids) {
+        return Tensors.scoped(() -> encode(new long[][] {ids}).select(0, 0));
+    }
+
+    /** The same of several texts at once, [texts, width]. */
+    Tensor encode(long[][] ids) {
         return Tensors.scoped(() -> {
-            Tensor states = layers.embedding(ids, EMBEDDINGS + "token_embedding") // [tokens, width]
+            Tensor states = layers.embedding(ids, EMBEDDINGS + "token_embedding") // [texts, tokens, width]
                     .add(layers.weight(EMBEDDINGS + "position_embedding.weight"));
             for (int i = 0; i < sizes.layers; i++) {
                 states = block(states, layer(i));
             }
-            return layers.layerNorm(states, FINAL_NORM, sizes.epsilon).select(0, endPosition(ids));
+            Tensor ends =
+                    Tensors.of(endRows(ids), ids.length).to(layers.placement().device(), torch.ScalarType.Long);
+            return layers.layerNorm(states, FINAL_NORM, sizes.epsilon)
+                    .flatten(0, 1)
+                    .index_select(0, ends);
         });
     }
 
-    /** [tokens, width] → [tokens, width] */
+    /** Where the texts end, among the tokens of all of them. */
+    private long[] endRows(long[][] ids) {
+        return IntStream.range(0, ids.length)
+                .mapToLong(text -> (long) text * sizes.tokens + endPosition(ids[text]))
+                .toArray();
+    }
+
+    /** [texts, tokens, width] → the same */
     private Tensor block(Tensor states, String layer) {
         return Tensors.scoped(() -> {
             Tensor attended =

@@ -7,6 +7,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Function;
 import org.bytedeco.pytorch.DoubleOptional;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.ScalarTypeOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.global.torch;
@@ -63,6 +65,11 @@ final class Layers implements AutoCloseable {
         return new Layers(contents, Weights.of(contents.open(), placement), inParts);
     }
 
+    /** The same with weights that are there already and belong to others. */
+    static Layers of(Contents contents, Map<String, Tensor> given, Placement placement) {
+        return new Layers(contents, Weights.of(given, placement), false);
+    }
+
     /** What a part of the encoder computes with these layers; the tensor is in the caller's scope. */
     Tensor part(Function<Layers, Tensor> compute) {
         if (!inParts) {
@@ -85,7 +92,14 @@ final class Layers implements AutoCloseable {
         return Optional.ofNullable(contents.shapes.get(name)).map(shape -> weights.load(name, shape));
     }
 
-    /** The rows of a table [entries, width] that {@code ids} name, [ids, width]. */
+    /** The rows of a table [entries, width] that {@code ids} name: those of each text, [texts, ids, width]. */
+    Tensor embedding(long[][] ids, String name) {
+        return Tensors.scoped(
+                () -> embedding(Arrays.stream(ids).flatMapToLong(Arrays::stream).toArray(), name)
+                        .unflatten(0, ids.length, -1));
+    }
+
+    /** Likewise, [ids, width]. */
     Tensor embedding(long[] ids, String name) {
         return Tensors.scoped(() -> {
             Tensor table = weight(name + ".weight");
@@ -100,7 +114,7 @@ final class Layers implements AutoCloseable {
         });
     }
 
-    /** [tokens, in] → [tokens, out] */
+    /** […, in] → […, out] */
     Tensor linear(Tensor input, String name) {
         return Tensors.scoped(() -> {
             Optional<Tensor> bias = optionalWeight(name + ".bias");
@@ -122,29 +136,38 @@ final class Layers implements AutoCloseable {
     /**
      * softmax(scale · query · keyᵀ + bias) · value for each head.
      *
-     * @param query [tokens, heads · size], as are key and value
+     * @param query [texts, tokens, heads · size], as are key and value
      * @param bias [1, heads, tokens, tokens]
-     * @return [tokens, heads · size]
+     * @return [texts, tokens, heads · size]
      */
     static Tensor attention(
             Tensor query, Tensor key, Tensor value, int heads, TensorOptional bias, boolean causal, double scale) {
-        return Tensors.scoped(() -> torch.scaled_dot_product_attention(
-                        perHead(query, heads),
-                        perHead(key, heads),
-                        perHead(value, heads),
-                        bias,
-                        0.0,
-                        causal,
-                        new DoubleOptional(scale),
-                        false)
-                .squeeze(0)
-                .transpose(0, 1)
-                .flatten(1, 2));
+        return Tensors.scoped(() -> {
+            Tensor queries = perHead(query, heads);
+            Tensor keys = perHead(key, heads);
+            Tensor values = perHead(value, heads);
+            // A bias in training needs its gradient, which not every fused kernel of torch has.
+            boolean trained = bias.has_value() && bias.get().requires_grad();
+            Tensor attended = trained
+                    ? attention(queries, keys, values, bias.get(), scale)
+                    : torch.scaled_dot_product_attention(
+                            queries, keys, values, bias, 0.0, causal, new DoubleOptional(scale), false);
+            return attended.transpose(1, 2).flatten(2, 3);
+        });
     }
 
-    /** [tokens, heads · size] → [1, heads, tokens, size] */
+    /** [texts, heads, tokens, size] each → the same */
+    private static Tensor attention(Tensor queries, Tensor keys, Tensor values, Tensor bias, double scale) {
+        Tensor scores =
+                queries.matmul(keys.transpose(2, 3)).mul(new Scalar(scale)).add(bias);
+        return torch.softmax(scores, -1, new ScalarTypeOptional(torch.ScalarType.Float))
+                .to(values.scalar_type())
+                .matmul(values);
+    }
+
+    /** [texts, tokens, heads · size] → [texts, heads, tokens, size] */
     private static Tensor perHead(Tensor input, int heads) {
-        return input.unflatten(1, heads, -1).transpose(0, 1).unsqueeze(0);
+        return input.unflatten(2, heads, -1).transpose(1, 2);
     }
 
     @Override

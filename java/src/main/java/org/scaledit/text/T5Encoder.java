@@ -52,6 +52,22 @@ public final class T5Encoder implements AutoCloseable {
         return new T5Encoder(sizes, positions, Layers.open(contents(model, sizes, positions), placement, inParts));
     }
 
+    /**
+     * The encoder of a model's configuration with weights that are there already, such as those in training; they stay the
+     * caller's.
+     */
+    static T5Encoder of(ModelDirectory model, Map<String, Tensor> weights, Placement placement) {
+        Config config = model.config(PART);
+        Sizes sizes = sizes(config);
+        RelativePositions positions = positions(config);
+        return new T5Encoder(sizes, positions, Layers.of(contents(model, sizes, positions), weights, placement));
+    }
+
+    /** Name and shape of every tensor of a model with this configuration. */
+    static Map<String, long[]> expectedTensors(Config config) {
+        return tensors(sizes(config), positions(config));
+    }
+
     /** Refuses what {@link #load} would refuse, without reading a weight. */
     static void check(ModelDirectory model) {
         Config config = model.config(PART);
@@ -117,9 +133,14 @@ public final class T5Encoder implements AutoCloseable {
 
     /** The output for each of any number of ids, [ids, width]. */
     public Tensor encode(long[] ids) {
+        return Tensors.scoped(() -> encode(new long[][] {ids}).select(0, 0));
+    }
+
+    /** The same of several texts of one length at once, [texts, ids, width]. */
+    Tensor encode(long[][] ids) {
         return Tensors.scoped(() -> {
-            Tensor bias = positionBias(ids.length); // [1, heads, tokens, tokens]
-            Tensor states = layers.part(part -> part.embedding(ids, EMBEDDING)); // [tokens, width]
+            Tensor bias = positionBias(ids[0].length); // [1, heads, tokens, tokens]
+            Tensor states = layers.part(part -> part.embedding(ids, EMBEDDING)); // [texts, tokens, width]
             for (int i = 0; i < sizes.layers; i++) {
                 int block = i;
                 Tensor input = states;
@@ -139,7 +160,7 @@ public final class T5Encoder implements AutoCloseable {
                 .contiguous());
     }
 
-    /** [tokens, width] → [tokens, width] */
+    /** [texts, tokens, width] → the same */
     private Tensor attention(Layers part, Tensor states, Tensor bias, String layer) {
         return Tensors.scoped(() -> {
             Tensor input = norm(part, states, layer + "layer_norm.weight");
@@ -152,7 +173,7 @@ public final class T5Encoder implements AutoCloseable {
         });
     }
 
-    /** [tokens, width] → [tokens, width] */
+    /** [texts, tokens, width] → the same */
     private Tensor mlp(Layers part, Tensor states, String layer) {
         return Tensors.scoped(() -> {
             Tensor input = norm(part, states, layer + "layer_norm.weight");

@@ -1,8 +1,11 @@
 package org.scaledit.text;
 
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.function.Consumer;
+import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.tensor.Placement;
 
@@ -51,6 +54,17 @@ public final class TextEncoders implements AutoCloseable {
         model.part("tokenizer_2");
         ClipTextEncoder.check(model);
         T5Encoder.check(model);
+    }
+
+    /**
+     * How many of T5's tokens the model's tokenizer allows ({@code model_max_length}); any number if it says nothing. FLUX.1's
+     * says 512.
+     */
+    public static int mostTokens(ModelDirectory model) {
+        Path file = model.part("tokenizer_2").resolve("tokenizer_config.json");
+        double most =
+                Files.exists(file) ? Config.read(file).number("model_max_length", Integer.MAX_VALUE) : Double.MAX_VALUE;
+        return (int) most; // some say 1e30
     }
 
     /** Width of {@link Conditioning#states}. */

@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import java.util.List;
 import java.util.Map;
+import java.util.function.LongToDoubleFunction;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.tensor.Tensors;
@@ -12,7 +13,7 @@ public final class AdamW implements Optimizer {
     private static final double BETA2 = 0.999;
     private static final double EPSILON = 1e-8;
 
-    private final double learningRate;
+    private final LongToDoubleFunction learningRate;
     private final double weightDecay;
     private final List<Tensor> parameters;
     private final OptimizerState state = new OptimizerState();
@@ -22,6 +23,11 @@ public final class AdamW implements Optimizer {
 
     /** @param parameters by name; each step goes through them in this order */
     public AdamW(Map<String, Tensor> parameters, double learningRate, double weightDecay) {
+        this(parameters, step -> learningRate, weightDecay);
+    }
+
+    /** @param learningRate of each step, from 1 */
+    public AdamW(Map<String, Tensor> parameters, LongToDoubleFunction learningRate, double weightDecay) {
         this.learningRate = learningRate;
         this.weightDecay = weightDecay;
         this.parameters = List.copyOf(parameters.values());
@@ -32,6 +38,7 @@ public final class AdamW implements Optimizer {
 
     @Override
     public void step() {
+        double rate = learningRate();
         double step = steps.get() + 1;
         steps.set(step);
         double meanCorrection = 1 - Math.pow(BETA1, step);
@@ -43,12 +50,12 @@ public final class AdamW implements Optimizer {
                 Tensor square = squares.get(i);
                 Tensors.run(() -> {
                     Tensor gradient = parameter.grad();
-                    parameter.mul_(new Scalar(1 - learningRate * weightDecay));
+                    parameter.mul_(new Scalar(1 - rate * weightDecay));
                     mean.mul_(new Scalar(BETA1)).add_(gradient, new Scalar(1 - BETA1));
                     square.mul_(new Scalar(BETA2)).addcmul_(gradient, gradient, new Scalar(1 - BETA2));
                     Tensor root =
                             square.sqrt().div_(new Scalar(squareCorrection)).add_(new Scalar(EPSILON));
-                    parameter.addcdiv_(mean, root, new Scalar(-learningRate / meanCorrection));
+                    parameter.addcdiv_(mean, root, new Scalar(-rate / meanCorrection));
                 });
             }
         });
@@ -56,7 +63,7 @@ public final class AdamW implements Optimizer {
 
     @Override
     public double learningRate() {
-        return learningRate;
+        return learningRate.applyAsDouble((long) steps.get() + 1);
     }
 
     @Override

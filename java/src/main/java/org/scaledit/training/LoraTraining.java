@@ -171,7 +171,7 @@ public final class LoraTraining {
         }
         set.fill(run.samples.map(Samples::prompts).orElse(List.of()), (done, all) -> {
             listener.encoded(done, all);
-            throwIfInterrupted("while pictures and captions were encoded; what was encoded is kept");
+            TrainingLoop.throwIfInterrupted("while pictures and captions were encoded; what was encoded is kept");
         });
         long made = first;
         double[] losses = new double[recipe.accumulate()];
@@ -181,7 +181,7 @@ public final class LoraTraining {
     /** What a rank does. */
     private void train(TrainingSet set, Map<String, String> origin, long made, Exchange exchange, double[] losses) {
         try (FluxTransformer plain = FluxTransformer.loadForTraining(model, run.placement);
-                Lora start = start(SampleOrder.lora(recipe.seed()));
+                Lora start = start(SampleOrder.start(recipe.seed()));
                 FluxTransformer trained =
                         plain.withTrainedLora(start, recipe.scope().ofTransformer());
                 StepGradients gradients = new StepGradients(recipe, set, trained, exchange, losses)) {
@@ -200,7 +200,7 @@ public final class LoraTraining {
     }
 
     private int textTokens() {
-        return recipe.textTokens().orElse(config.textTokens());
+        return recipe.textTokens().orElse(Math.min(config.textTokens(), TextEncoders.mostTokens(model)));
     }
 
     /** Neither overwrites a training nor resumes one that is not there. */
@@ -256,15 +256,5 @@ public final class LoraTraining {
             });
         });
         return new Lora(run.output, layers);
-    }
-
-    static void throwIfInterruptedAfter(long step) {
-        throwIfInterrupted("after " + step + " steps; --resume goes on from there");
-    }
-
-    private static void throwIfInterrupted(String when) {
-        if (Thread.interrupted()) {
-            throw new CancellationException("the training was stopped " + when);
-        }
     }
 }

@@ -12,8 +12,10 @@ final class SampleOrder {
         ORDER,
         SIGMA,
         NOISE,
-        LORA,
-        PICTURE
+        START,
+        PICTURE,
+        CAPTION,
+        CROP
     }
 
     private final long seed;
@@ -66,14 +68,24 @@ final class SampleOrder {
         return bits(Stream.NOISE, count);
     }
 
-    /** The seed of the LoRA's first values. */
-    static long lora(long seed) {
-        return bits(seed, Stream.LORA, 0);
+    /** The seed of the first values of what is trained. */
+    static long start(long seed) {
+        return bits(seed, Stream.START, 0);
     }
 
     /** The seed of a picture's noise in a set that is painted with this seed: of its index, from 0, alone. */
     static long picture(long seed, long index) {
         return bits(seed, Stream.PICTURE, index);
+    }
+
+    /** Whether its caption is left out, which happens so often. */
+    boolean leavesCaptionOut(long count, double probability) {
+        return unit(Stream.CAPTION, count) < probability;
+    }
+
+    /** What decides which part of a picture is taken, and at which size. */
+    long crop(long count) {
+        return bits(Stream.CROP, count);
     }
 
     /** Between 0 and 1, never one of them. */

@@ -110,7 +110,7 @@ final class SamplePainter {
     private record Interruptible(long step) implements SamplingListener {
         @Override
         public void betweenBlocks() {
-            LoraTraining.throwIfInterruptedAfter(step);
+            TrainingLoop.throwIfInterruptedAfter(step);
         }
 
         @Override

@@ -59,7 +59,7 @@ final class StepGradients implements AutoCloseable {
                 exchange::share);
         clear(); // those of a step that was not finished, too
         for (int sample = exchange.rank(); sample < losses.length; sample += exchange.ranks()) {
-            LoraTraining.throwIfInterruptedAfter(step - 1);
+            TrainingLoop.throwIfInterruptedAfter(step - 1);
             losses[sample] = add((step - 1) * losses.length + sample, step);
         }
         together(Tensor::grad, (parameter, sum) -> parameter.mutable_grad().copy_(sum), exchange::sum);

@@ -1,10 +1,8 @@
 package org.scaledit.training;
 
-import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
-import java.util.concurrent.CancellationException;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -13,7 +11,7 @@ import org.scaledit.tensor.Tensors;
 import org.scaledit.transformer.FluxTransformer;
 
 /** The steps that one process makes of a training: what rank 0 does, and it alone. */
-final class TrainingSession implements AutoCloseable {
+final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
     private static final double WEIGHT_DECAY = 0.01;
 
     private final LoraTraining.Run run;
@@ -61,9 +59,7 @@ final class TrainingSession implements AutoCloseable {
         if (!run.resume()) {
             write(0); // so that whatever comes can be resumed
         }
-        try (LossLog log = first == 0 ? LossLog.begin(run.lossLog()) : LossLog.resume(run.lossLog(), first)) {
-            steps(first, log);
-        }
+        TrainingLoop.run(new TrainingLoop.Length(run.lossLog(), run.steps(), run.saveEvery()), first, this, listener);
     }
 
     private long resumed() {
@@ -78,49 +74,19 @@ final class TrainingSession implements AutoCloseable {
         painter = Optional.of(samples);
     }
 
-    private void steps(long first, LossLog log) {
-        long made = first;
-        long saved = first;
-        long nanoseconds = 0; // of steps alone
-        try {
-            while (made < run.steps()) {
-                long begun = System.nanoTime();
-                LossLog.Row row = step(made + 1);
-                nanoseconds += System.nanoTime() - begun;
-                made++;
-                log.add(row);
-                listener.stepped(row, run.steps(), pace(made - first, run.steps() - made, nanoseconds));
-                if (made % run.saveEvery() == 0 && made < run.steps()) {
-                    finish(made, saved, log);
-                    saved = made;
-                }
-                if (painter.isPresent()) {
-                    painter.get().paint(made);
-                }
-            }
-        } catch (CancellationException e) {
-            finish(made, saved, log);
-            throw e;
-        }
-        finish(made, -1, log);
+    @Override
+    public void between(long made) {
+        painter.ifPresent(samples -> samples.paint(made));
     }
 
-    private void finish(long step, long saved, LossLog log) {
-        if (step != saved) {
-            log.force();
-            write(step);
-            listener.saved(log.rows());
-        }
-    }
-
-    private TrainingListener.Pace pace(long made, long left, long nanoseconds) {
-        double seconds = nanoseconds * 1e-9 / made;
-        return new TrainingListener.Pace(
-                recipe.accumulate() / seconds, Duration.ofMillis((long) (1000 * seconds * left)));
+    @Override
+    public long samples(long steps) {
+        return steps * recipe.accumulate();
     }
 
     /** The gradients of its samples, and what the optimizer makes of them. The matrices change at its very end. */
-    private LossLog.Row step(long step) {
+    @Override
+    public LossLog.Row step(long step) {
         double loss = gradients.of(step);
         double norm = gradientNorm();
         if (!Double.isFinite(norm)) {
@@ -154,7 +120,8 @@ final class TrainingSession implements AutoCloseable {
     }
 
     /** The checkpoint first: a LoRA that is older than it is written again in any case. */
-    private void write(long step) {
+    @Override
+    public void write(long step) {
         TrainingCheckpoint.write(run.checkpoint(), step, origin, parameters, optimizer);
         if (step > 0) {
             Map<String, String> metadata = new LinkedHashMap<>();

@@ -1,4 +1,4 @@
-/** Trains the LoRA that ties windows to the guidance image. */
+/** Trains the LoRA that ties windows to the guidance image, and whole models from scratch. */
 @NullMarked
 package org.scaledit.training;
 

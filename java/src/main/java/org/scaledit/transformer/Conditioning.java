@@ -33,6 +33,11 @@ record Conditioning(Mlp timestep, Optional<Mlp> guidance, Mlp text) {
                     layers.linear("linear_2", config.width(), config.width()));
         }
 
+        /** With gradients: [batch, in] → [batch, width] */
+        Tensor batched(Tensor x) {
+            return second.batched(torch.silu(first.batched(x)));
+        }
+
         /** [streams, in] → [streams, width] */
         Tensor forward(Tensor x, long guidanceRows) {
             return second.forward(torch.silu(first.forward(x, guidanceRows)), guidanceRows);
@@ -57,6 +62,22 @@ record Conditioning(Mlp timestep, Optional<Mlp> guidance, Mlp text) {
                 embedding.add_(mlp.forward(sinusoids(scales, placement), guidanceRows));
             });
             return embedding;
+        });
+    }
+
+    /**
+     * Of a batch, with gradients.
+     *
+     * @param sigmas noise levels, 0 … 1: [batch], float32 on the CPU
+     * @param pooled [batch, pooled width], float32
+     * @return [batch, width], float32
+     */
+    Tensor batched(Tensor sigmas, float guidanceScale, Tensor pooled, Placement placement) {
+        return Tensors.scoped(() -> {
+            Tensor embedding = timestep.batched(sinusoids(sigmas, placement)).add(text.batched(pooled));
+            return guidance.map(mlp -> embedding.add(
+                            mlp.batched(sinusoids(torch.full_like(sigmas, new Scalar(guidanceScale)), placement))))
+                    .orElse(embedding);
         });
     }
 

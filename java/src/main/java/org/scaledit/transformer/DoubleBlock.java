@@ -3,6 +3,7 @@ package org.scaledit.transformer;
 import java.util.List;
 import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
@@ -12,6 +13,13 @@ record DoubleBlock(Stream text, Stream image) implements FluxModel.Block {
 
     /** The layers of one stream. */
     record Stream(Linear modulation, HeadProjections heads, Norms norms, Linear output, Linear mlpIn, Linear mlpOut) {
+
+        /** The stream with attention's output and then the MLP's: [batch, rows, width] */
+        Tensor added(Tensor hidden, Tensor attended, BatchPass.Modulation modulation) {
+            Tensor joined = modulation.gated(hidden, output.batched(attended), 2);
+            Tensor wide = torch.gelu(mlpIn.batched(modulation.modulated(joined, 3, 4)), "tanh");
+            return modulation.gated(joined, mlpOut.batched(wide), 5);
+        }
 
         /** What goes into attention: [rows, width] */
         Pass.Stream attending(Tensor hidden, Modulation modulation, Pass pass) {
@@ -32,6 +40,27 @@ record DoubleBlock(Stream text, Stream image) implements FluxModel.Block {
                 gatedMlp.addTo(rows, List.of(wide), chunk);
             });
         }
+    }
+
+    @Override
+    public Tensor forward(Tensor hidden, BatchPass pass) {
+        return Tensors.scoped(() -> {
+            long textTokens = pass.textTokens();
+            Tensor ofText = hidden.narrow(1, 0, textTokens); // [batch, text, width]
+            Tensor ofImage = hidden.narrow(1, textTokens, hidden.size(1) - textTokens); // [batch, image, width]
+            BatchPass.Modulation textModulation = pass.modulation(text.modulation);
+            BatchPass.Modulation imageModulation = pass.modulation(image.modulation);
+            Tensor attended = pass.attend(
+                    image.norms,
+                    Optional.of(text.norms),
+                    List.of(
+                            text.heads.batched(textModulation.modulated(ofText, 0, 1)),
+                            image.heads.batched(imageModulation.modulated(ofImage, 0, 1))));
+            return Tensors.concatenate(
+                    1,
+                    text.added(ofText, attended.narrow(1, 0, textTokens), textModulation),
+                    image.added(ofImage, attended.narrow(1, textTokens, ofImage.size(1)), imageModulation));
+        });
     }
 
     static DoubleBlock load(Layers layers, FluxConfig config) {

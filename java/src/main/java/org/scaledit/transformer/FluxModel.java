@@ -44,6 +44,14 @@ record FluxModel(
     interface Block {
         /** @param hidden [text + image + guidance, width], changed */
         void forward(Tensor hidden, Pass pass);
+
+        /**
+         * With gradients of all weights.
+         *
+         * @param hidden [batch, text + image, width]
+         * @return the same, in the caller's scope
+         */
+        Tensor forward(Tensor hidden, BatchPass pass);
     }
 
     /** All blocks, in the order in which tokens pass through them. */

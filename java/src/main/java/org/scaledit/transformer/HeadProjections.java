@@ -13,6 +13,11 @@ import org.scaledit.tensor.Tensors;
  */
 record HeadProjections(List<Group> groups) {
 
+    /** Queries, keys and values of a batch, of layers that are not cut into groups: [batch, rows, width] each */
+    List<Tensor> batched(Tensor x) {
+        return groups.get(0).layers.stream().map(layer -> layer.batched(x)).toList();
+    }
+
     /** @param layers whose outputs side by side are the queries, keys and values of the group's heads */
     record Group(List<Linear> layers) {
 

@@ -77,7 +77,17 @@ final class Layers {
     FluxModel.Block block(int number, String name, Function<Layers, FluxModel.Block> load) {
         FluxModel.Block block =
                 load.apply(new Layers(source.block(number), adapters, prefix + name + ".", guidancePasses));
-        return (hidden, pass) -> source.compute(number, () -> block.forward(hidden, pass));
+        return new FluxModel.Block() {
+            @Override
+            public void forward(Tensor hidden, Pass pass) {
+                source.compute(number, () -> block.forward(hidden, pass));
+            }
+
+            @Override
+            public Tensor forward(Tensor hidden, BatchPass pass) {
+                return block.forward(hidden, pass);
+            }
+        };
     }
 
     Linear linear(String name, long in, long out) {

@@ -91,6 +91,12 @@ record Linear(Matrix weight, Tensor bias, List<LowRank> loras) {
         });
     }
 
+    /** The same of a batch by torch's own product, whose gradients autograd finds: […, in] → […, out] */
+    Tensor batched(Tensor x) {
+        return Tensors.scoped(
+                () -> torch.linear(x, weightFor(Matrix.of(x)).values(), Tensors.optional(biasFor(Matrix.of(x)))));
+    }
+
     /** GELU, in its tanh form, of what {@link #forward(Tensor, long)} gives: [rows, in] → [rows, out] */
     Tensor gelu(Tensor x, long guidanceRows) {
         Matrix input = Matrix.of(x);

@@ -3,8 +3,10 @@ package org.scaledit.transformer;
 import java.util.List;
 import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.tensor.Matrix;
+import org.scaledit.tensor.Tensors;
 
 /** A block in which all streams share their weights, attention and MLP side by side. */
 record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear mlp, Linear output)
@@ -18,6 +20,17 @@ record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear
                 layers.norms("attn.norm_q", "attn.norm_k", config),
                 layers.product("proj_mlp", width, config.mlpWidth()),
                 layers.product("proj_out", width + config.mlpWidth(), width));
+    }
+
+    @Override
+    public Tensor forward(Tensor hidden, BatchPass pass) {
+        return Tensors.scoped(() -> {
+            BatchPass.Modulation shared = pass.modulation(modulation);
+            Tensor x = shared.modulated(hidden, 0, 1);
+            Tensor attended = pass.attend(norms, Optional.empty(), List.of(heads.batched(x)));
+            Tensor wide = torch.gelu(mlp.batched(x), "tanh");
+            return shared.gated(hidden, output.batched(Tensors.concatenate(2, attended, wide)), 2);
+        });
     }
 
     /** Adds the block's output to the hidden state: [text + image + guidance, width] */

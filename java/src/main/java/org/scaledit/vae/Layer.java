@@ -17,7 +17,7 @@ import org.scaledit.tensor.Tensors;
 sealed interface Layer {
 
     /** The layer's output. Closes {@code x} as soon as it can: whoever needs that further keeps a handle of its own. */
-    Tensor forward(Map<String, Tensor> weights, Tensor x); // [1, in, h, w] -> [1, out, h', w']
+    Tensor forward(Map<String, Tensor> weights, Tensor x); // [batch, in, h, w] -> [batch, out, h', w']
 
     /** Enters the names and shapes of the layer's weights. */
     void declare(Map<String, long[]> shapes);
@@ -59,8 +59,10 @@ sealed interface Layer {
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
             long height = outputSize(x, 2);
-            long bytes = x.nbytes() / x.numel() * (x.numel() + out * height * outputSize(x, 3));
-            int strips = channelsLast(x) ? 1 : (int) Math.min(height, (bytes + STRIP_BYTES - 1) / STRIP_BYTES);
+            long bytes = x.nbytes() / x.numel() * (x.numel() + x.size(0) * out * height * outputSize(x, 3));
+            // In training what a gradient needs is kept in any case.
+            boolean whole = channelsLast(x) || weight(weights, name).requires_grad();
+            int strips = whole ? 1 : (int) Math.min(height, (bytes + STRIP_BYTES - 1) / STRIP_BYTES);
             Tensor output = forward(weights, x, strips);
             x.close();
             return output;
@@ -72,7 +74,7 @@ sealed interface Layer {
                 return convolve(weights, x);
             }
             long height = outputSize(x, 2);
-            Tensor output = x.new_empty(1, out, height, outputSize(x, 3));
+            Tensor output = x.new_empty(x.size(0), out, height, outputSize(x, 3));
             for (int i = 0; i < strips; i++) {
                 long first = height * i / strips;
                 long rows = height * (i + 1) / strips - first;
@@ -127,7 +129,8 @@ sealed interface Layer {
         Tensor forward(Map<String, Tensor> weights, Tensor x, boolean silu) {
             Tensor weight = weight(weights, name);
             Tensor bias = bias(weights, name);
-            if (channelsLast(x) && CudaGroupNorm.takes(channels)) {
+            boolean trained = x.requires_grad() || weight.requires_grad(); // the core's norm has no gradient
+            if (channelsLast(x) && !trained && x.size(0) == 1 && CudaGroupNorm.takes(channels)) {
                 Tensor normed = CudaGroupNorm.normed(x, groups, weight, bias, EPSILON, silu);
                 x.close();
                 return normed;
@@ -200,8 +203,8 @@ sealed interface Layer {
         @Override
         public Tensor forward(Map<String, Tensor> weights, Tensor x) {
             Tensor normed = norm().forward(weights, new Tensor(x));
-            Tensor tokens = normed.flatten(2, 3).transpose(1, 2); // [1, h·w, channels]
-            Tensor query = linear(weights, ".to_q", tokens).unsqueeze(1); // [1, 1, h·w, channels]
+            Tensor tokens = normed.flatten(2, 3).transpose(1, 2); // [batch, h·w, channels]
+            Tensor query = linear(weights, ".to_q", tokens).unsqueeze(1); // [batch, 1, h·w, channels]
             Tensor key = linear(weights, ".to_k", tokens).unsqueeze(1);
             Tensor value = linear(weights, ".to_v", tokens).unsqueeze(1);
             Tensor attended =

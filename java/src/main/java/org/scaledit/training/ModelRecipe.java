@@ -1,0 +1,391 @@
+package org.scaledit.training;
+
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.IntPredicate;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Config;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.sampling.TokenGrid;
+import org.scaledit.scenes.SceneRenderer;
+import org.scaledit.text.TextEncoders;
+import org.scaledit.transformer.FluxConfig;
+import org.scaledit.vae.VaeConfig;
+
+/**
+ * What a model that is trained from scratch is made of, and how. Read from a JSON file; {@code tools/demo-model} has one.
+ *
+ * @param data where pictures and captions come from
+ * @param settings everything that was read, by the fields' names
+ */
+public record ModelRecipe(
+        long seed, Data data, Text text, Vae vae, Transformer transformer, Map<String, String> settings) {
+    private static final String SAVE_EVERY = ".save_every";
+
+    /**
+     * One of the two.
+     *
+     * @param folder of pictures and captions, as {@code train lora} reads it
+     * @param scenes that are composed on the way: how many different ones
+     */
+    public record Data(Optional<Path> folder, int scenes) {}
+
+    /**
+     * Both text encoders.
+     *
+     * @param tokens T5's length
+     * @param frozen a model whose encoders and tokenizers are taken as they are; without one they are trained along
+     */
+    public record Text(int tokens, Optional<Path> frozen, Clip clip, T5 t5) {}
+
+    /** @param tokens in a text, padding included */
+    public record Clip(int tokens, int width, int layers, int heads) {}
+
+    /** @param hidden width of the MLPs */
+    public record T5(int width, int layers, int heads, int hidden) {}
+
+    /**
+     * The autoencoder, of 16 channels and an eighth of the size.
+     *
+     * @param channels of the four levels
+     * @param layers residual blocks of each level
+     * @param groups of every group normalisation
+     * @param tile side of a picture that is encoded or decoded in one piece
+     * @param divergence weight of the Kullback-Leibler divergence in the loss
+     * @param gradient weight of the differences between neighbouring pixels in the loss
+     * @param pictureSizes sizes of the whole pictures that crops are taken from, equally often
+     */
+    public record Vae(
+            List<Integer> channels,
+            int layers,
+            int groups,
+            int tile,
+            double divergence,
+            double gradient,
+            List<Integer> pictureSizes,
+            Training training) {
+
+        /** With factors of latents as a transformer takes them. */
+        VaeConfig config(double scale, double shift) {
+            return new VaeConfig(channels, layers, groups, 16, tile, scale, shift, true);
+        }
+    }
+
+    /**
+     * The transformer, and the text encoders along with it.
+     *
+     * @param captionDropout how often a caption is left out
+     */
+    public record Transformer(
+            FluxConfig config,
+            double captionDropout,
+            Recipe.Timesteps timesteps,
+            boolean checkpointing,
+            Training training) {}
+
+    /**
+     * How a part is trained: by AdamW.
+     *
+     * @param learningRate its peak
+     * @param floor of the learning rate, in parts of the peak
+     * @param weightDecay of all weights, as diffusers' scripts have it
+     * @param average decay of the weights' moving average, which is what is kept of a training
+     * @param clipNorm gradients that are longer in all are shortened to this
+     * @param saveEvery so many steps a checkpoint and the model are written
+     * @param phases one after the other
+     */
+    public record Training(
+            double learningRate,
+            double floor,
+            int warmupSteps,
+            double weightDecay,
+            double average,
+            double clipNorm,
+            int saveEvery,
+            List<Phase> phases) {
+
+        long steps() {
+            return phases.stream().mapToLong(Phase::steps).sum();
+        }
+
+        /** The one that a step, from 1, is in. */
+        Phase phase(long step) {
+            long before = 0;
+            for (Phase phase : phases) {
+                before += phase.steps;
+                if (step <= before) {
+                    return phase;
+                }
+            }
+            throw new IllegalArgumentException("step is " + step + ", expected at most " + before);
+        }
+
+        /** Samples of so many steps. */
+        long samples(long steps) {
+            long samples = 0;
+            long left = steps;
+            for (Phase phase : phases) {
+                samples += Math.min(left, phase.steps) * phase.samplesPerStep();
+                left -= Math.min(left, phase.steps);
+            }
+            return samples;
+        }
+
+        LearningRate rate() {
+            return new LearningRate(learningRate, floor, warmupSteps, steps());
+        }
+    }
+
+    /**
+     * Steps with pictures of one size.
+     *
+     * @param size pixels along each side
+     * @param batch pictures at a time
+     * @param accumulate batches of a step
+     * @param samples how many of the data are used; 0 for all
+     */
+    public record Phase(int size, int batch, int accumulate, int steps, int samples) {
+        long samplesPerStep() {
+            return (long) batch * accumulate;
+        }
+
+        /** How many of so many samples are used. */
+        int of(int all) {
+            return samples == 0 ? all : Math.min(samples, all);
+        }
+    }
+
+    /**
+     * Reads a recipe.
+     *
+     * @throws CheckpointException naming the field that is missing, unknown, of the wrong type or out of range, and what is
+     *     expected
+     */
+    public static ModelRecipe read(Path file) {
+        Config config = Config.read(file);
+        int seed = config.integer("seed", 0);
+        Data data = data(config.object("data"));
+        Config textConfig = config.object("text");
+        Text text = text(textConfig);
+        int smallest = data.folder.isPresent() ? TokenGrid.PIXELS_PER_TOKEN : SceneRenderer.SMALLEST;
+        Vae vae = vae(config.object("vae"), smallest);
+        Transformer transformer = transformer(config.object("transformer"), text, vae.tile, smallest);
+        requireTokens(textConfig, text, transformer.config);
+        config.requireNothingElse();
+        return new ModelRecipe(seed, data, text, vae, transformer, config.settings());
+    }
+
+    /** What decides about a stage: the fields that begin with one of {@code parts}, but not how often it is written. */
+    Map<String, String> settings(String... parts) {
+        Map<String, String> chosen = new LinkedHashMap<>();
+        settings.forEach((name, value) -> {
+            boolean decides = name.equals("seed");
+            for (String part : parts) {
+                decides |= name.startsWith(part + ".");
+            }
+            if (decides && !name.endsWith(SAVE_EVERY)) {
+                chosen.put(name, value);
+            }
+        });
+        return chosen;
+    }
+
+    private static Data data(Config config) {
+        boolean folder = config.has("folder");
+        boolean scenes = config.has("scenes");
+        if (folder == scenes) {
+            throw new CheckpointException(
+                    config.file() + " has " + (folder ? "both" : "neither") + " data.folder and data.scenes"
+                            + ", expected one of them: a folder of pictures, or how many scenes are composed");
+        }
+        return folder
+                ? new Data(Optional.of(config.file().resolveSibling(config.text("folder"))), 0)
+                : new Data(Optional.empty(), integer(config, "scenes", 1, Integer.MAX_VALUE));
+    }
+
+    private static Text text(Config config) {
+        int tokens = integer(config, "tokens", 1, 512);
+        if (config.has("model")) {
+            Path model = config.file().resolveSibling(config.text("model"));
+            ModelDirectory directory = ModelDirectory.open(model);
+            TextEncoders.check(directory);
+            Config clip = directory.config(ModelFiles.CLIP);
+            Config t5 = directory.config(ModelFiles.T5);
+            return new Text(
+                    tokens,
+                    Optional.of(model),
+                    new Clip(
+                            clip.integer("max_position_embeddings"),
+                            clip.integer("hidden_size"),
+                            clip.integer("num_hidden_layers"),
+                            clip.integer("num_attention_heads")),
+                    new T5(
+                            t5.integer("d_model"),
+                            t5.integer("num_layers"),
+                            t5.integer("num_heads"),
+                            t5.integer("d_ff")));
+        }
+        Config clip = config.object("clip");
+        Config t5 = config.object("t5");
+        return new Text(
+                tokens,
+                Optional.empty(),
+                new Clip(
+                        integer(clip, "tokens", 2, 512),
+                        multiple(clip, "width", integer(clip, "heads", 1, 64)),
+                        integer(clip, "layers", 1, 48),
+                        clip.integer("heads")),
+                new T5(
+                        multiple(t5, "width", integer(t5, "heads", 1, 64)),
+                        integer(t5, "layers", 1, 48),
+                        t5.integer("heads"),
+                        integer(t5, "hidden", 1, 65_536)));
+    }
+
+    /** A picture is made with as many tokens as the encoders' own tokenizer allows. */
+    private static void requireTokens(Config config, Text text, FluxConfig flux) {
+        text.frozen.ifPresent(model -> {
+            int usual = Math.min(flux.textTokens(), TextEncoders.mostTokens(ModelDirectory.open(model)));
+            config.require(text.tokens == usual, "tokens", text.tokens, usual + ", as pictures have with text.model");
+        });
+    }
+
+    /** @param smallest size of a whole picture */
+    private static Vae vae(Config config, int smallest) {
+        int groups = integer(config, "groups", 1, 64);
+        List<Integer> channels = integers(
+                config,
+                "channels",
+                4,
+                value -> value > 0 && value % groups == 0,
+                "four multiples of groups, " + groups);
+        int tile = integer(config, "tile", 32, 8192);
+        config.require(tile % 32 == 0, "tile", tile, "a multiple of 32");
+        Training training = training(config.object("training"), 8);
+        int least = training.phases.stream().mapToInt(Phase::size).reduce(smallest, Math::max);
+        List<Integer> sizes = integers(
+                config,
+                "picture_sizes",
+                0,
+                value -> value >= least && value <= 8192 && value % 16 == 0,
+                "multiples of 16 from " + least + ", which scenes or vae.training.phases need, to 8192");
+        return new Vae(
+                channels,
+                integer(config, "layers", 1, 8),
+                groups,
+                tile,
+                number(config, "divergence", 0, 1),
+                number(config, "gradient", 0, 100),
+                sizes,
+                training);
+    }
+
+    private static Transformer transformer(Config config, Text text, int tile, int smallest) {
+        int headDim = config.integer("head_dim");
+        config.require(headDim == 64 || headDim == 128, "head_dim", headDim, "64 or 128, which attention is made for");
+        List<Integer> axes = integers(config, "axes", 3, value -> value > 0 && value % 2 == 0, "three even numbers");
+        config.require(
+                axes.stream().mapToInt(Integer::intValue).sum() == headDim,
+                "axes",
+                axes,
+                "three numbers that add up to head_dim, " + headDim);
+        FluxConfig flux = new FluxConfig(
+                64,
+                integer(config, "double_blocks", 1, 64),
+                integer(config, "single_blocks", 1, 64),
+                integer(config, "heads", 1, 64),
+                headDim,
+                text.t5.width,
+                text.clip.width,
+                config.flag("guidance"),
+                axes);
+        config.require(
+                text.tokens <= flux.textTokens(),
+                "guidance",
+                flux.guidanceEmbedder(),
+                "true, as text.tokens is more than 256");
+        String timesteps = config.text("timesteps");
+        config.require("timesteps", "logit-normal", "uniform");
+        Training training = training(config.object("training"), 16);
+        training.phases.forEach(phase -> config.require(
+                phase.size >= smallest && phase.size <= tile,
+                "training.phases",
+                phase.size,
+                "sizes from " + smallest + " to vae.tile, " + tile));
+        return new Transformer(
+                flux,
+                number(config, "caption_dropout", 0, 1),
+                timesteps.equals("uniform") ? Recipe.Timesteps.UNIFORM : Recipe.Timesteps.LOGIT_NORMAL,
+                config.flag("checkpointing"),
+                training);
+    }
+
+    /** @param step of which a size is a multiple */
+    private static Training training(Config config, int step) {
+        List<Phase> phases = config.objects("phases").stream()
+                .map(phase -> phase(phase, step))
+                .toList();
+        Training training = new Training(
+                number(config, "learning_rate", 1e-9, 1),
+                number(config, "floor", 0, 1),
+                integer(config, "warmup_steps", 0, Integer.MAX_VALUE),
+                number(config, "weight_decay", 0, 1),
+                number(config, "average", 0, 0.999999),
+                number(config, "clip_norm", 1e-9, 1e9),
+                integer(config, "save_every", 1, Integer.MAX_VALUE),
+                phases);
+        config.require(
+                training.warmupSteps <= training.steps(),
+                "warmup_steps",
+                training.warmupSteps,
+                "no more than the steps of all phases, " + training.steps());
+        return training;
+    }
+
+    private static Phase phase(Config config, int step) {
+        int size = integer(config, "size", 16, 8192);
+        config.require(size % step == 0, "size", size, "a multiple of " + step);
+        int samples = config.integer("samples", 0);
+        return new Phase(
+                size,
+                integer(config, "batch", 1, 65_536),
+                config.has("accumulate") ? integer(config, "accumulate", 1, 4096) : config.integer("accumulate", 1),
+                integer(config, "steps", 1, Integer.MAX_VALUE),
+                samples);
+    }
+
+    private static int integer(Config config, String field, int least, int most) {
+        int value = config.integer(field);
+        boolean bounded = most < Integer.MAX_VALUE;
+        config.require(
+                value >= least && value <= most,
+                field,
+                value,
+                bounded ? "an integer from " + least + " to " + most : "an integer, " + least + " or more");
+        return value;
+    }
+
+    private static int multiple(Config config, String field, int of) {
+        int value = integer(config, field, 1, 16_384);
+        config.require(value % of == 0, field, value, "a multiple of heads, " + of);
+        return value;
+    }
+
+    private static double number(Config config, String field, double least, double most) {
+        double value = config.number(field);
+        config.require(value >= least && value <= most, field, value, "a number from " + least + " to " + most);
+        return value;
+    }
+
+    /** @param count how many there must be; 0 for one at least */
+    private static List<Integer> integers(Config config, String field, int count, IntPredicate each, String expected) {
+        List<Integer> values = config.integers(field);
+        boolean right = (count == 0 ? !values.isEmpty() : values.size() == count)
+                && values.stream().allMatch(each::test);
+        config.require(right, field, values, expected);
+        return values;
+    }
+}

@@ -1,0 +1,355 @@
+package org.scaledit.training;
+
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CancellationException;
+import java.util.function.Function;
+import java.util.stream.IntStream;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.attention.CudaAttention;
+import org.scaledit.checkpoint.Config;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.checkpoint.Weights;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Torch;
+import org.scaledit.text.TrainedTextEncoders;
+import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.vae.AutoencoderKl;
+import org.scaledit.vae.TrainedAutoencoder;
+import org.scaledit.vae.VaeConfig;
+
+/**
+ * Trains a whole model from scratch: first its autoencoder, then its transformer with both text encoders, or with those of another model. What comes out is a
+ * directory in diffusers' layout. A training that was stopped at any moment goes on from its last checkpoint, on a CPU bit for
+ * bit as if it had not been stopped.
+ */
+public final class ModelTraining {
+    /** Captions that the tokenizers' words are taken from. */
+    private static final int CAPTIONS = 20_000;
+
+    /** Pictures that the latents' mean and deviation are measured on. */
+    private static final int MEASURED = 64;
+
+    /** What decides about the autoencoder, in the recipe's fields. */
+    private static final String VAE_SETTINGS = "vae";
+
+    /** What is trained, in this order. */
+    public enum Stage {
+        VAE("vae"),
+        TRANSFORMER("transformer");
+
+        private final String word;
+
+        Stage(String word) {
+            this.word = word;
+        }
+
+        /** As it is called in names of files. */
+        public String word() {
+            return word;
+        }
+    }
+
+    /**
+     * What one run is to do.
+     *
+     * @param output a folder, which is there: it gets the folder {@code model} and, of each stage, checkpoint, log and so on
+     * @param cache for latents: a folder, which is made if it is not there
+     * @param sprites the folder of the SVG sets that scenes are composed from
+     * @param resume whether to go on from the checkpoints in the output; if not, there must be none
+     * @param placement where, and in which precision, it computes; weights are changed in float32
+     */
+    public record Run(
+            ModelRecipe recipe, Path output, Path cache, Optional<Path> sprites, boolean resume, Placement placement) {
+
+        /** The model's directory. */
+        public Path model() {
+            return output.resolve("model");
+        }
+
+        /** {@code vae.checkpoint.safetensors} */
+        public Path checkpoint(Stage stage) {
+            return output.resolve(stage.word + ".checkpoint.safetensors");
+        }
+
+        /** {@code vae.loss.csv}; {@link LossLog#read} reads it. */
+        public Path lossLog(Stage stage) {
+            return output.resolve(stage.word + ".loss.csv");
+        }
+    }
+
+    private final Run run;
+    private final ModelRecipe recipe;
+    private final ModelFiles files;
+    private final SampleSource source;
+    private final Function<Stage, TrainingListener> listeners;
+
+    private ModelTraining(Run run, Function<Stage, TrainingListener> listeners) {
+        this.run = run;
+        this.recipe = run.recipe;
+        this.files = new ModelFiles(run.model());
+        this.listeners = listeners;
+        this.source = source();
+    }
+
+    private SampleSource source() {
+        ModelRecipe.Data data = recipe.data();
+        if (data.folder().isPresent()) {
+            return new FolderSource(data.folder().get());
+        }
+        return new SceneSource(
+                data.scenes(),
+                run.sprites.orElseThrow(
+                        () -> new IllegalArgumentException("no sprites given, which data.scenes are composed from")));
+    }
+
+    /**
+     * Trains. Interrupting the thread stops it before the next batch, with a checkpoint of the steps that were made.
+     *
+     * @param listeners of each stage
+     * @throws CancellationException if the thread is interrupted
+     * @throws RuntimeException with one sentence if a file is missing or wrong, cannot be written, is not what a checkpoint was
+     *     made with, or if a loss is no number
+     */
+    public static void run(Run run, Function<Stage, TrainingListener> listeners) {
+        if (run.placement.cuda()) {
+            CudaAttention.requireGpu();
+            besideGpu(() -> new ModelTraining(run, listeners).run());
+        } else {
+            Torch.load();
+            new ModelTraining(run, listeners).run();
+        }
+    }
+
+    /** Batches are made by as many threads as there are processors: each one's own operations need no others. */
+    private static void besideGpu(Runnable training) {
+        int threads = torch.get_num_threads();
+        torch.set_num_threads(1);
+        try {
+            training.run();
+        } finally {
+            torch.set_num_threads(threads);
+        }
+    }
+
+    private void run() {
+        requireStart();
+        if (files.hasVae()) {
+            requireSame(Stage.VAE, origin(VAE_SETTINGS));
+        } else {
+            trainVae();
+        }
+        trainTransformer();
+    }
+
+    /** Neither overwrites a training nor resumes one that is not there. */
+    private void requireStart() {
+        Path first = run.checkpoint(Stage.VAE);
+        if (run.resume && !Files.exists(first)) {
+            throw new TrainingException("there is no " + first + " to resume from");
+        }
+        for (Path file : List.of(first, run.model())) {
+            if (!run.resume && Files.exists(file)) {
+                throw new TrainingException(
+                        file + " exists, expected a folder without another training's files: resume that"
+                                + " one, or remove it, or choose another output");
+            }
+        }
+    }
+
+    private List<String> captions() {
+        return IntStream.range(0, Math.min(CAPTIONS, source.size()))
+                .parallel()
+                .mapToObj(source::caption)
+                .toList();
+    }
+
+    private Map<String, String> origin(String... parts) {
+        Map<String, String> origin = new LinkedHashMap<>(recipe.settings(parts));
+        origin.put("precision", run.placement.dtype() == torch.ScalarType.Float ? "float32" : "bfloat16");
+        origin.put(TrainingCheckpoint.DATA, source.fingerprint());
+        return origin;
+    }
+
+    private PartTraining.State state(Stage stage, Map<String, String> origin) {
+        return new PartTraining.State(run.checkpoint(stage), run.lossLog(stage), origin);
+    }
+
+    /** Begins a stage anew, or goes on with it. */
+    private boolean resumes(Stage stage) {
+        return run.resume && Files.exists(run.checkpoint(stage));
+    }
+
+    private void begin(ParameterSet parameters) {
+        ModelRecipe.T5 t5 = recipe.text().t5();
+        long seed = SampleOrder.start(recipe.seed());
+        try (InitialWeights start = new InitialWeights(seed, t5.width() / t5.heads())) {
+            parameters.begin(start);
+        }
+    }
+
+    private void trainVae() {
+        Map<String, long[]> shapes = AutoencoderKl.expectedTensors(recipe.vae().config(1, 0));
+        try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
+            begin(parameters);
+            VaeObjective objective =
+                    new VaeObjective(recipe.vae(), source, recipe.seed(), parameters.leaves(""), run.placement);
+            try (PartTraining<VaeObjective.Batch> training = new PartTraining<>(
+                    state(Stage.VAE, origin(VAE_SETTINGS)),
+                    recipe.vae().training(),
+                    parameters,
+                    objective,
+                    source,
+                    recipe.seed(),
+                    listeners.apply(Stage.VAE))) {
+                training.run(resumes(Stage.VAE));
+            }
+            Tensors.run(() -> files.vae(measured(parameters.averages("")), parameters.averages("")));
+        }
+    }
+
+    /** The configuration with which latents have, over all channels, mean 0 and deviation 1. */
+    private VaeConfig measured(Map<String, Tensor> weights) {
+        int size = Collections.min(recipe.vae().pictureSizes());
+        Placement wide = run.placement.with(torch.ScalarType.Float);
+        TrainedAutoencoder vae = new TrainedAutoencoder(recipe.vae().config(1, 0), weights, wide);
+        int count = Math.min(MEASURED, source.size());
+        double[] sums = new double[2];
+        Tensors.withoutGradients(() -> {
+            for (int sample = 0; sample < count; sample++) {
+                Tensor picture = source.picture(sample, size);
+                Tensors.run(() -> {
+                    Tensor mean = vae.encode(picture.unsqueeze(0)).mean();
+                    sums[0] += mean.mean().item_double() / count;
+                    sums[1] += mean.square().mean().item_double() / count;
+                });
+                picture.close();
+            }
+        });
+        double deviation = Math.sqrt(Math.max(1e-12, sums[1] - sums[0] * sums[0]));
+        return recipe.vae().config(1 / deviation, sums[0]);
+    }
+
+    private void requireSame(Stage stage, Map<String, String> origin) {
+        try (TrainingCheckpoint checkpoint = TrainingCheckpoint.open(run.checkpoint(stage))) {
+            checkpoint.requireOrigin(origin);
+        }
+    }
+
+    private void trainTransformer() {
+        if (!resumes(Stage.TRANSFORMER)) {
+            files.begin(recipe, this::captions);
+        }
+        ModelDirectory model = ModelDirectory.open(run.model());
+        Map<String, long[]> shapes = new LinkedHashMap<>();
+        put(
+                shapes,
+                ModelFiles.TRANSFORMER,
+                FluxTransformer.expectedTensors(recipe.transformer().config()));
+        Map<String, long[]> clip = TrainedTextEncoders.expectedClipTensors(model.config(ModelFiles.CLIP));
+        Map<String, long[]> t5 = TrainedTextEncoders.expectedT5Tensors(model.config(ModelFiles.T5));
+        boolean frozen = recipe.text().frozen().isPresent();
+        if (!frozen) {
+            put(shapes, ModelFiles.CLIP, clip);
+            put(shapes, ModelFiles.T5, t5);
+        }
+        String vae = TrainingSet.identity(model, ModelFiles.VAE);
+        Map<String, String> origin = origin("text", "transformer");
+        origin.put(
+                TrainingCheckpoint.MODEL,
+                vae
+                        + TrainingSet.identity(model, ModelFiles.CLIP_TOKENIZER, ModelFiles.T5_TOKENIZER)
+                        + (frozen ? TrainingSet.identity(model, ModelFiles.CLIP, ModelFiles.T5) : ""));
+        TrainingListener listener = listeners.apply(Stage.TRANSFORMER);
+        try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
+            begin(parameters);
+            try (FrozenWeights clipWeights =
+                            FrozenWeights.of(frozen, model.part(ModelFiles.CLIP), clip, run.placement);
+                    FrozenWeights t5Weights = FrozenWeights.of(frozen, model.part(ModelFiles.T5), t5, run.placement);
+                    TrainedTextEncoders encoders = new TrainedTextEncoders(
+                            model,
+                            frozen ? clipWeights.tensors : parameters.leaves(ModelFiles.CLIP + "."),
+                            frozen ? t5Weights.tensors : parameters.leaves(ModelFiles.T5 + "."),
+                            run.placement);
+                    TransformerObjective objective = new TransformerObjective(
+                            recipe,
+                            source,
+                            parameters,
+                            encoders,
+                            files,
+                            phase -> latents(model, vae, phase, listener),
+                            run.placement);
+                    PartTraining<TransformerObjective.Batch> training = new PartTraining<>(
+                            state(Stage.TRANSFORMER, origin),
+                            recipe.transformer().training(),
+                            parameters,
+                            objective,
+                            source,
+                            recipe.seed(),
+                            listener)) {
+                training.run(resumes(Stage.TRANSFORMER));
+            }
+        }
+    }
+
+    /**
+     * An encoder's weights that are not trained.
+     *
+     * @param weights that own the tensors; none for an encoder that is trained
+     */
+    private record FrozenWeights(Optional<Weights> weights, Map<String, Tensor> tensors) implements AutoCloseable {
+
+        static FrozenWeights of(boolean frozen, Path folder, Map<String, long[]> shapes, Placement placement) {
+            if (!frozen) {
+                return new FrozenWeights(Optional.empty(), Map.of());
+            }
+            Weights weights = Weights.of(Safetensors.openModel(folder, "model"), placement);
+            Map<String, Tensor> tensors = new LinkedHashMap<>();
+            shapes.forEach((name, shape) -> tensors.put(name, weights.load(name, shape)));
+            return new FrozenWeights(Optional.of(weights), tensors);
+        }
+
+        @Override
+        public void close() {
+            weights.ifPresent(Weights::close);
+        }
+    }
+
+    private static void put(Map<String, long[]> shapes, String part, Map<String, long[]> ofPart) {
+        ofPart.forEach((name, shape) -> shapes.put(part + "." + name, shape));
+    }
+
+    /** Of a phase, filled. The autoencoder is in memory for that alone. */
+    private LatentSet latents(
+            ModelDirectory model, String identity, ModelRecipe.Phase phase, TrainingListener listener) {
+        LatentSet latents = new LatentSet(
+                source, phase.of(source.size()), phase.size(), identity, run.placement, ExampleCache.in(run.cache));
+        Path folder = model.part(ModelFiles.VAE);
+        VaeConfig config = VaeConfig.of(Config.read(folder.resolve("config.json")));
+        try {
+            Tensors.run(() -> {
+                Map<String, Tensor> weights = new LinkedHashMap<>();
+                try (Safetensors file = Safetensors.openModel(folder, "diffusion_pytorch_model")) {
+                    AutoencoderKl.expectedTensors(config)
+                            .forEach((name, shape) -> weights.put(name, run.placement.place(file.tensor(name))));
+                    latents.fill(new TrainedAutoencoder(config, weights, run.placement), config, (done, all) -> {
+                        listener.encoded(done, all);
+                        TrainingLoop.throwIfInterrupted(LatentSet.WHEN);
+                    });
+                }
+            });
+            return latents;
+        } catch (RuntimeException | Error e) {
+            latents.close();
+            throw e;
+        }
+    }
+}

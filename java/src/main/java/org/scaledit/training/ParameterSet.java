@@ -1,0 +1,186 @@
+package org.scaledit.training;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.SortedMap;
+import java.util.TreeMap;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * All weights of what is trained, side by side in one tensor of float32, as are their gradients and their moving average: what
+ * an optimizer does with them is a few operations, however many they are. What computes sees leaves of torch's autograd with
+ * their names and shapes, in the precision of the computation.
+ */
+final class ParameterSet implements AutoCloseable {
+    /** Of a weight's first number, in numbers: products read 16 bytes at a time. */
+    private static final long ALIGNMENT = 64;
+
+    private final Placement placement;
+    private final Tensor values; // [all], float32
+    private final Tensor gradients; // likewise
+    private final Tensor average; // likewise
+    private final Tensor working; // in the computation's precision; the values themselves if that is float32
+    private final Tensor workingGradients; // likewise
+    private final Map<String, Place> places = new LinkedHashMap<>();
+    private final Map<String, Tensor> leaves = new LinkedHashMap<>();
+
+    private record Place(long offset, long[] shape) {
+        private long count() {
+            long count = 1;
+            for (long size : shape) {
+                count *= size;
+            }
+            return count;
+        }
+
+        private Tensor of(Tensor all) {
+            return all.narrow(0, offset, count()).view(shape);
+        }
+    }
+
+    /**
+     * All zero.
+     *
+     * @param shapes of the weights by name
+     * @param placement of the computation
+     */
+    ParameterSet(Map<String, long[]> shapes, Placement placement) {
+        this.placement = placement;
+        long all = 0;
+        for (Map.Entry<String, long[]> entry : shapes.entrySet()) {
+            Place place = new Place(all, entry.getValue());
+            places.put(entry.getKey(), place);
+            all += (place.count() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        }
+        Placement wide = placement.with(torch.ScalarType.Float);
+        long[] shape = {all};
+        this.values = zeros(wide, shape);
+        this.gradients = zeros(wide, shape);
+        this.average = zeros(wide, shape);
+        boolean same = placement.equals(wide);
+        this.working = same ? Tensors.keep(values) : zeros(placement, shape);
+        this.workingGradients = same ? Tensors.keep(gradients) : zeros(placement, shape);
+        Tensors.run(() -> {
+            values.mutable_grad().put(gradients);
+            places.forEach((name, place) -> {
+                Tensor leaf = Tensors.outlive(() -> place.of(working).detach());
+                leaf.set_requires_grad(true);
+                leaf.mutable_grad().put(place.of(workingGradients)); // to which autograd adds in place
+                leaves.put(name, leaf);
+            });
+        });
+    }
+
+    private static Tensor zeros(Placement placement, long[] shape) {
+        return Tensors.outlive(() -> torch.zeros(shape, placement.options()));
+    }
+
+    /** What gives a weight its first values. */
+    interface Start {
+        /** Float32 on the CPU, in the caller's scope. */
+        Tensor of(String name, long[] shape);
+    }
+
+    void begin(Start start) {
+        Tensors.withoutGradients(() -> {
+            places.forEach((name, place) -> Tensors.run(() -> place.of(values).copy_(start.of(name, place.shape))));
+            average.copy_(values);
+        });
+        update();
+    }
+
+    /** The leaves whose names begin with {@code prefix}, by the rest of their names; they stay this object's. */
+    Map<String, Tensor> leaves(String prefix) {
+        return under(prefix, leaves);
+    }
+
+    /** The moving averages of the same weights, float32, in the caller's scope. */
+    Map<String, Tensor> averages(String prefix) {
+        Map<String, Tensor> averages = new LinkedHashMap<>();
+        places.forEach((name, place) -> averages.put(name, place.of(average)));
+        return under(prefix, averages);
+    }
+
+    private static SortedMap<String, Tensor> under(String prefix, Map<String, Tensor> all) {
+        SortedMap<String, Tensor> chosen = new TreeMap<>();
+        all.forEach((name, tensor) -> {
+            if (name.startsWith(prefix)) {
+                chosen.put(name.substring(prefix.length()), tensor);
+            }
+        });
+        return chosen;
+    }
+
+    /** The weights as an optimizer takes them, with the gradients that {@link #gather} has added up. */
+    Map<String, Tensor> whole() {
+        return Map.of("all", values);
+    }
+
+    /** What a checkpoint holds of them. */
+    Map<String, Tensor> state() {
+        Map<String, Tensor> state = new LinkedHashMap<>();
+        state.put("values", values);
+        state.put("average", average);
+        return state;
+    }
+
+    /** Sets all gradients to zero. */
+    void clearGradients() {
+        Tensors.run(() -> {
+            gradients.zero_();
+            workingGradients.zero_();
+        });
+    }
+
+    /** Adds the leaves' gradients, in the computation's precision, to those in float32. */
+    void gather() {
+        if (placement.dtype() != torch.ScalarType.Float) {
+            Tensors.run(() -> {
+                gradients.add_(workingGradients);
+                workingGradients.zero_();
+            });
+        }
+    }
+
+    /** The length of all gradients together. */
+    double gradientNorm() {
+        return Tensors.compute(
+                () -> gradients.to(torch.ScalarType.Double).norm().item_double());
+    }
+
+    void scaleGradients(double factor) {
+        Tensors.run(() -> gradients.mul_(new Scalar(factor)));
+    }
+
+    /** Gives the leaves the values. */
+    void update() {
+        if (placement.dtype() != torch.ScalarType.Float) {
+            Tensors.withoutGradients(() -> Tensors.run(() -> working.copy_(values)));
+        }
+    }
+
+    /** Moves the average towards the values: {@code decay} of it stays. */
+    void follow(double decay) {
+        Tensors.withoutGradients(() -> Tensors.run(() -> average.lerp_(values, new Scalar(1 - decay))));
+    }
+
+    /** How many weights there are. */
+    long count() {
+        return places.values().stream().mapToLong(Place::count).sum();
+    }
+
+    @Override
+    public void close() {
+        leaves.values().forEach(Tensor::close);
+        leaves.clear();
+        values.close();
+        gradients.close();
+        average.close();
+        working.close();
+        workingGradients.close();
+    }
+}

@@ -1,0 +1,212 @@
+package org.scaledit.training;
+
+import java.nio.file.Path;
+import java.util.Map;
+import java.util.stream.LongStream;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * The steps that one process makes of the training of a model's part: AdamW on all of its weights, whose moving average is what
+ * comes out.
+ *
+ * @param <B> what the loss of a batch is computed from
+ */
+final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps, AutoCloseable {
+
+    /** What is trained, and on what. */
+    interface Objective<B> {
+        /** Makes ready for the batches of a phase. */
+        void begin(ModelRecipe.Phase phase);
+
+        /**
+         * A batch, made on any thread: a function of its arguments alone.
+         *
+         * @param count of the samples before its first one
+         */
+        B batch(ModelRecipe.Phase phase, long count, int[] samples);
+
+        /** Adds the gradients of {@code share} times the loss to those of the parameters; returns the loss. */
+        double addGradients(B batch, double share);
+
+        /** Writes the part as it is so far. */
+        void write();
+    }
+
+    /**
+     * Where a training leaves its state.
+     *
+     * @param origin what must be the same when it goes on
+     */
+    record State(Path checkpoint, Path lossLog, Map<String, String> origin) {}
+
+    /** A batch and the samples that it is of. */
+    private record Samples<B extends AutoCloseable>(int[] samples, B batch) implements AutoCloseable {
+        @Override
+        public void close() throws Exception {
+            batch.close();
+        }
+    }
+
+    private final State state;
+    private final ModelRecipe.Training training;
+    private final ParameterSet parameters;
+    private final Objective<B> objective;
+    private final SampleSource source;
+    private final long seed;
+    private final TrainingListener listener;
+    private final AdamW optimizer;
+    private ModelRecipe.@Nullable Phase phase; // of the batches that are being made
+    private @Nullable Prefetch<Samples<B>> batches;
+
+    PartTraining(
+            State state,
+            ModelRecipe.Training training,
+            ParameterSet parameters,
+            Objective<B> objective,
+            SampleSource source,
+            long seed,
+            TrainingListener listener) {
+        this.state = state;
+        this.training = training;
+        this.parameters = parameters;
+        this.objective = objective;
+        this.source = source;
+        this.seed = seed;
+        this.listener = listener;
+        this.optimizer = new AdamW(parameters.whole(), training.rate(), training.weightDecay());
+    }
+
+    /**
+     * Makes the steps that are left.
+     *
+     * @param resume whether to go on from the checkpoint; if not, the parameters are as they begin
+     */
+    void run(boolean resume) {
+        long first = 0;
+        if (resume) {
+            try (TrainingCheckpoint checkpoint = TrainingCheckpoint.open(state.checkpoint)) {
+                checkpoint.requireOrigin(state.origin);
+                checkpoint.restore(parameters.state(), optimizer);
+                first = checkpoint.steps();
+            }
+            parameters.update();
+        } else {
+            write(0); // so that whatever comes can be resumed
+        }
+        TrainingLoop.run(
+                new TrainingLoop.Length(state.lossLog, training.steps(), training.saveEvery()), first, this, listener);
+    }
+
+    @Override
+    public long samples(long steps) {
+        return training.samples(steps);
+    }
+
+    @Override
+    public LossLog.Row step(long step) {
+        TrainingLoop.throwIfInterruptedAfter(step - 1);
+        ModelRecipe.Phase current = training.phase(step);
+        Prefetch<Samples<B>> coming = batches(current, step);
+        parameters.clearGradients(); // those of a step that was not finished, too
+        double sum = 0;
+        for (int i = 0; i < current.accumulate(); i++) {
+            TrainingLoop.throwIfInterruptedAfter(step - 1);
+            try (Samples<B> next = coming.take(TrainingLoop.after(step - 1))) {
+                double loss = objective.addGradients(next.batch, 1.0 / current.accumulate());
+                requireNumber(loss, next.samples, step);
+                sum += loss;
+            } catch (RuntimeException e) {
+                throw e;
+            } catch (Exception e) {
+                throw new IllegalStateException(e);
+            }
+            parameters.gather();
+        }
+        double norm = parameters.gradientNorm();
+        if (!Double.isFinite(norm)) {
+            throw new TrainingException("the gradients are no numbers at step " + step);
+        }
+        if (norm > training.clipNorm()) {
+            parameters.scaleGradients(training.clipNorm() / norm);
+        }
+        double rate = optimizer.learningRate();
+        optimizer.step();
+        parameters.update();
+        parameters.follow(decay(training.average(), step));
+        return new LossLog.Row(step, sum / current.accumulate(), rate, norm);
+    }
+
+    /** Of the moving average: it follows faster at the beginning, where it would remember random weights. */
+    static double decay(double most, long step) {
+        return Math.min(most, (1.0 + step) / (10.0 + step));
+    }
+
+    private void requireNumber(double loss, int[] samples, long step) {
+        if (!Double.isFinite(loss)) {
+            throw new TrainingException("the loss of " + source.name(samples[0])
+                    + (samples.length == 1 ? "" : " and " + (samples.length - 1) + " others") + " is " + loss
+                    + " at step " + step + ", expected a number");
+        }
+    }
+
+    /** Those of a phase from a step on. */
+    private Prefetch<Samples<B>> batches(ModelRecipe.Phase current, long step) {
+        Prefetch<Samples<B>> coming = batches;
+        if (coming != null && current == phase) {
+            return coming;
+        }
+        endBatches();
+        try {
+            objective.begin(current);
+        } catch (RuntimeException e) {
+            TrainingLoop.throwIfInterruptedAfter(step - 1); // a file that was being read is closed by an interrupt
+            throw e;
+        }
+        long before = training.samples(step - 1); // of this step
+        long left = stepsLeft(current, step) * current.accumulate();
+        SampleOrder order = new SampleOrder(seed, current.of(source.size()), Recipe.Timesteps.UNIFORM);
+        coming = new Prefetch<>(0, left, number -> {
+            long count = before + number * current.batch();
+            int[] samples = LongStream.range(count, count + current.batch())
+                    .mapToInt(order::sample)
+                    .toArray();
+            return () -> new Samples<>(samples, objective.batch(current, count, samples));
+        });
+        phase = current;
+        batches = coming;
+        return coming;
+    }
+
+    private long stepsLeft(ModelRecipe.Phase current, long step) {
+        long end = 0;
+        for (ModelRecipe.Phase each : training.phases()) {
+            end += each.steps();
+            if (each == current) {
+                break;
+            }
+        }
+        return end - step + 1;
+    }
+
+    private void endBatches() {
+        if (batches != null) {
+            batches.close();
+            batches = null;
+        }
+    }
+
+    /** The checkpoint first: a part that is older than it is written again in any case. */
+    @Override
+    public void write(long step) {
+        TrainingCheckpoint.write(state.checkpoint, step, state.origin, parameters.state(), optimizer);
+        if (step > 0) {
+            objective.write();
+        }
+    }
+
+    @Override
+    public void close() {
+        endBatches();
+        optimizer.close();
+    }
+}

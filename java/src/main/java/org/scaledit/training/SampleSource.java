@@ -1,0 +1,36 @@
+package org.scaledit.training;
+
+import org.bytedeco.pytorch.Tensor;
+
+/** Square pictures with captions, to train a whole model with. Used by any number of threads. */
+interface SampleSource {
+    int size();
+
+    /** A hash of all pictures and captions, or of what they are made from. */
+    String fingerprint();
+
+    /** A sample's name for a message. */
+    String name(int sample);
+
+    String caption(int sample);
+
+    /**
+     * Part of a picture.
+     *
+     * @param size of the whole picture, along each side
+     * @param crop of the part likewise, at most {@code size}
+     * @param place decides which part, by its bits
+     * @return {@code [3, crop, crop]}, float32 in −1 … 1 on the CPU, in the caller's scope
+     */
+    Tensor picture(int sample, int size, int crop, long place);
+
+    /** The whole picture at this size. */
+    default Tensor picture(int sample, int size) {
+        return picture(sample, size, size, 0);
+    }
+
+    /** The first row, or column, of a part: from 0 to {@code size − crop}. */
+    static int offset(int size, int crop, int bits) {
+        return Integer.remainderUnsigned(bits, size - crop + 1);
+    }
+}

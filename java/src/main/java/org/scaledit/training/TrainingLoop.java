@@ -1,0 +1,108 @@
+package org.scaledit.training;
+
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.concurrent.CancellationException;
+
+/** Makes steps one after the other, with their log, and a checkpoint so often, at the end and when it is interrupted. */
+final class TrainingLoop {
+    private final Length length;
+    private final Steps steps;
+    private final TrainingListener listener;
+
+    private TrainingLoop(Length length, Steps steps, TrainingListener listener) {
+        this.length = length;
+        this.steps = steps;
+        this.listener = listener;
+    }
+
+    /**
+     * @param steps in all
+     * @param saveEvery so many steps a checkpoint is written
+     */
+    record Length(Path lossLog, long steps, long saveEvery) {}
+
+    /** What is trained. */
+    interface Steps {
+        /** @param step from 1 */
+        LossLog.Row step(long step);
+
+        /** Writes the state after so many steps. */
+        void write(long step);
+
+        /** Samples of the first steps. */
+        long samples(long steps);
+
+        /** After so many steps and before the next one, written if they are to be. */
+        default void between(long made) {}
+    }
+
+    /**
+     * @param first steps that were made before
+     * @throws CancellationException if the thread is interrupted, once the steps that were made are written
+     */
+    static void run(Length length, long first, Steps steps, TrainingListener listener) {
+        try (LossLog log = first == 0 ? LossLog.begin(length.lossLog) : LossLog.resume(length.lossLog, first)) {
+            new TrainingLoop(length, steps, listener).run(first, log);
+        }
+    }
+
+    private void run(long first, LossLog log) {
+        long made = first;
+        long saved = first;
+        long nanoseconds = 0; // of steps alone
+        try {
+            while (made < length.steps) {
+                long begun = System.nanoTime();
+                LossLog.Row row = steps.step(made + 1);
+                nanoseconds += System.nanoTime() - begun;
+                made++;
+                log.add(row);
+                listener.stepped(row, length.steps, pace(first, made, nanoseconds));
+                if (made % length.saveEvery == 0 && made < length.steps) {
+                    finish(made, saved, log);
+                    saved = made;
+                }
+                steps.between(made);
+            }
+        } catch (CancellationException e) {
+            finish(made, saved, log);
+            throw e;
+        }
+        finish(made, -1, log);
+    }
+
+    private void finish(long step, long saved, LossLog log) {
+        if (step != saved) {
+            log.force();
+            steps.write(step);
+            listener.saved(log.rows());
+        }
+    }
+
+    private TrainingListener.Pace pace(long first, long made, long nanoseconds) {
+        double seconds = nanoseconds * 1e-9;
+        long left = length.steps - made;
+        return new TrainingListener.Pace(
+                (steps.samples(made) - steps.samples(first)) / seconds,
+                Duration.ofMillis((long) (1000 * seconds / (made - first) * left)));
+    }
+
+    static void throwIfInterruptedAfter(long step) {
+        throwIfInterrupted(after(step));
+    }
+
+    static String after(long step) {
+        return "after " + step + " steps; --resume goes on from there";
+    }
+
+    static void throwIfInterrupted(String when) {
+        if (Thread.interrupted()) {
+            throw stopped(when);
+        }
+    }
+
+    static CancellationException stopped(String when) {
+        return new CancellationException("the training was stopped " + when);
+    }
+}

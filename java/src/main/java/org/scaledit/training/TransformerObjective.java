@@ -1,0 +1,171 @@
+package org.scaledit.training;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.function.Function;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.jspecify.annotations.Nullable;
+import org.scaledit.sampling.SeededNoise;
+import org.scaledit.sampling.TokenGrid;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.text.Conditioning;
+import org.scaledit.text.TrainedTextEncoders;
+import org.scaledit.transformer.TrainedTransformer;
+
+/**
+ * Flow matching of whole pictures: {@code x = (1 − σ) image + σ noise}, and of the velocity at x the mean squared distance to
+ * {@code noise − image}. The text encoders are trained along, or are as they are.
+ */
+final class TransformerObjective implements PartTraining.Objective<TransformerObjective.Batch>, AutoCloseable {
+    /** Of the distilled guidance: an image is trained as it is. */
+    private static final double GUIDANCE = 1;
+
+    private final ModelRecipe recipe;
+    private final SampleSource source;
+    private final SampleOrder order;
+    private final ParameterSet parameters;
+    private final ModelFiles files;
+    private final Function<ModelRecipe.Phase, LatentSet> latentsOf;
+    private final Placement placement;
+    private final TrainedTransformer transformer;
+    private final TrainedTextEncoders encoders;
+    private @Nullable LatentSet latents; // of the phase
+
+    /**
+     * @param parameters with the names of the parts before those of diffusers and transformers
+     * @param encoders of these parameters, or of others that stay; they stay the caller's
+     * @param latentsOf makes the latents of a phase, which are closed here
+     */
+    TransformerObjective(
+            ModelRecipe recipe,
+            SampleSource source,
+            ParameterSet parameters,
+            TrainedTextEncoders encoders,
+            ModelFiles files,
+            Function<ModelRecipe.Phase, LatentSet> latentsOf,
+            Placement placement) {
+        this.recipe = recipe;
+        this.source = source;
+        this.order = new SampleOrder(
+                recipe.seed(), source.size(), recipe.transformer().timesteps());
+        this.parameters = parameters;
+        this.files = files;
+        this.latentsOf = latentsOf;
+        this.placement = placement;
+        this.encoders = encoders;
+        this.transformer = new TrainedTransformer(
+                recipe.transformer().config(),
+                parameters.leaves(ModelFiles.TRANSFORMER + "."),
+                placement,
+                recipe.transformer().checkpointing());
+    }
+
+    /**
+     * Tensors in float32 on the CPU.
+     *
+     * @param noised [batch, W · H, 64]
+     * @param target likewise
+     * @param sigmas [batch]
+     */
+    record Batch(TokenGrid grid, Tensor noised, Tensor target, Tensor sigmas, TrainedTextEncoders.Tokens tokens)
+            implements AutoCloseable {
+        @Override
+        public void close() {
+            noised.close();
+            target.close();
+            sigmas.close();
+        }
+    }
+
+    @Override
+    public void begin(ModelRecipe.Phase phase) {
+        closeLatents();
+        latents = latentsOf.apply(phase);
+    }
+
+    @Override
+    public Batch batch(ModelRecipe.Phase phase, long count, int[] samples) {
+        LatentSet set = latents;
+        if (set == null) {
+            throw new IllegalStateException("the phase has not begun");
+        }
+        List<String> captions = new ArrayList<>();
+        float[] sigmas = new float[samples.length];
+        for (int i = 0; i < samples.length; i++) {
+            boolean without =
+                    order.leavesCaptionOut(count + i, recipe.transformer().captionDropout());
+            captions.add(without ? "" : source.caption(samples[i]));
+            sigmas[i] = (float) order.sigma(count + i);
+        }
+        Tensor target = Tensors.outlive(() -> set.latents(samples)); // the images until they are mixed
+        Tensor noised = Tensors.outlive(() -> torch.empty_like(target));
+        for (int i = 0; i < samples.length; i++) {
+            int row = i;
+            long seed = order.noise(count + i);
+            Tensors.run(() -> {
+                Tensor image = target.select(0, row);
+                Tensor noise = SeededNoise.draw(seed, set.grid());
+                noised.select(0, row)
+                        .copy_(image)
+                        .mul_(new Scalar(1 - sigmas[row]))
+                        .add_(noise, new Scalar(sigmas[row]));
+                image.neg_().add_(noise);
+            });
+        }
+        return new Batch(
+                set.grid(),
+                noised,
+                target,
+                Tensors.outlive(() -> Tensors.of(sigmas, sigmas.length)),
+                encoders.tokens(captions, recipe.text().tokens()));
+    }
+
+    @Override
+    public double addGradients(Batch batch, double share) {
+        return Tensors.compute(() -> {
+            Tensor target = placement.with(torch.ScalarType.Float).place(batch.target);
+            Conditioning text = encoders.encode(batch.tokens);
+            return transformer.addGradients(
+                            new TrainedTransformer.Batch(
+                                    batch.grid.width(),
+                                    batch.grid.height(),
+                                    placement.place(batch.noised),
+                                    batch.sigmas,
+                                    text.states(),
+                                    text.pooled(),
+                                    GUIDANCE),
+                            velocity -> torch.mse_loss(velocity, target).mul(new Scalar(share)))
+                    / share;
+        });
+    }
+
+    /** The averages of all parts that are trained: what is there is a model at any time. */
+    @Override
+    public void write() {
+        for (String part : List.of(ModelFiles.CLIP, ModelFiles.T5, ModelFiles.TRANSFORMER)) {
+            Tensors.run(() -> {
+                Map<String, Tensor> averages = parameters.averages(part + ".");
+                if (!averages.isEmpty()) {
+                    files.weights(part, averages);
+                }
+            });
+        }
+    }
+
+    private void closeLatents() {
+        if (latents != null) {
+            latents.close();
+            latents = null;
+        }
+    }
+
+    @Override
+    public void close() {
+        closeLatents();
+        transformer.close();
+    }
+}

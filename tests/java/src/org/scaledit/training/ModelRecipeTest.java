@@ -1,0 +1,107 @@
+package org.scaledit.training;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.testing.TinyModel;
+
+class ModelRecipeTest {
+    @TempDir
+    Path folder;
+
+    private ModelRecipe read(String json) throws IOException {
+        return ModelRecipe.read(Files.writeString(folder.resolve("model.json"), json));
+    }
+
+    @Test
+    void saysWhatAModelIsMadeOfAndHowItIsTrained() throws IOException {
+        ModelRecipe recipe = read(TinyModel.CONFIG);
+        assertThat(recipe.seed()).isEqualTo(3);
+        assertThat(recipe.data().folder()).contains(folder.resolve("data"));
+        assertThat(recipe.transformer().config().width()).isEqualTo(64);
+        assertThat(recipe.transformer().config().jointWidth()).isEqualTo(16);
+        ModelRecipe.Training training = recipe.transformer().training();
+        assertThat(training.steps()).isEqualTo(8);
+        assertThat(training.phase(4).size()).isEqualTo(32);
+        assertThat(training.phase(5).size()).isEqualTo(64);
+        assertThat(training.samples(6)).isEqualTo(4 * 3 + 2 * 2 * 2);
+        assertThat(training.phase(5).of(10)).isEqualTo(3);
+        assertThat(training.phase(1).of(10)).isEqualTo(10);
+        assertThat(recipe.settings("vae"))
+                .containsEntry("seed", "3")
+                .containsEntry("vae.training.phases[0].accumulate", "1") // what was taken instead
+                .containsEntry("vae.channels", "[8, 8, 16, 16]")
+                .doesNotContainKey("vae.training.save_every")
+                .doesNotContainKey("text.tokens");
+    }
+
+    /** The one that is committed. */
+    @Test
+    void theDemoModelsRecipeIsOne() {
+        ModelRecipe recipe = ModelRecipe.read(Path.of("../../tools/demo-model/model.json"));
+        assertThat(recipe.transformer().config().width()).isEqualTo(256);
+        assertThat(recipe.data().scenes()).isPositive();
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', quoteCharacter = '`', textBlock = """
+            "seed": 3, | "seed": 3, "sede": 4, | has sede, expected none but seed, data, text, vae, transformer
+            "layers": 1, "heads": 2} | "layers": 1, "heads": 2, "size": 3} | has text.clip.size, expected none but tokens, heads, width, layers
+            "batch": 2, "steps": 3} | "batch": 2, "stebs": 3} | has no field vae.training.phases[0].steps, expected a non-negative integer
+            "channels": [8, 8, 16, 16] | "channels": [8, 8, 16] | has vae.channels [8, 8, 16], expected four multiples of groups, 4
+            "channels": [8, 8, 16, 16] | "channels": "wide" | has vae.channels "wide", expected a list of non-negative integers
+            "tile": 64 | "tile": 40 | has vae.tile 40, expected a multiple of 32
+            "tile": 64 | "tile": 32 | has transformer.training.phases 64, expected sizes from 16 to vae.tile, 32
+            "gradient": 0.5 | "gradient": -1 | has vae.gradient -1.0, expected a number from 0.0 to 100.0
+            "picture_sizes": [64, 80] | "picture_sizes": [48] | has vae.picture_sizes [48], expected multiples of 16 from 64, which scenes or vae.training.phases need, to 8192
+            "head_dim": 64 | "head_dim": 32 | has transformer.head_dim 32, expected 64 or 128, which attention is made for
+            "axes": [16, 24, 24] | "axes": [16, 24, 26] | has transformer.axes [16, 24, 26], expected three numbers that add up to head_dim, 64
+            "guidance": false | "guidance": 1 | has transformer.guidance 1, expected true or false
+            "tokens": 12 | "tokens": 300 | has transformer.guidance false, expected true, as text.tokens is more than 256
+            "caption_dropout": 0.2 | "caption_dropout": 2 | has transformer.caption_dropout 2.0, expected a number from 0.0 to 1.0
+            "timesteps": "logit-normal" | "timesteps": "normal" | has transformer.timesteps normal, expected logit-normal or uniform
+            "size": 32, "batch": 3 | "size": 40, "batch": 3 | has transformer.training.phases[0].size 40, expected a multiple of 16
+            "size": 32, "batch": 3 | "size": 32, "batch": 0 | has transformer.training.phases[0].batch 0, expected an integer from 1 to 65536
+            {"folder": "data"} | {"scenes": 9} | has transformer.training.phases 32, expected sizes from 64 to vae.tile, 64
+            {"folder": "data"} | {} | has neither data.folder and data.scenes, expected one of them: a folder of pictures, or how many scenes are composed
+            {"folder": "data"} | {"folder": "data", "scenes": 3} | has both data.folder and data.scenes, expected one of them: a folder of pictures, or how many scenes are composed
+            {"folder": "data"} | "data" | has data "data", expected an object
+            """)
+    void whatIsWrongIsNamed(String right, String wrong, String message) throws IOException {
+        assertThat(TinyModel.CONFIG).contains(right);
+        assertThatThrownBy(() -> read(TinyModel.CONFIG.replace(right, wrong)))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(folder.resolve("model.json") + " " + message);
+    }
+
+    @Test
+    void aWarmUpIsNoLongerThanTheTraining() {
+        assertThatThrownBy(() -> read(TinyModel.CONFIG.replace("\"warmup_steps\": 2", "\"warmup_steps\": 7")))
+                .hasMessageEndingWith(
+                        "has vae.training.warmup_steps 7, expected no more than the steps of all phases, 6");
+    }
+
+    @Test
+    void theLearningRateRisesAndFallsAlongHalfACosine() {
+        LearningRate rate = new LearningRate(2e-3, 0.1, 4, 24);
+        assertThat(rate.applyAsDouble(1)).isEqualTo(5e-4);
+        assertThat(rate.applyAsDouble(4)).isEqualTo(2e-3);
+        assertThat(rate.applyAsDouble(14)).isCloseTo(1.1e-3, within(1e-12)); // half way: the mean of peak and floor
+        assertThat(rate.applyAsDouble(24)).isCloseTo(2e-4, within(1e-12));
+        assertThat(new LearningRate(1, 0, 0, 1).applyAsDouble(1)).isCloseTo(0, within(1e-12));
+        assertThat(PartTraining.decay(0.999, 1)).isEqualTo(2.0 / 11);
+        assertThat(PartTraining.decay(0.999, 1_000_000)).isEqualTo(0.999);
+    }
+
+    private static org.assertj.core.data.Offset<Double> within(double limit) {
+        return org.assertj.core.data.Offset.offset(limit);
+    }
+}

@@ -1,0 +1,264 @@
+package org.scaledit.training;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CancellationException;
+import java.util.stream.Stream;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.scaledit.GeneratedImage;
+import org.scaledit.ImageRequest;
+import org.scaledit.ScaleDit;
+import org.scaledit.attention.Attention;
+import org.scaledit.attention.DenseAttention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.sampling.SeededNoise;
+import org.scaledit.sampling.TokenGrid;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Drawings;
+import org.scaledit.testing.DrawnPictures;
+import org.scaledit.testing.Golden;
+import org.scaledit.testing.TinyModel;
+import org.scaledit.text.Conditioning;
+import org.scaledit.text.TextEncoders;
+import org.scaledit.training.ModelTraining.Stage;
+import org.scaledit.transformer.Denoiser;
+import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.vae.AutoencoderKl;
+
+/** Whole trainings of a tiny model, of pictures that are drawn here and of scenes. */
+class ModelTrainingTest {
+    @TempDir
+    static Path shared;
+
+    @TempDir
+    Path folder;
+
+    private static Path sprites;
+
+    @BeforeAll
+    static void draw() throws IOException {
+        DrawnPictures.in(shared.resolve("data"), 4, 64, 64);
+        sprites = Files.createDirectories(shared.resolve("sprites"));
+        Drawings.write(sprites);
+    }
+
+    private static ModelRecipe recipe(String json) {
+        try {
+            Path file = Files.createTempFile(shared, "config", ".json");
+            Files.writeString(file, json);
+            return ModelRecipe.read(file);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    private ModelTraining.Run run(String name, String json, boolean resume) {
+        try {
+            Path output = Files.createDirectories(folder.resolve(name));
+            return new ModelTraining.Run(
+                    recipe(json), output, output.resolve("cache"), Optional.of(sprites), resume, Placement.FLOAT32_CPU);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /** Hears nothing but what a test wants to. */
+    private interface Listener extends TrainingListener {
+        @Override
+        default void encoded(int done, int all) {}
+
+        @Override
+        default void stepped(LossLog.Row row, long steps, Pace pace) {}
+
+        @Override
+        default void saved(List<LossLog.Row> rows) {}
+    }
+
+    private static final Listener NONE = new Listener() {};
+
+    private static void assertSame(ModelTraining.Run a, ModelTraining.Run b) throws IOException {
+        for (Stage stage : Stage.values()) {
+            assertThat(Files.mismatch(a.checkpoint(stage), b.checkpoint(stage))).isEqualTo(-1);
+            assertThat(Files.mismatch(a.lossLog(stage), b.lossLog(stage))).isEqualTo(-1);
+        }
+        try (Stream<Path> files = Files.walk(a.model())) {
+            for (Path file : files.filter(Files::isRegularFile).toList()) {
+                Path other = b.model().resolve(a.model().relativize(file));
+                assertThat(Files.mismatch(file, other)).as("%s", file).isEqualTo(-1);
+            }
+        }
+    }
+
+    /** Stopped in either stage, by an interrupt and by an exception after a checkpoint. */
+    @Test
+    void aRunThatIsStoppedAndResumedIsBitForBitTheOneThatIsNot() throws IOException {
+        ModelTraining.Run whole = run("whole", TinyModel.CONFIG, false);
+        ModelTraining.run(whole, stage -> NONE);
+        assertThat(LossLog.read(whole.lossLog(Stage.VAE))).hasSize(6);
+        assertThat(LossLog.read(whole.lossLog(Stage.TRANSFORMER))).hasSize(8);
+
+        record Stop(Stage stage, long step, boolean interrupt) {}
+        boolean resume = false;
+        for (Stop stop : List.of(
+                new Stop(Stage.VAE, 2, true),
+                new Stop(Stage.VAE, 5, false),
+                new Stop(Stage.TRANSFORMER, 4, true), // at the end of a phase
+                new Stop(Stage.TRANSFORMER, 5, true),
+                new Stop(Stage.TRANSFORMER, 7, false))) {
+            ModelTraining.Run stopped = run("stopped", TinyModel.CONFIG, resume);
+            assertThatThrownBy(() -> ModelTraining.run(stopped, stage -> new Listener() {
+                        @Override
+                        public void stepped(LossLog.Row row, long steps, Pace pace) {
+                            if (stage == stop.stage && row.step() == stop.step) {
+                                if (!stop.interrupt) {
+                                    throw new IllegalStateException("killed");
+                                }
+                                Thread.currentThread().interrupt();
+                            }
+                        }
+                    }))
+                    .isInstanceOf(stop.interrupt ? CancellationException.class : IllegalStateException.class);
+            resume = true;
+        }
+        ModelTraining.Run resumed = run("stopped", TinyModel.CONFIG, true);
+        ModelTraining.run(resumed, stage -> NONE);
+        assertSame(whole, resumed);
+        ModelTraining.run(resumed, stage -> NONE); // there is nothing left to do
+        assertSame(whole, resumed);
+    }
+
+    /** Scenes come out of the seed, so that the same run twice is the same; the model that it leaves makes a picture. */
+    @Test
+    void aModelOfScenesIsLoadedAndPaints() {
+        String config = TinyModel.CONFIG
+                .replace("\"folder\": \"data\"", "\"scenes\": 5")
+                .replace("\"picture_sizes\": [64, 80]", "\"picture_sizes\": [64, 128]");
+        ModelTraining.Run run =
+                run("scenes", config.replace("\"size\": 32, \"batch\": 3", "\"size\": 64, \"batch\": 3"), false);
+        ModelTraining.run(run, stage -> NONE);
+        try (ScaleDit model = ScaleDit.load(run.model())) {
+            GeneratedImage image = model.generate(
+                    ImageRequest.of("a lion in the snow")
+                            .size(128, 128)
+                            .steps(2)
+                            .guideSteps(2),
+                    progress -> {});
+            assertThat(image.width()).isEqualTo(128);
+        }
+    }
+
+    /** In bfloat16, and with each block computed once more: nearly the same losses. */
+    @Test
+    void inBfloat16AndBlockByBlockTheLossesAreNearlyTheSame() {
+        ModelTraining.Run float32 = run("float32", TinyModel.CONFIG, false);
+        ModelTraining.run(float32, stage -> NONE);
+        ModelTraining.Run other =
+                run("bfloat16", TinyModel.CONFIG.replace("\"checkpointing\": false", "\"checkpointing\": true"), false);
+        ModelTraining.Run bfloat16 = new ModelTraining.Run(
+                other.recipe(), other.output(), other.cache(), other.sprites(), false, Placement.BFLOAT16_CPU);
+        ModelTraining.run(bfloat16, stage -> NONE);
+        for (Stage stage : Stage.values()) {
+            List<LossLog.Row> expected = LossLog.read(float32.lossLog(stage));
+            List<LossLog.Row> rows = LossLog.read(bfloat16.lossLog(stage));
+            for (int i = 0; i < expected.size(); i++) {
+                assertThat(rows.get(i).loss() / expected.get(i).loss())
+                        .as("%s %s", stage, rows.get(i))
+                        .isBetween(0.95, 1.05);
+            }
+        }
+    }
+
+    /** Those of another model, as they are. */
+    @Test
+    void textEncodersMayBeTakenFromAModel() throws IOException {
+        String text = TinyModel.CONFIG.replaceAll(
+                "(?s)\"text\": \\{.*?\\},\\s*\"vae\"",
+                "\"text\": {\"tokens\": 256, \"model\": \"" + Golden.tinyFlux().toAbsolutePath() + "\"}, \"vae\"");
+        ModelTraining.Run run = run("frozen", text, false);
+        ModelTraining.run(run, stage -> NONE);
+        Path encoder = Path.of("text_encoder_2", "model.safetensors");
+        assertThat(Files.mismatch(
+                        run.model().resolve(encoder), Golden.tinyFlux().resolve(encoder)))
+                .isEqualTo(-1);
+        assertThat(lossAsLoaded(ModelDirectory.open(run.model()), 32, 256)).isBetween(0.5, 4.0);
+        assertThatThrownBy(() -> recipe(text.replace("\"tokens\": 256", "\"tokens\": 48")))
+                .hasMessageEndingWith("has text.tokens 48, expected 256, as pictures have with text.model");
+        ModelTraining.run(run("frozen", text, true), stage -> NONE);
+    }
+
+    private static double mean(List<LossLog.Row> rows) {
+        return rows.stream().mapToDouble(LossLog.Row::loss).average().orElseThrow();
+    }
+
+    /** Four pictures are learnt by heart: both losses fall to less than half. */
+    @Test
+    void fourPicturesAreLearntByHeart() {
+        String config = TinyModel.CONFIG
+                .replace(
+                        "\"phases\": [{\"size\": 32, \"batch\": 2, \"steps\": 3}, {\"size\": 64, \"batch\": 1, \"accumulate\": 2, \"steps\": 3}]",
+                        "\"phases\": [{\"size\": 32, \"batch\": 4, \"steps\": 150}]")
+                .replace("[64, 80]", "[32]")
+                .replace(
+                        "\"phases\": [{\"size\": 32, \"batch\": 3, \"steps\": 4}, {\"size\": 64, \"batch\": 2, \"accumulate\": 2, \"steps\": 4, \"samples\": 3}]",
+                        "\"phases\": [{\"size\": 32, \"batch\": 16, \"steps\": 300}]")
+                .replace("\"caption_dropout\": 0.2", "\"caption_dropout\": 0")
+                .replace("\"save_every\": 3", "\"save_every\": 1000")
+                .replace("\"warmup_steps\": 2", "\"warmup_steps\": 20");
+        ModelTraining.Run run = run("heart", config, false);
+        ModelTraining.run(run, stage -> NONE);
+        for (Stage stage : Stage.values()) {
+            List<LossLog.Row> rows = LossLog.read(run.lossLog(stage));
+            double before = mean(rows.subList(0, 10));
+            double after = mean(rows.subList(rows.size() - 10, rows.size()));
+            System.out.printf("%s: loss from %.3f to %.3f%n", stage.word(), before, after);
+            assertThat(after).as(stage.word()).isLessThan(0.5 * before);
+        }
+        assertThat(lossAsLoaded(ModelDirectory.open(run.model()), 32, 12)).isBetween(0.01, 0.5); // 2 of random weights
+    }
+
+    /** Of the four pictures by the parts that a picture is sampled with. */
+    private static double lossAsLoaded(ModelDirectory model, int size, int textTokens) {
+        TokenGrid grid = TokenGrid.ofPixels(size, size);
+        SampleSource source = new FolderSource(shared.resolve("data"));
+        double sum = 0;
+        try (FluxTransformer transformer = FluxTransformer.load(model, Placement.FLOAT32_CPU);
+                TextEncoders encoders = TextEncoders.load(model, Placement.FLOAT32_CPU);
+                AutoencoderKl vae = AutoencoderKl.load(model.part("vae"), Placement.FLOAT32_CPU);
+                Attention attention = DenseAttention.full()) {
+            for (int sample = 0; sample < source.size(); sample++) {
+                int current = sample;
+                sum += Tensors.compute(() -> {
+                    Conditioning text = encoders.encode(source.caption(current), textTokens);
+                    Tensor image = TrainingSet.latents(vae, source.picture(current, size));
+                    Tensor noise = SeededNoise.draw(current, grid);
+                    try (Denoiser denoiser = transformer.denoiser(
+                            TokenLayout.raster(textTokens, grid.width(), grid.height()),
+                            attention,
+                            FluxTransformer.THETA,
+                            text.states(),
+                            text.pooled(),
+                            1)) {
+                        Tensor velocity = denoiser.velocity(
+                                image.mul(new Scalar(0.4)).add(noise.mul(new Scalar(0.6))), 0.6, () -> {});
+                        return torch.mse_loss(velocity, noise.sub(image)).item_double();
+                    }
+                });
+            }
+        }
+        return sum / source.size();
+    }
+}

@@ -1,0 +1,193 @@
+package org.scaledit.transformer;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Objects;
+import java.util.function.UnaryOperator;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
+import org.scaledit.attention.Attention;
+import org.scaledit.attention.DenseAttention;
+import org.scaledit.attention.TokenLayout;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Golden;
+
+/** A batch in training computes what a picture is sampled with, and its gradients are differences of the loss. */
+class TrainedTransformerTest {
+    private static final int TEXT = 7;
+    private static final int WIDTH = 5;
+    private static final int HEIGHT = 3;
+    private static final float[] SIGMAS = {0.9f, 0.3f};
+
+    private static FluxConfig config;
+    private static final Map<String, Tensor> weights = new LinkedHashMap<>(); // float32 leaves
+
+    @BeforeAll
+    static void load() {
+        ModelDirectory directory = ModelDirectory.open(Golden.tinyFlux());
+        config = FluxConfig.of(directory.config("transformer"));
+        try (Safetensors file = Safetensors.openModel(directory.part("transformer"), "diffusion_pytorch_model")) {
+            FluxTransformer.expectedTensors(config).forEach((name, shape) -> {
+                Tensor leaf = Tensors.outlive(
+                        () -> Tensors.toFloat32(file.tensor(name)).clone());
+                leaf.set_requires_grad(true);
+                weights.put(name, leaf);
+            });
+        }
+    }
+
+    @AfterAll
+    static void close() {
+        weights.values().forEach(Tensor::close);
+    }
+
+    private static TrainedTransformer.Batch batch() {
+        torch.manual_seed(3);
+        return new TrainedTransformer.Batch(
+                WIDTH,
+                HEIGHT,
+                torch.randn(2, WIDTH * HEIGHT, 64),
+                Tensors.of(SIGMAS, 2),
+                torch.randn(2, TEXT, config.jointWidth()),
+                torch.randn(2, config.pooledWidth()),
+                2.5);
+    }
+
+    @Test
+    void velocitiesAreThoseThatAPictureIsSampledWith() {
+        ModelDirectory directory = ModelDirectory.open(Golden.tinyFlux());
+        Tensors.withoutGradients(() -> Tensors.run(() -> {
+            TrainedTransformer.Batch batch = batch();
+            TokenLayout layout = TokenLayout.raster(TEXT, WIDTH, HEIGHT);
+            try (TrainedTransformer trained = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false);
+                    FluxTransformer plain = FluxTransformer.load(directory, Placement.FLOAT32_CPU);
+                    Attention attention = DenseAttention.full()) {
+                Tensor velocities = trained.velocity(batch);
+                for (int i = 0; i < SIGMAS.length; i++) {
+                    try (Denoiser denoiser = plain.denoiser(
+                            layout,
+                            attention,
+                            FluxTransformer.THETA,
+                            batch.states().select(0, i),
+                            batch.pooled().select(0, i),
+                            batch.guidance())) {
+                        Tensor expected = denoiser.velocity(batch.latents().select(0, i), SIGMAS[i], () -> {});
+                        assertThat(Golden.relativeL2(velocities.select(0, i), expected))
+                                .isLessThan(2e-6);
+                    }
+                }
+            }
+        }));
+    }
+
+    private static UnaryOperator<Tensor> loss() {
+        torch.manual_seed(4);
+        Tensor target = torch.randn(2, WIDTH * HEIGHT, 64);
+        return velocity -> torch.mse_loss(velocity, target);
+    }
+
+    private static double value(TrainedTransformer trained, TrainedTransformer.Batch batch) {
+        double[] value = new double[1];
+        Tensors.withoutGradients(() -> value[0] =
+                Tensors.compute(() -> loss().apply(trained.velocity(batch)).item_double()));
+        return value[0];
+    }
+
+    private static void clear() {
+        weights.values()
+                .forEach(weight -> Tensors.run(() -> {
+                    if (weight.grad().defined()) {
+                        weight.mutable_grad().zero_();
+                    }
+                }));
+    }
+
+    /** Along a random direction of one weight of each kind, or of the text. */
+    @ParameterizedTest
+    @ValueSource(
+            strings = {
+                "context_embedder.weight",
+                "x_embedder.bias",
+                "time_text_embed.timestep_embedder.linear_1.weight",
+                "time_text_embed.text_embedder.linear_2.weight",
+                "time_text_embed.guidance_embedder.linear_2.bias",
+                "transformer_blocks.0.norm1.linear.weight",
+                "transformer_blocks.1.attn.add_k_proj.weight",
+                "transformer_blocks.0.attn.norm_added_q.weight",
+                "transformer_blocks.1.attn.to_out.0.weight",
+                "transformer_blocks.0.ff_context.net.2.weight",
+                "single_transformer_blocks.0.attn.norm_k.weight",
+                "single_transformer_blocks.1.proj_out.weight",
+                "norm_out.linear.weight",
+                "proj_out.weight"
+            })
+    void gradientsAreDifferencesOfTheLoss(String name) {
+        try (TrainedTransformer trained = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false)) {
+            Tensors.run(() -> {
+                TrainedTransformer.Batch batch = batch();
+                clear();
+                trained.addGradients(batch, loss());
+                Tensor weight = Objects.requireNonNull(weights.get(name));
+                // Along the gradient itself the difference is largest beside what float32 rounds away.
+                Tensor gradient = weight.grad().clone();
+                double length = gradient.norm().item_double();
+                double step = 5e-3 / length;
+                double[] values = new double[2];
+                Tensors.withoutGradients(() -> {
+                    weight.add_(gradient, new Scalar(step));
+                    values[0] = value(trained, batch);
+                    weight.add_(gradient, new Scalar(-2 * step));
+                    values[1] = value(trained, batch);
+                    weight.add_(gradient, new Scalar(step));
+                });
+                double difference = (values[0] - values[1]) / (2 * step);
+                assertThat(difference / (length * length)).isBetween(0.98, 1.02);
+            });
+        }
+    }
+
+    /** Also of what the text comes from. */
+    @ParameterizedTest
+    @CsvSource({"false, 1e-6", "true, 1e-5"})
+    void blockByBlockTheyAreTheSame(boolean again, double limit) {
+        Map<String, Tensor> expected = new LinkedHashMap<>();
+        try (TrainedTransformer whole = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false);
+                TrainedTransformer trained = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, again)) {
+            Tensors.run(() -> {
+                TrainedTransformer.Batch batch = batch();
+                batch.states().set_requires_grad(true);
+                batch.pooled().set_requires_grad(true);
+                clear();
+                double first = whole.addGradients(batch, loss());
+                weights.forEach(
+                        (name, weight) -> expected.put(name, weight.grad().clone()));
+                expected.put("states", batch.states().grad().clone());
+                expected.put("pooled", batch.pooled().grad().clone());
+                clear();
+                batch.states().mutable_grad().zero_();
+                batch.pooled().mutable_grad().zero_();
+                double second = trained.addGradients(batch, loss());
+                assertThat(second / first).isBetween(1 - limit, 1 + limit);
+                Map<String, Tensor> made = new LinkedHashMap<>(weights);
+                made.put("states", batch.states());
+                made.put("pooled", batch.pooled());
+                made.forEach((name, tensor) -> assertThat(
+                                Golden.relativeL2(tensor.grad(), Objects.requireNonNull(expected.get(name))))
+                        .as(name)
+                        .isLessThan(limit));
+            });
+        }
+    }
+}
