@@ -33,21 +33,6 @@ bool runs(const Way& way) {
     return way.kernels == SCALEDIT_CUDA_KERNELS_SM90 ? major == 9 : major >= 8;
 }
 
-// A tensor of a fused buffer is its own copy on the GPU, with the rows of the others beside its own.
-struct DeviceCopy {
-    explicit DeviceCopy(const Tensor& tensor) : host(tensor), memory(*tensor.memory) {}
-    [[nodiscard]] scaledit_tensor view() const {
-        scaledit_tensor tensor = host.view();
-        tensor.data = memory.data() + (host.at(0, 0, 0) - host.memory->data());
-        return tensor;
-    }
-    void poison() const {
-        EXPECT_EQ(cudaMemset(memory.data(), static_cast<int>(kPoison), host.memory->size()), cudaSuccess);
-    }
-    Tensor host;
-    DeviceMemory memory;
-};
-
 class Call {
 public:
     Call(const scaledit_geometry_options& options, std::int64_t heads, std::int64_t head_dim, bool fused,

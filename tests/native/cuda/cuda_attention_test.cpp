@@ -22,18 +22,6 @@
 namespace scaledit {
 namespace {
 
-// A tensor's memory on the GPU, and its view there.
-struct DeviceCopy {
-    explicit DeviceCopy(const Tensor& tensor) : host(tensor), memory(*tensor.memory) {}
-    [[nodiscard]] scaledit_tensor view() const {
-        scaledit_tensor tensor = host.view();
-        tensor.data = memory.data() + (host.at(0, 0, 0) - host.memory->data());
-        return tensor;
-    }
-    Tensor host;
-    DeviceMemory memory;
-};
-
 TEST(GpuSupport, IsToldApart) {
     if (there_is_a_gpu()) {
         EXPECT_EQ(scaledit_cuda_supported(0), SCALEDIT_OK) << scaledit_last_error();

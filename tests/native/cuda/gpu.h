@@ -53,4 +53,20 @@ private:
     std::size_t bytes_;
 };
 
+// A tensor's memory on the GPU, and its view there. Of a fused buffer each tensor has a copy of its own, with the rows
+// of the others beside its own.
+struct DeviceCopy {
+    explicit DeviceCopy(const Tensor& tensor) : host(tensor), memory(*tensor.memory) {}
+    [[nodiscard]] scaledit_tensor view() const {
+        scaledit_tensor tensor = host.view();
+        tensor.data = memory.data() + (host.at(0, 0, 0) - host.memory->data());
+        return tensor;
+    }
+    void poison() const {
+        EXPECT_EQ(cudaMemset(memory.data(), static_cast<int>(kPoison), host.memory->size()), cudaSuccess);
+    }
+    Tensor host;
+    DeviceMemory memory;
+};
+
 }  // namespace scaledit
