@@ -64,16 +64,7 @@ class LoraTrainingGpuTest {
                 placement,
                 1,
                 Optional.empty());
-        LoraTraining.run(run, new TrainingListener() {
-            @Override
-            public void encoded(int done, int all) {}
-
-            @Override
-            public void stepped(LossLog.Row row, long steps, Pace pace) {}
-
-            @Override
-            public void saved(List<LossLog.Row> rows) {}
-        });
+        LoraTraining.run(run, SilentListener.NONE);
         return LossLog.read(run.lossLog());
     }
 

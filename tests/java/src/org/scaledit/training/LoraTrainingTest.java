@@ -125,20 +125,6 @@ class LoraTrainingTest {
                 Optional.empty());
     }
 
-    /** Hears nothing but what a test wants to. */
-    private interface Listener extends TrainingListener {
-        @Override
-        default void encoded(int done, int all) {}
-
-        @Override
-        default void stepped(LossLog.Row row, long steps, Pace pace) {}
-
-        @Override
-        default void saved(List<LossLog.Row> rows) {}
-    }
-
-    private static final Listener NONE = new Listener() {};
-
     private static void assertSameFile(Path a, Path b) {
         try {
             assertThat(Files.mismatch(a, b)).as("%s and %s", a, b).isEqualTo(-1);
@@ -157,7 +143,7 @@ class LoraTrainingTest {
     void threeHundredStepsOfProdigyLowerTheLossByAFifthAtLeast() {
         LoraTraining.Run run = run("loss", prodigy(), 300, 300);
         List<Double> rates = new ArrayList<>();
-        LoraTraining.run(run, new Listener() {
+        LoraTraining.run(run, new SilentListener() {
             @Override
             public void stepped(LossLog.Row row, long steps, Pace pace) {
                 rates.add(row.learningRate());
@@ -217,15 +203,15 @@ class LoraTrainingTest {
     void aRunThatIsStoppedAndResumedIsBitForBitTheOneThatIsNot(Recipe.OptimizerKind optimizer) {
         Recipe recipe = recipe(optimizer, 2, OptionalDouble.of(0.02));
         LoraTraining.Run whole = run("whole", recipe, 12, 5);
-        LoraTraining.run(whole, NONE);
+        LoraTraining.run(whole, SilentListener.NONE);
         List<LossLog.Row> rows = LossLog.read(whole.lossLog());
         assertThat(rows).hasSize(12).allMatch(row -> row.gradientNorm() > 0.02); // so that it was clipped
         LoraTraining.Run again = run("again", recipe, 12, 5);
-        LoraTraining.run(again, NONE);
+        LoraTraining.run(again, SilentListener.NONE);
         assertSame(again, whole);
 
         LoraTraining.Run stopped = run("stopped", recipe, 12, 5);
-        assertThatThrownBy(() -> LoraTraining.run(stopped, new Listener() {
+        assertThatThrownBy(() -> LoraTraining.run(stopped, new SilentListener() {
                     @Override
                     public void stepped(LossLog.Row row, long steps, Pace pace) {
                         if (row.step() == 3) {
@@ -236,7 +222,7 @@ class LoraTrainingTest {
                 .isInstanceOf(CancellationException.class)
                 .hasMessage("the training was stopped after 3 steps; --resume goes on from there");
         assertThat(LossLog.read(stopped.lossLog())).isEqualTo(rows.subList(0, 3));
-        assertThatThrownBy(() -> LoraTraining.run(resumed(stopped), new Listener() {
+        assertThatThrownBy(() -> LoraTraining.run(resumed(stopped), new SilentListener() {
                     @Override
                     public void stepped(LossLog.Row row, long steps, Pace pace) {
                         assertThat(row.step()).isGreaterThan(3);
@@ -247,7 +233,7 @@ class LoraTrainingTest {
                 }))
                 .hasMessage("killed");
         List<Long> made = new ArrayList<>();
-        LoraTraining.run(resumed(stopped), new Listener() {
+        LoraTraining.run(resumed(stopped), new SilentListener() {
             @Override
             public void stepped(LossLog.Row row, long steps, Pace pace) {
                 made.add(row.step());
@@ -256,9 +242,9 @@ class LoraTrainingTest {
         assertThat(made).startsWith(6L).hasSize(7); // from the checkpoint at step 5
         assertSame(stopped, whole);
 
-        LoraTraining.run(resumed(stopped), NONE); // there is nothing left to do
+        LoraTraining.run(resumed(stopped), SilentListener.NONE); // there is nothing left to do
         assertSame(stopped, whole);
-        LoraTraining.run(resumed(stopped, recipe, data, 14), NONE);
+        LoraTraining.run(resumed(stopped, recipe, data, 14), SilentListener.NONE);
         assertThat(LossLog.read(stopped.lossLog())).hasSize(14).startsWith(rows.toArray(LossLog.Row[]::new));
     }
 
@@ -282,7 +268,7 @@ class LoraTrainingTest {
                 Recipe.AttentionKind.DENSE,
                 1);
         LoraTraining.Run run = run("peft", recipe, 2, 9);
-        LoraTraining.run(run, NONE);
+        LoraTraining.run(run, SilentListener.NONE);
         try (Lora lora = Lora.load(run.output());
                 Lora expected = Lora.load(Golden.path(
                         targets == LoraTargets.QKV
@@ -324,7 +310,7 @@ class LoraTrainingTest {
     void samplesShowHowFarItHasComeAndDisturbNothing() throws IOException {
         Recipe recipe = recipe(Recipe.OptimizerKind.ADAMW, 1, OptionalDouble.empty());
         LoraTraining.Run without = run("without", recipe, 4, 9);
-        LoraTraining.run(without, NONE);
+        LoraTraining.run(without, SilentListener.NONE);
         LoraTraining.Run with = run("with", recipe, 4, 9);
         LoraTraining.run(
                 new LoraTraining.Run(
@@ -339,7 +325,7 @@ class LoraTrainingTest {
                         with.placement(),
                         1,
                         Optional.of(new LoraTraining.Samples(2, List.of("a disc", "a fox"), 2, 4.5, 1, 3.5))),
-                NONE);
+                SilentListener.NONE);
         assertSame(with, without);
         Path samples = with.output().resolveSibling("samples");
         assertThat(entries(samples))
@@ -360,7 +346,7 @@ class LoraTrainingTest {
     @Test
     void bfloat16HasALossNearFloat32s() {
         LoraTraining.Run exact = run("exact", prodigy(), 3, 9);
-        LoraTraining.run(exact, NONE);
+        LoraTraining.run(exact, SilentListener.NONE);
         LoraTraining.Run rounded = new LoraTraining.Run(
                 exact.model(),
                 data,
@@ -373,7 +359,7 @@ class LoraTrainingTest {
                 Placement.BFLOAT16_CPU,
                 1,
                 Optional.empty());
-        LoraTraining.run(rounded, NONE);
+        LoraTraining.run(rounded, SilentListener.NONE);
         List<LossLog.Row> expected = LossLog.read(exact.lossLog());
         List<LossLog.Row> rows = LossLog.read(rounded.lossLog());
         for (int i = 0; i < 3; i++) {
@@ -388,7 +374,7 @@ class LoraTrainingTest {
         Path ownCache = folder.resolve("own-cache");
         LoraTraining.Run first = withData(run("first", prodigy(), 1, 9), ownData, ownCache);
         List<Integer> encoded = new ArrayList<>();
-        Listener counting = new Listener() {
+        SilentListener counting = new SilentListener() {
             @Override
             public void encoded(int done, int all) {
                 encoded.add(all);
@@ -421,11 +407,11 @@ class LoraTrainingTest {
     void aTrainingIsResumedWithWhatItBeganWith() throws IOException {
         Path ownData = DrawnPictures.in(folder.resolve("own"), 3, 64, 64);
         LoraTraining.Run run = withData(run("origin", prodigy(), 4, 2), ownData, cache);
-        assertThatThrownBy(() -> LoraTraining.run(resumed(run), NONE))
+        assertThatThrownBy(() -> LoraTraining.run(resumed(run), SilentListener.NONE))
                 .isInstanceOf(TrainingException.class)
                 .hasMessage("there is no " + run.checkpoint() + " to resume from");
-        LoraTraining.run(run, NONE);
-        assertThatThrownBy(() -> LoraTraining.run(run, NONE))
+        LoraTraining.run(run, SilentListener.NONE);
+        assertThatThrownBy(() -> LoraTraining.run(run, SilentListener.NONE))
                 .isInstanceOf(TrainingException.class)
                 .hasMessage(
                         run.checkpoint() + " exists, expected a folder without another training's files: resume that"
@@ -440,7 +426,7 @@ class LoraTrainingTest {
                 run,
                 recipe -> recipe(Recipe.OptimizerKind.PRODIGY, 1, OptionalDouble.of(0.5)),
                 "clip-norm none, expected the same instead of 0.5");
-        assertThatThrownBy(() -> LoraTraining.run(resumed(run, run.recipe(), ownData, 3), NONE))
+        assertThatThrownBy(() -> LoraTraining.run(resumed(run, run.recipe(), ownData, 3), SilentListener.NONE))
                 .hasMessage(run.checkpoint() + " has made 4 steps, expected no more than the 3 to be made");
 
         Path otherModel = copied(Golden.tinyFlux(), folder.resolve("model"));
@@ -458,11 +444,11 @@ class LoraTrainingTest {
                 Placement.FLOAT32_CPU,
                 1,
                 Optional.empty());
-        assertThatThrownBy(() -> LoraTraining.run(withOther, NONE))
+        assertThatThrownBy(() -> LoraTraining.run(withOther, SilentListener.NONE))
                 .hasMessage(run.checkpoint() + " was made with another model");
 
         Files.writeString(ownData.resolve("picture02.txt"), "another caption");
-        assertThatThrownBy(() -> LoraTraining.run(resumed(run), NONE))
+        assertThatThrownBy(() -> LoraTraining.run(resumed(run), SilentListener.NONE))
                 .isInstanceOf(TrainingException.class)
                 .hasMessage(run.checkpoint()
                         + " was made with other data: a picture or a caption has been changed, added or"
@@ -470,7 +456,7 @@ class LoraTrainingTest {
 
         Files.delete(run.checkpoint());
         Files.copy(run.output(), run.checkpoint());
-        assertThatThrownBy(() -> LoraTraining.run(resumed(run), NONE))
+        assertThatThrownBy(() -> LoraTraining.run(resumed(run), SilentListener.NONE))
                 .isInstanceOf(CheckpointException.class)
                 .hasMessage(run.checkpoint() + " is no checkpoint of a training");
     }
@@ -495,7 +481,7 @@ class LoraTrainingTest {
 
     private static void assertRefused(LoraTraining.Run run, UnaryOperator<Recipe> change, String sentence) {
         LoraTraining.Run changed = resumed(run, change.apply(run.recipe()), run.data(), run.steps());
-        assertThatThrownBy(() -> LoraTraining.run(changed, NONE))
+        assertThatThrownBy(() -> LoraTraining.run(changed, SilentListener.NONE))
                 .isInstanceOf(TrainingException.class)
                 .hasMessage(run.checkpoint() + " was made with " + sentence);
     }
@@ -521,11 +507,11 @@ class LoraTrainingTest {
         byte[] bytes = Files.readAllBytes(damaged);
         Files.write(damaged, Arrays.copyOf(bytes, bytes.length / 2));
         LoraTraining.Run run = withData(run("damaged-run", prodigy(), 1, 9), ownData, folder.resolve("cache"));
-        assertThatThrownBy(() -> LoraTraining.run(run, NONE))
+        assertThatThrownBy(() -> LoraTraining.run(run, SilentListener.NONE))
                 .isInstanceOf(ImageException.class)
                 .hasMessageStartingWith("cannot read the picture " + damaged + ": ");
         Files.writeString(damaged, "no picture");
-        assertThatThrownBy(() -> LoraTraining.run(run, NONE))
+        assertThatThrownBy(() -> LoraTraining.run(run, SilentListener.NONE))
                 .isInstanceOf(ImageException.class)
                 .hasMessage(damaged + " is not a picture that can be read, expected PNG or JPEG");
         assertThat(run.output()).doesNotExist();
@@ -563,7 +549,7 @@ class LoraTrainingTest {
                 }
             }
         });
-        assertThatThrownBy(() -> LoraTraining.run(run, NONE))
+        assertThatThrownBy(() -> LoraTraining.run(run, SilentListener.NONE))
                 .isInstanceOf(TrainingException.class)
                 .hasMessage("the loss of " + ownData.resolve("picture0" + bad + ".png")
                         + " is NaN at step 2, expected a number");
@@ -600,7 +586,7 @@ class LoraTrainingTest {
                     1,
                     Optional.empty());
             Path filler = disk.resolve("filler");
-            assertThatThrownBy(() -> LoraTraining.run(run, new Listener() {
+            assertThatThrownBy(() -> LoraTraining.run(run, new SilentListener() {
                         @Override
                         public void saved(List<LossLog.Row> rows) {
                             fill(filler);
@@ -613,9 +599,9 @@ class LoraTrainingTest {
             }
             assertThat(entries(disk)).containsExactlyInAnyOrder(run.checkpoint(), run.output(), run.lossLog(), filler);
             Files.delete(filler);
-            LoraTraining.run(resumed(run), NONE);
+            LoraTraining.run(resumed(run), SilentListener.NONE);
             LoraTraining.Run whole = run("not-full", recipe, 6, 2);
-            LoraTraining.run(whole, NONE);
+            LoraTraining.run(whole, SilentListener.NONE);
             assertSame(run, whole);
         } finally {
             mount("umount", disk.toString());
@@ -672,7 +658,7 @@ class LoraTrainingTest {
                 new Placement(torch.ScalarType.Float, true),
                 1,
                 Optional.empty());
-        assertThatThrownBy(() -> LoraTraining.run(onGpu, NONE))
+        assertThatThrownBy(() -> LoraTraining.run(onGpu, SilentListener.NONE))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage(
                         "attention native on a GPU takes bfloat16 alone, expected precision bfloat16, or attention dense");

@@ -36,16 +36,7 @@ class ModelTrainingGpuTest {
         Path output = Files.createDirectories(folder.resolve(name));
         ModelTraining.Run run = new ModelTraining.Run(
                 ModelRecipe.read(config), output, output.resolve("cache"), Optional.empty(), false, placement);
-        ModelTraining.run(run, stage -> new TrainingListener() {
-            @Override
-            public void encoded(int done, int all) {}
-
-            @Override
-            public void stepped(LossLog.Row row, long steps, Pace pace) {}
-
-            @Override
-            public void saved(List<LossLog.Row> rows) {}
-        });
+        ModelTraining.run(run, stage -> SilentListener.NONE);
         return run;
     }
 

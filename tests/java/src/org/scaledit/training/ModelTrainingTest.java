@@ -76,20 +76,6 @@ class ModelTrainingTest {
         }
     }
 
-    /** Hears nothing but what a test wants to. */
-    private interface Listener extends TrainingListener {
-        @Override
-        default void encoded(int done, int all) {}
-
-        @Override
-        default void stepped(LossLog.Row row, long steps, Pace pace) {}
-
-        @Override
-        default void saved(List<LossLog.Row> rows) {}
-    }
-
-    private static final Listener NONE = new Listener() {};
-
     private static void assertSame(ModelTraining.Run a, ModelTraining.Run b) throws IOException {
         for (Stage stage : Stage.values()) {
             assertThat(Files.mismatch(a.checkpoint(stage), b.checkpoint(stage))).isEqualTo(-1);
@@ -107,7 +93,7 @@ class ModelTrainingTest {
     @Test
     void aRunThatIsStoppedAndResumedIsBitForBitTheOneThatIsNot() throws IOException {
         ModelTraining.Run whole = run("whole", TinyModel.CONFIG, false);
-        ModelTraining.run(whole, stage -> NONE);
+        ModelTraining.run(whole, stage -> SilentListener.NONE);
         assertThat(LossLog.read(whole.lossLog(Stage.VAE))).hasSize(6);
         assertThat(LossLog.read(whole.lossLog(Stage.TRANSFORMER))).hasSize(8);
 
@@ -120,7 +106,7 @@ class ModelTrainingTest {
                 new Stop(Stage.TRANSFORMER, 5, true),
                 new Stop(Stage.TRANSFORMER, 7, false))) {
             ModelTraining.Run stopped = run("stopped", TinyModel.CONFIG, resume);
-            assertThatThrownBy(() -> ModelTraining.run(stopped, stage -> new Listener() {
+            assertThatThrownBy(() -> ModelTraining.run(stopped, stage -> new SilentListener() {
                         @Override
                         public void stepped(LossLog.Row row, long steps, Pace pace) {
                             if (stage == stop.stage && row.step() == stop.step) {
@@ -135,9 +121,9 @@ class ModelTrainingTest {
             resume = true;
         }
         ModelTraining.Run resumed = run("stopped", TinyModel.CONFIG, true);
-        ModelTraining.run(resumed, stage -> NONE);
+        ModelTraining.run(resumed, stage -> SilentListener.NONE);
         assertSame(whole, resumed);
-        ModelTraining.run(resumed, stage -> NONE); // there is nothing left to do
+        ModelTraining.run(resumed, stage -> SilentListener.NONE); // there is nothing left to do
         assertSame(whole, resumed);
     }
 
@@ -149,7 +135,7 @@ class ModelTrainingTest {
                 .replace("\"picture_sizes\": [64, 80]", "\"picture_sizes\": [64, 128]");
         ModelTraining.Run run =
                 run("scenes", config.replace("\"size\": 32, \"batch\": 3", "\"size\": 64, \"batch\": 3"), false);
-        ModelTraining.run(run, stage -> NONE);
+        ModelTraining.run(run, stage -> SilentListener.NONE);
         try (ScaleDit model = ScaleDit.load(run.model())) {
             GeneratedImage image = model.generate(
                     ImageRequest.of("a lion in the snow")
@@ -165,12 +151,12 @@ class ModelTrainingTest {
     @Test
     void inBfloat16AndBlockByBlockTheLossesAreNearlyTheSame() {
         ModelTraining.Run float32 = run("float32", TinyModel.CONFIG, false);
-        ModelTraining.run(float32, stage -> NONE);
+        ModelTraining.run(float32, stage -> SilentListener.NONE);
         ModelTraining.Run other =
                 run("bfloat16", TinyModel.CONFIG.replace("\"checkpointing\": false", "\"checkpointing\": true"), false);
         ModelTraining.Run bfloat16 = new ModelTraining.Run(
                 other.recipe(), other.output(), other.cache(), other.sprites(), false, Placement.BFLOAT16_CPU);
-        ModelTraining.run(bfloat16, stage -> NONE);
+        ModelTraining.run(bfloat16, stage -> SilentListener.NONE);
         for (Stage stage : Stage.values()) {
             List<LossLog.Row> expected = LossLog.read(float32.lossLog(stage));
             List<LossLog.Row> rows = LossLog.read(bfloat16.lossLog(stage));
@@ -189,7 +175,7 @@ class ModelTrainingTest {
                 "(?s)\"text\": \\{.*?\\},\\s*\"vae\"",
                 "\"text\": {\"tokens\": 256, \"model\": \"" + Golden.tinyFlux().toAbsolutePath() + "\"}, \"vae\"");
         ModelTraining.Run run = run("frozen", text, false);
-        ModelTraining.run(run, stage -> NONE);
+        ModelTraining.run(run, stage -> SilentListener.NONE);
         Path encoder = Path.of("text_encoder_2", "model.safetensors");
         assertThat(Files.mismatch(
                         run.model().resolve(encoder), Golden.tinyFlux().resolve(encoder)))
@@ -197,7 +183,7 @@ class ModelTrainingTest {
         assertThat(lossAsLoaded(ModelDirectory.open(run.model()), 32, 256)).isBetween(0.5, 4.0);
         assertThatThrownBy(() -> recipe(text.replace("\"tokens\": 256", "\"tokens\": 48")))
                 .hasMessageEndingWith("has text.tokens 48, expected 256, as pictures have with text.model");
-        ModelTraining.run(run("frozen", text, true), stage -> NONE);
+        ModelTraining.run(run("frozen", text, true), stage -> SilentListener.NONE);
     }
 
     private static double mean(List<LossLog.Row> rows) {
@@ -219,7 +205,7 @@ class ModelTrainingTest {
                 .replace("\"save_every\": 3", "\"save_every\": 1000")
                 .replace("\"warmup_steps\": 2", "\"warmup_steps\": 20");
         ModelTraining.Run run = run("heart", config, false);
-        ModelTraining.run(run, stage -> NONE);
+        ModelTraining.run(run, stage -> SilentListener.NONE);
         for (Stage stage : Stage.values()) {
             List<LossLog.Row> rows = LossLog.read(run.lossLog(stage));
             double before = mean(rows.subList(0, 10));

@@ -124,16 +124,7 @@ class RanksGpuTest {
                 placement,
                 ranks,
                 Optional.empty());
-        LoraTraining.run(run, new TrainingListener() {
-            @Override
-            public void encoded(int done, int all) {}
-
-            @Override
-            public void stepped(LossLog.Row row, long all, Pace pace) {}
-
-            @Override
-            public void saved(List<LossLog.Row> rows) {}
-        });
+        LoraTraining.run(run, SilentListener.NONE);
         return run;
     }
 

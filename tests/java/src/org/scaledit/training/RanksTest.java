@@ -90,20 +90,6 @@ class RanksTest {
                 Optional.empty());
     }
 
-    /** Hears nothing but what a test wants to. */
-    private interface Listener extends TrainingListener {
-        @Override
-        default void encoded(int done, int all) {}
-
-        @Override
-        default void stepped(LossLog.Row row, long steps, Pace pace) {}
-
-        @Override
-        default void saved(List<LossLog.Row> rows) {}
-    }
-
-    private static final Listener NONE = new Listener() {};
-
     @ParameterizedTest
     @ValueSource(ints = {2, 3, 4})
     void sumsAndSharesAreTheSameOnAllRanks(int ranks) {
@@ -214,11 +200,11 @@ class RanksTest {
     @Test
     void aTrainingOfSeveralRanksIsNearThatOfOneAndBitForBitTheSameAgain() throws IOException {
         LoraTraining.Run one = run("one", 1, STEPS, false);
-        LoraTraining.run(one, NONE);
+        LoraTraining.run(one, SilentListener.NONE);
         List<LossLog.Row> expected = LossLog.read(one.lossLog());
         for (int ranks : new int[] {2, 3}) {
             LoraTraining.Run several = run("ranks" + ranks, ranks, STEPS, false);
-            LoraTraining.run(several, NONE);
+            LoraTraining.run(several, SilentListener.NONE);
             assertNear(several.output(), one.output(), 1e-4);
             List<LossLog.Row> rows = LossLog.read(several.lossLog());
             assertThat(rows).hasSize(STEPS);
@@ -230,7 +216,7 @@ class RanksTest {
 
             // Stopped after three steps, of which the checkpoint has all, and resumed.
             LoraTraining.Run stopped = run("stopped" + ranks, ranks, STEPS, false);
-            assertThatThrownBy(() -> LoraTraining.run(stopped, new Listener() {
+            assertThatThrownBy(() -> LoraTraining.run(stopped, new SilentListener() {
                         @Override
                         public void stepped(LossLog.Row row, long steps, Pace pace) {
                             if (row.step() == 3) {
@@ -240,7 +226,7 @@ class RanksTest {
                     }))
                     .isInstanceOf(CancellationException.class);
             assertThat(LossLog.read(stopped.lossLog())).isEqualTo(rows.subList(0, 3));
-            LoraTraining.run(run("stopped" + ranks, ranks, STEPS, true), NONE);
+            LoraTraining.run(run("stopped" + ranks, ranks, STEPS, true), SilentListener.NONE);
             assertThat(stopped.output()).hasSameBinaryContentAs(several.output());
             assertThat(stopped.checkpoint()).hasSameBinaryContentAs(several.checkpoint());
         }
@@ -249,11 +235,11 @@ class RanksTest {
     @Test
     void aTrainingGoesOnWithAnotherNumberOfRanks() throws IOException {
         LoraTraining.Run one = run("one", 1, STEPS, false);
-        LoraTraining.run(one, NONE);
+        LoraTraining.run(one, SilentListener.NONE);
         LoraTraining.Run mixed = run("mixed", 1, 2, false);
-        LoraTraining.run(mixed, NONE);
-        LoraTraining.run(run("mixed", 3, 4, true), NONE);
-        LoraTraining.run(run("mixed", 2, STEPS, true), NONE);
+        LoraTraining.run(mixed, SilentListener.NONE);
+        LoraTraining.run(run("mixed", 3, 4, true), SilentListener.NONE);
+        LoraTraining.run(run("mixed", 2, STEPS, true), SilentListener.NONE);
         assertNear(mixed.output(), one.output(), 1e-4);
     }
 
@@ -335,8 +321,8 @@ class RanksTest {
                 .hasMessage("accumulate is 6, expected a multiple of the 4 GPUs");
         assertThatThrownBy(() -> run("none", 0, STEPS, false)).hasMessage("gpus is 0, expected 1 or more");
         LoraTraining.Run whole = run("whole", 3, STEPS, false);
-        LoraTraining.run(run("first", 1, 1, false), NONE); // fills the cache
-        assertThatThrownBy(() -> LoraTraining.run(whole, new Listener() {
+        LoraTraining.run(run("first", 1, 1, false), SilentListener.NONE); // fills the cache
+        assertThatThrownBy(() -> LoraTraining.run(whole, new SilentListener() {
                     @Override
                     public void stepped(LossLog.Row row, long steps, Pace pace) {
                         if (row.step() == 2) {
@@ -347,7 +333,7 @@ class RanksTest {
                 .isInstanceOf(CheckpointException.class)
                 .hasMessageMatching(whole.cache() + "/[0-9a-f]+\\.safetensors does not exist");
         assertThat(LossLog.read(whole.lossLog())).hasSize(2);
-        LoraTraining.run(run("whole", 3, STEPS, true), NONE);
+        LoraTraining.run(run("whole", 3, STEPS, true), SilentListener.NONE);
         assertThat(LossLog.read(whole.lossLog())).hasSize(STEPS);
     }
 }

@@ -11,6 +11,7 @@ import org.scaledit.attention.Attention;
 import org.scaledit.attention.DifferentiableAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.training.LoraTargets;
 import org.scaledit.transformer.Denoiser;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.GradientPass;
@@ -40,19 +41,11 @@ final class TrainingStep implements StepBenchmark.Step {
     /** Random, so that all gradients are there: time and memory do not depend on the numbers. */
     static Lora lora(FluxConfig config) {
         Map<String, Lora.Layer> layers = new TreeMap<>();
-        for (int block = 0; block < config.doubleBlocks(); block++) {
-            add(layers, "transformer_blocks." + block, config.width());
-        }
-        for (int block = 0; block < config.singleBlocks(); block++) {
-            add(layers, "single_transformer_blocks." + block, config.width());
-        }
+        LoraTargets.QKV
+                .of(config)
+                .forEach((module, widths) ->
+                        layers.put(module, new Lora.Layer(random(RANK, widths.in()), random(widths.out(), RANK), 1)));
         return new Lora(Path.of("random"), layers);
-    }
-
-    private static void add(Map<String, Lora.Layer> layers, String block, long width) {
-        for (String projection : new String[] {"to_q", "to_k", "to_v"}) {
-            layers.put(block + ".attn." + projection, new Lora.Layer(random(RANK, width), random(width, RANK), 1));
-        }
     }
 
     private static Tensor random(long rows, long columns) {

@@ -25,10 +25,10 @@ public enum LoraTargets {
     }
 
     /** What goes into a layer and what comes out. */
-    record Widths(long in, long out) {}
+    public record Widths(long in, long out) {}
 
     /** The layers by their modules' names in diffusers, in the order of these. */
-    SortedMap<String, Widths> of(FluxConfig config) {
+    public SortedMap<String, Widths> of(FluxConfig config) {
         SortedMap<String, Widths> targets = new TreeMap<>();
         FluxTransformer.expectedTensors(config).forEach((name, shape) -> {
             String module = name.endsWith(WEIGHT) ? name.substring(0, name.length() - WEIGHT.length()) : name;
