@@ -114,6 +114,8 @@ class TrainModelCommandTest {
         assertRefused(
                 train(config, output, "--sprites", folder.toString()), 2, "sprites are given, expected data.scenes in");
         assertRefused(train(config, output, "--precision", "fp8"), 2, "precision fp8 has no gradients");
+        assertRefused(train(config, output, "--gpus", "2"), 2, "gpus is 2, expected --device cuda beside it");
+        assertRefused(train(config, output, "--gpus", "0"), 2, "gpus is 0, expected 1 or more");
         assertRefused(
                 train(config, output, "--resume"),
                 1,

@@ -35,7 +35,7 @@ class ModelTrainingGpuTest {
                 config, TinyModel.CONFIG.replace("\"checkpointing\": false", "\"checkpointing\": " + checkpointing));
         Path output = Files.createDirectories(folder.resolve(name));
         ModelTraining.Run run = new ModelTraining.Run(
-                ModelRecipe.read(config), output, output.resolve("cache"), Optional.empty(), false, placement);
+                ModelRecipe.read(config), output, output.resolve("cache"), Optional.empty(), false, placement, 1);
         ModelTraining.run(run, stage -> SilentListener.NONE);
         return run;
     }

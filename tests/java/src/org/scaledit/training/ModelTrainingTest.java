@@ -67,10 +67,20 @@ class ModelTrainingTest {
     }
 
     private ModelTraining.Run run(String name, String json, boolean resume) {
+        return run(name, json, resume, 1);
+    }
+
+    private ModelTraining.Run run(String name, String json, boolean resume, int ranks) {
         try {
             Path output = Files.createDirectories(folder.resolve(name));
             return new ModelTraining.Run(
-                    recipe(json), output, output.resolve("cache"), Optional.of(sprites), resume, Placement.FLOAT32_CPU);
+                    recipe(json),
+                    output,
+                    output.resolve("cache"),
+                    Optional.of(sprites),
+                    resume,
+                    Placement.FLOAT32_CPU,
+                    ranks);
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }
@@ -127,6 +137,66 @@ class ModelTrainingTest {
         assertSame(whole, resumed);
     }
 
+    private static void assertNear(ModelTraining.Run run, ModelTraining.Run expected) {
+        for (Stage stage : Stage.values()) {
+            List<LossLog.Row> rows = LossLog.read(run.lossLog(stage));
+            List<LossLog.Row> ofOne = LossLog.read(expected.lossLog(stage));
+            assertThat(rows).hasSameSizeAs(ofOne);
+            for (int i = 0; i < rows.size(); i++) {
+                assertThat(rows.get(i).loss() / ofOne.get(i).loss()).isBetween(1 - 1e-4, 1 + 1e-4);
+                assertThat(rows.get(i).gradientNorm() / ofOne.get(i).gradientNorm())
+                        .isBetween(1 - 1e-3, 1 + 1e-3);
+            }
+        }
+    }
+
+    /** The batches of a step are dealt out to two ranks: the model is nearly that of one, and goes on with another number. */
+    @Test
+    void ranksThatShareTheBatchesOfAStepTrainNearlyTheModelOfOne() throws IOException {
+        String config = TinyModel.CONFIG
+                .replace("\"batch\": 3,", "\"batch\": 3, \"accumulate\": 2,")
+                .replace("\"batch\": 2, \"steps\"", "\"batch\": 2, \"accumulate\": 4, \"steps\"");
+        ModelTraining.Run one = run("one", config, false);
+        ModelTraining.run(one, stage -> SilentListener.NONE);
+        ModelTraining.Run two = run("two", config, false, 2);
+        ModelTraining.run(two, stage -> SilentListener.NONE);
+        assertNear(two, one);
+
+        for (Stage last : Stage.values()) {
+            boolean resume = last != Stage.VAE;
+            assertThatThrownBy(() ->
+                            ModelTraining.run(run("stopped", config, resume, 2), stage -> new SilentListener() {
+                                @Override
+                                public void stepped(LossLog.Row row, long steps, Pace pace) {
+                                    if (stage == last && row.step() == 2) {
+                                        Thread.currentThread().interrupt();
+                                    }
+                                }
+                            }))
+                    .isInstanceOf(CancellationException.class);
+        }
+        ModelTraining.Run stopped = run("stopped", config, true, 2);
+        ModelTraining.run(stopped, stage -> SilentListener.NONE);
+        assertSame(two, stopped);
+
+        ModelTraining.Run mixed = run("mixed", config, false, 2);
+        assertThatThrownBy(() -> ModelTraining.run(mixed, stage -> new SilentListener() {
+                    @Override
+                    public void stepped(LossLog.Row row, long steps, Pace pace) {
+                        if (stage == Stage.TRANSFORMER && row.step() == 3) {
+                            throw new IllegalStateException("killed");
+                        }
+                    }
+                }))
+                .isInstanceOf(IllegalStateException.class);
+        ModelTraining.run(run("mixed", config, true), stage -> SilentListener.NONE);
+        assertNear(mixed, one);
+
+        assertThatThrownBy(() -> run("odd", config, false, 3))
+                .hasMessage("a phase's accumulate is 4, expected a multiple of the 3 GPUs");
+        assertThatThrownBy(() -> run("none", config, false, 0)).hasMessage("gpus is 0, expected 1 or more");
+    }
+
     /** Scenes come out of the seed, so that the same run twice is the same; the model that it leaves makes a picture. */
     @Test
     void aModelOfScenesIsLoadedAndPaints() {
@@ -155,7 +225,7 @@ class ModelTrainingTest {
         ModelTraining.Run other =
                 run("bfloat16", TinyModel.CONFIG.replace("\"checkpointing\": false", "\"checkpointing\": true"), false);
         ModelTraining.Run bfloat16 = new ModelTraining.Run(
-                other.recipe(), other.output(), other.cache(), other.sprites(), false, Placement.BFLOAT16_CPU);
+                other.recipe(), other.output(), other.cache(), other.sprites(), false, Placement.BFLOAT16_CPU, 1);
         ModelTraining.run(bfloat16, stage -> SilentListener.NONE);
         for (Stage stage : Stage.values()) {
             List<LossLog.Row> expected = LossLog.read(float32.lossLog(stage));

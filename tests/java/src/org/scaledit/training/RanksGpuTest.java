@@ -12,6 +12,7 @@ import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -27,6 +28,7 @@ import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.DrawnPictures;
 import org.scaledit.testing.Golden;
 import org.scaledit.testing.Gpu;
+import org.scaledit.testing.TinyModel;
 
 /** Ranks on two GPUs, over NCCL, make the step of one. */
 @Tag("gpus")
@@ -167,5 +169,34 @@ class RanksGpuTest {
         assertNear(run("bfloat16-two", core, Gpu.BFLOAT16, RANKS, STEPS, false), one, 2e-2);
         run("mixed", core, Gpu.BFLOAT16, RANKS, STEPS / 2, false);
         assertNear(run("mixed", core, Gpu.BFLOAT16, 1, STEPS, true), one, 2e-2);
+    }
+
+    private static List<List<LossLog.Row>> modelRows(String name, int ranks) throws Exception {
+        Path config = folder.resolve("model.json");
+        Files.writeString(
+                config,
+                TinyModel.CONFIG
+                        .replace("\"batch\": 3,", "\"batch\": 3, \"accumulate\": 2,")
+                        .replace("\"batch\": 2, \"steps\"", "\"batch\": 2, \"accumulate\": 2, \"steps\""));
+        Path output = Files.createDirectories(folder.resolve(name));
+        ModelTraining.Run run = new ModelTraining.Run(
+                ModelRecipe.read(config), output, output.resolve("cache"), Optional.empty(), false, Gpu.FLOAT32, ranks);
+        ModelTraining.run(run, stage -> SilentListener.NONE);
+        return Stream.of(ModelTraining.Stage.values())
+                .map(stage -> LossLog.read(run.lossLog(stage)))
+                .toList();
+    }
+
+    @Test
+    void aModelTrainedOnTwoGpusIsNearThatOfOne() throws Exception {
+        List<List<LossLog.Row>> two = modelRows("model-two", RANKS);
+        List<List<LossLog.Row>> one = modelRows("model-one", 1);
+        for (int stage = 0; stage < one.size(); stage++) {
+            assertThat(two.get(stage)).hasSameSizeAs(one.get(stage));
+            for (int i = 0; i < one.get(stage).size(); i++) {
+                assertThat(two.get(stage).get(i).loss() / one.get(stage).get(i).loss())
+                        .isBetween(1 - 1e-2, 1 + 1e-2);
+            }
+        }
     }
 }

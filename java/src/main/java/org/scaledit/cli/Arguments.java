@@ -34,6 +34,14 @@ final class Arguments {
         return Path.of(fetched);
     }
 
+    /** Of a training. */
+    static int gpus(int given, Device device) {
+        if (given > 1 && device == Device.CPU) {
+            throw new IllegalArgumentException("gpus is " + given + ", expected --device cuda beside it");
+        }
+        return given;
+    }
+
     /** Where a training computes, and in which precision: by default in float32 on a CPU, in bfloat16 on a GPU. */
     static Placement trainingPlacement(Device device, @Nullable Precision given) {
         boolean cuda = device == Device.CUDA;

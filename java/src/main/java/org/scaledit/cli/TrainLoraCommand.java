@@ -268,7 +268,7 @@ final class TrainLoraCommand implements Callable<Integer> {
                 saveEvery,
                 resume,
                 Arguments.trainingPlacement(device, precision),
-                gpus(),
+                Arguments.gpus(gpus, device),
                 samples());
     }
 
@@ -288,13 +288,6 @@ final class TrainLoraCommand implements Callable<Integer> {
                 usual.guidance(),
                 usual.guideSteps(),
                 usual.guideGuidance()));
-    }
-
-    private int gpus() {
-        if (gpus > 1 && device == Device.CPU) {
-            throw new IllegalArgumentException("gpus is " + gpus + ", expected --device cuda beside it");
-        }
-        return gpus;
     }
 
     /** The display, and the curve at every checkpoint. */

@@ -66,6 +66,15 @@ final class TrainModelCommand implements Callable<Integer> {
     private Device device = Device.CPU;
 
     @Option(
+            names = "--gpus",
+            paramLabel = "N",
+            defaultValue = "1",
+            description =
+                    "GPUs, each with a copy of what is trained, which share the batches of a step: accumulate, of every"
+                            + " phase, is a multiple of it. A training may go on with another number. Default: ${DEFAULT-VALUE}.")
+    private int gpus;
+
+    @Option(
             names = "--precision",
             paramLabel = "KIND",
             description = "float32 or bfloat16; weights are changed in float32 in any case. Default: float32 on a CPU,"
@@ -102,7 +111,8 @@ final class TrainModelCommand implements Callable<Integer> {
                 cache == null ? output.resolve("training-cache") : cache,
                 spritesFolder,
                 resume,
-                Arguments.trainingPlacement(device, precision));
+                Arguments.trainingPlacement(device, precision),
+                Arguments.gpus(gpus, device));
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {

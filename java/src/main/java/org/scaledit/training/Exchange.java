@@ -20,6 +20,9 @@ interface Exchange {
         }
 
         @Override
+        public void meet() {}
+
+        @Override
         public void sum(Tensor tensor) {}
 
         @Override
@@ -33,10 +36,17 @@ interface Exchange {
     int ranks();
 
     /**
+     * Waits for all ranks: what each has written is there for the others.
+     *
+     * @throws RanksStoppedException if another rank has failed
+     */
+    void meet();
+
+    /**
      * Makes every rank's tensor their sum, the same bits in all of them.
      *
      * @param tensor float32, contiguous, as large as the others'
-     * @throws RanksStoppedException if another rank has failed
+     * @throws RanksStoppedException likewise
      */
     void sum(Tensor tensor);
 

@@ -73,11 +73,16 @@ final class LatentSet implements AutoCloseable {
         return new ContentHash().text(identity).text(file + " " + size(file)).hex();
     }
 
-    /** Computes the files that are missing, and opens all of them. */
-    void fill(TrainedAutoencoder vae, VaeConfig config, TrainingSet.FillListener listener) {
+    /**
+     * Computes the files that are missing, and opens all of them.
+     *
+     * @param exchange of ranks that deal out the files
+     * @param listener hears of this rank's pictures
+     */
+    void fill(TrainedAutoencoder vae, VaeConfig config, Exchange exchange, TrainingSet.FillListener listener) {
         int most = (int) Math.max(1, PIXELS / ((long) grid.pixelWidth() * grid.pixelHeight()));
         List<Part> parts = new ArrayList<>();
-        for (int file = 0; file < fileCount(); file++) {
+        for (int file = exchange.rank(); file < fileCount(); file += exchange.ranks()) {
             if (!cache.has(key(file))) {
                 for (int first = 0; first < size(file); first += most) {
                     parts.add(new Part(file, first, Math.min(most, size(file) - first)));
@@ -104,6 +109,7 @@ final class LatentSet implements AutoCloseable {
         } finally {
             encoded.forEach(Owned::close);
         }
+        exchange.meet();
         for (int file = 0; file < fileCount(); file++) {
             files.add(cache.open(key(file)));
         }

@@ -38,6 +38,11 @@ final class LocalExchange implements Exchange {
     }
 
     @Override
+    public void meet() {
+        meeting.await();
+    }
+
+    @Override
     public void sum(Tensor tensor) {
         exchange(tensor, first -> {
             for (int other = 1; other < tensors.length; other++) {

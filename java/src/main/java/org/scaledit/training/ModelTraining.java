@@ -8,6 +8,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CancellationException;
+import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.stream.IntStream;
 import org.bytedeco.pytorch.Tensor;
@@ -66,9 +67,31 @@ public final class ModelTraining {
      * @param sprites the folder of the SVG sets that scenes are composed from
      * @param resume whether to go on from the checkpoints in the output; if not, there must be none
      * @param placement where, and in which precision, it computes; weights are changed in float32
+     * @param ranks copies of what is trained, which deal out the batches of a step: each is on a GPU of its own; on a CPU nothing is won
+     *     by more than one
      */
     public record Run(
-            ModelRecipe recipe, Path output, Path cache, Optional<Path> sprites, boolean resume, Placement placement) {
+            ModelRecipe recipe,
+            Path output,
+            Path cache,
+            Optional<Path> sprites,
+            boolean resume,
+            Placement placement,
+            int ranks) {
+        public Run {
+            if (ranks < 1) {
+                throw new IllegalArgumentException("gpus is " + ranks + ", expected 1 or more");
+            }
+            for (ModelRecipe.Training training :
+                    List.of(recipe.vae().training(), recipe.transformer().training())) {
+                for (ModelRecipe.Phase phase : training.phases()) {
+                    if (phase.accumulate() % ranks != 0) {
+                        throw new IllegalArgumentException("a phase's accumulate is " + phase.accumulate()
+                                + ", expected a multiple of the " + ranks + " GPUs");
+                    }
+                }
+            }
+        }
 
         /** The model's directory. */
         public Path model() {
@@ -121,7 +144,7 @@ public final class ModelTraining {
      */
     public static void run(Run run, Function<Stage, TrainingListener> listeners) {
         if (run.placement.cuda()) {
-            CudaAttention.requireGpu();
+            CudaAttention.requireGpus(run.ranks);
             besideGpu(() -> new ModelTraining(run, listeners).run());
         } else {
             Torch.load();
@@ -196,7 +219,23 @@ public final class ModelTraining {
         }
     }
 
+    /** Trains a stage. */
+    private void together(ModelRecipe.Training training, Consumer<PartTraining.Ranking> stage) {
+        double[] losses = new double
+                [training.phases().stream()
+                        .mapToInt(ModelRecipe.Phase::accumulate)
+                        .max()
+                        .orElse(0)];
+        Ranks.run(
+                run.ranks, run.placement.cuda(), exchange -> stage.accept(new PartTraining.Ranking(exchange, losses)));
+    }
+
     private void trainVae() {
+        TrainingListener listener = listeners.apply(Stage.VAE);
+        together(recipe.vae().training(), ranking -> trainVae(ranking, listener));
+    }
+
+    private void trainVae(PartTraining.Ranking ranking, TrainingListener listener) {
         Map<String, long[]> shapes = AutoencoderKl.expectedTensors(recipe.vae().config(1, 0));
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
             begin(parameters);
@@ -209,10 +248,13 @@ public final class ModelTraining {
                     objective,
                     source,
                     recipe.seed(),
-                    listeners.apply(Stage.VAE))) {
+                    ranking,
+                    listener)) {
                 training.run(resumes(Stage.VAE));
             }
-            Tensors.run(() -> files.vae(measured(parameters.averages("")), parameters.averages("")));
+            if (ranking.exchange().rank() == 0) {
+                Tensors.run(() -> files.vae(measured(parameters.averages("")), parameters.averages("")));
+            }
         }
     }
 
@@ -248,6 +290,12 @@ public final class ModelTraining {
         if (!resumes(Stage.TRANSFORMER)) {
             files.begin(recipe, this::captions);
         }
+        TrainingListener listener = listeners.apply(Stage.TRANSFORMER);
+        boolean resumes = resumes(Stage.TRANSFORMER);
+        together(recipe.transformer().training(), ranking -> trainTransformer(ranking, resumes, listener));
+    }
+
+    private void trainTransformer(PartTraining.Ranking ranking, boolean resumes, TrainingListener listener) {
         ModelDirectory model = ModelDirectory.open(run.model());
         Map<String, long[]> shapes = new LinkedHashMap<>();
         put(
@@ -268,7 +316,6 @@ public final class ModelTraining {
                 vae
                         + TrainingSet.identity(model, ModelFiles.CLIP_TOKENIZER, ModelFiles.T5_TOKENIZER)
                         + (frozen ? TrainingSet.identity(model, ModelFiles.CLIP, ModelFiles.T5) : ""));
-        TrainingListener listener = listeners.apply(Stage.TRANSFORMER);
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
             begin(parameters);
             try (FrozenWeights clipWeights =
@@ -285,7 +332,7 @@ public final class ModelTraining {
                             parameters,
                             encoders,
                             files,
-                            phase -> latents(model, vae, phase, listener),
+                            phase -> latents(model, vae, phase, ranking.exchange(), listener),
                             run.placement);
                     PartTraining<TransformerObjective.Batch> training = new PartTraining<>(
                             state(Stage.TRANSFORMER, origin),
@@ -294,8 +341,9 @@ public final class ModelTraining {
                             objective,
                             source,
                             recipe.seed(),
+                            ranking,
                             listener)) {
-                training.run(resumes(Stage.TRANSFORMER));
+                training.run(resumes);
             }
         }
     }
@@ -329,7 +377,11 @@ public final class ModelTraining {
 
     /** Of a phase, filled. The autoencoder is in memory for that alone. */
     private LatentSet latents(
-            ModelDirectory model, String identity, ModelRecipe.Phase phase, TrainingListener listener) {
+            ModelDirectory model,
+            String identity,
+            ModelRecipe.Phase phase,
+            Exchange exchange,
+            TrainingListener listener) {
         LatentSet latents = new LatentSet(
                 source, phase.of(source.size()), phase.size(), identity, run.placement, ExampleCache.in(run.cache));
         Path folder = model.part(ModelFiles.VAE);
@@ -340,10 +392,13 @@ public final class ModelTraining {
                 try (Safetensors file = Safetensors.openModel(folder, "diffusion_pytorch_model")) {
                     AutoencoderKl.expectedTensors(config)
                             .forEach((name, shape) -> weights.put(name, run.placement.place(file.tensor(name))));
-                    latents.fill(new TrainedAutoencoder(config, weights, run.placement), config, (done, all) -> {
-                        listener.encoded(done, all);
-                        TrainingLoop.throwIfInterrupted(LatentSet.WHEN);
-                    });
+                    latents.fill(
+                            new TrainedAutoencoder(config, weights, run.placement), config, exchange, (done, all) -> {
+                                if (exchange.rank() == 0) {
+                                    listener.encoded(done, all);
+                                }
+                                TrainingLoop.throwIfInterrupted(LatentSet.WHEN);
+                            });
                 }
             });
             return latents;

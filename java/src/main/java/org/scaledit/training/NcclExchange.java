@@ -94,6 +94,11 @@ final class NcclExchange implements Exchange {
     }
 
     @Override
+    public void meet() {
+        meeting.await();
+    }
+
+    @Override
     public void sum(Tensor tensor) {
         exchange(tensor, group().processes::allreduce);
     }

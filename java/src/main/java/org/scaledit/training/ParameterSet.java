@@ -146,6 +146,11 @@ final class ParameterSet implements AutoCloseable {
         }
     }
 
+    /** All of them as {@link #gather} has added them up, side by side: float32. */
+    Tensor gradients() {
+        return gradients;
+    }
+
     /** The length of all gradients together. */
     double gradientNorm() {
         return Tensors.compute(

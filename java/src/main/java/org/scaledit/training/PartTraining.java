@@ -1,13 +1,15 @@
 package org.scaledit.training;
 
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.Map;
 import java.util.stream.LongStream;
 import org.jspecify.annotations.Nullable;
 
 /**
  * The steps that one process makes of the training of a model's part: AdamW on all of its weights, whose moving average is what
- * comes out.
+ * comes out. Of several ranks each has all weights and computes the gradients of some of a step's batches; their sum, and so
+ * what becomes of the weights, is the same bits in all of them. Rank 0 alone writes.
  *
  * @param <B> what the loss of a batch is computed from
  */
@@ -39,6 +41,13 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
      */
     record State(Path checkpoint, Path lossLog, Map<String, String> origin) {}
 
+    /**
+     * Which of the batches of a step are this rank's.
+     *
+     * @param losses of a step's batches, for which all ranks have one array
+     */
+    record Ranking(Exchange exchange, double[] losses) {}
+
     /** A batch and the samples that it is of. */
     private record Samples<B extends AutoCloseable>(int[] samples, B batch) implements AutoCloseable {
         @Override
@@ -53,6 +62,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     private final Objective<B> objective;
     private final SampleSource source;
     private final long seed;
+    private final Ranking ranking;
     private final TrainingListener listener;
     private final AdamW optimizer;
     private ModelRecipe.@Nullable Phase phase; // of the batches that are being made
@@ -65,6 +75,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             Objective<B> objective,
             SampleSource source,
             long seed,
+            Ranking ranking,
             TrainingListener listener) {
         this.state = state;
         this.training = training;
@@ -72,6 +83,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         this.objective = objective;
         this.source = source;
         this.seed = seed;
+        this.ranking = ranking;
         this.listener = listener;
         this.optimizer = new AdamW(parameters.whole(), training.rate(), training.weightDecay());
     }
@@ -90,8 +102,14 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
                 first = checkpoint.steps();
             }
             parameters.update();
-        } else {
+        } else if (ranking.exchange.rank() == 0) {
             write(0); // so that whatever comes can be resumed
+        }
+        if (ranking.exchange.rank() > 0) {
+            for (long step = first + 1; step <= training.steps(); step++) {
+                step(step);
+            }
+            return;
         }
         TrainingLoop.run(
                 new TrainingLoop.Length(state.lossLog, training.steps(), training.saveEvery()), first, this, listener);
@@ -102,19 +120,20 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         return training.samples(steps);
     }
 
+    /** The loss is, on rank 0 alone, that of all of the step's batches. */
     @Override
     public LossLog.Row step(long step) {
         TrainingLoop.throwIfInterruptedAfter(step - 1);
         ModelRecipe.Phase current = training.phase(step);
         Prefetch<Samples<B>> coming = batches(current, step);
         parameters.clearGradients(); // those of a step that was not finished, too
-        double sum = 0;
-        for (int i = 0; i < current.accumulate(); i++) {
+        Exchange exchange = ranking.exchange;
+        for (int i = exchange.rank(); i < current.accumulate(); i += exchange.ranks()) {
             TrainingLoop.throwIfInterruptedAfter(step - 1);
             try (Samples<B> next = coming.take(TrainingLoop.after(step - 1))) {
                 double loss = objective.addGradients(next.batch, 1.0 / current.accumulate());
                 requireNumber(loss, next.samples, step);
-                sum += loss;
+                ranking.losses[i] = loss;
             } catch (RuntimeException e) {
                 throw e;
             } catch (Exception e) {
@@ -122,6 +141,8 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             }
             parameters.gather();
         }
+        exchange.sum(parameters.gradients());
+        double loss = Arrays.stream(ranking.losses, 0, current.accumulate()).sum() / current.accumulate();
         double norm = parameters.gradientNorm();
         if (!Double.isFinite(norm)) {
             throw new TrainingException("the gradients are no numbers at step " + step);
@@ -133,7 +154,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         optimizer.step();
         parameters.update();
         parameters.follow(decay(training.average(), step));
-        return new LossLog.Row(step, sum / current.accumulate(), rate, norm);
+        return new LossLog.Row(step, loss, rate, norm);
     }
 
     /** Of the moving average: it follows faster at the beginning, where it would remember random weights. */
@@ -149,7 +170,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         }
     }
 
-    /** Those of a phase from a step on. */
+    /** This rank's of a phase from a step on. */
     private Prefetch<Samples<B>> batches(ModelRecipe.Phase current, long step) {
         Prefetch<Samples<B>> coming = batches;
         if (coming != null && current == phase) {
@@ -163,10 +184,11 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             throw e;
         }
         long before = training.samples(step - 1); // of this step
-        long left = stepsLeft(current, step) * current.accumulate();
+        Exchange exchange = ranking.exchange;
+        long left = stepsLeft(current, step) * current.accumulate() / exchange.ranks();
         SampleOrder order = new SampleOrder(seed, current.of(source.size()), Recipe.Timesteps.UNIFORM);
         coming = new Prefetch<>(0, left, number -> {
-            long count = before + number * current.batch();
+            long count = before + (number * exchange.ranks() + exchange.rank()) * current.batch();
             int[] samples = LongStream.range(count, count + current.batch())
                     .mapToInt(order::sample)
                     .toArray();
