@@ -16,6 +16,7 @@ public final class TinyModel {
                 "channels": [8, 8, 16, 16],
                 "layers": 1,
                 "groups": 4,
+                "attention": true,
                 "tile": 64,
                 "divergence": 1e-4,
                 "gradient": 0.5,

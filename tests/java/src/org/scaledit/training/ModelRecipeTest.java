@@ -57,6 +57,7 @@ class ModelRecipeTest {
             "layers": 1, "heads": 2} | "layers": 1, "heads": 2, "size": 3} | has text.clip.size, expected none but tokens, heads, width, layers
             "batch": 2, "steps": 3} | "batch": 2, "stebs": 3} | has no field vae.training.phases[0].steps, expected a non-negative integer
             "channels": [8, 8, 16, 16] | "channels": [8, 8, 16] | has vae.channels [8, 8, 16], expected four multiples of groups, 4
+            "attention": true, | "attention": 1, | has vae.attention 1, expected true or false
             "channels": [8, 8, 16, 16] | "channels": "wide" | has vae.channels "wide", expected a list of non-negative integers
             "tile": 64 | "tile": 40 | has vae.tile 40, expected a multiple of 32
             "tile": 64 | "tile": 32 | has transformer.training.phases 64, expected sizes from 16 to vae.tile, 32

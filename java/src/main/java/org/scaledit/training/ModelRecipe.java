@@ -53,6 +53,7 @@ public record ModelRecipe(
      * @param channels of the four levels
      * @param layers residual blocks of each level
      * @param groups of every group normalisation
+     * @param attention whether the middle blocks attend to all of a tile, as FLUX.1's do; without it the autoencoder is local
      * @param tile side of a picture that is encoded or decoded in one piece
      * @param divergence weight of the Kullback-Leibler divergence in the loss
      * @param gradient weight of the differences between neighbouring pixels in the loss
@@ -62,6 +63,7 @@ public record ModelRecipe(
             List<Integer> channels,
             int layers,
             int groups,
+            boolean attention,
             int tile,
             double divergence,
             double gradient,
@@ -70,7 +72,7 @@ public record ModelRecipe(
 
         /** With factors of latents as a transformer takes them. */
         VaeConfig config(double scale, double shift) {
-            return new VaeConfig(channels, layers, groups, 16, tile, scale, shift, true);
+            return new VaeConfig(channels, layers, groups, 16, tile, scale, shift, attention);
         }
     }
 
@@ -276,6 +278,7 @@ public record ModelRecipe(
                 channels,
                 integer(config, "layers", 1, 8),
                 groups,
+                config.flag("attention"),
                 tile,
                 number(config, "divergence", 0, 1),
                 number(config, "gradient", 0, 100),
