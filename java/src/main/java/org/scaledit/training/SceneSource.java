@@ -10,7 +10,6 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.file.ContentHash;
 import org.scaledit.file.Reasons;
 import org.scaledit.scenes.Composer;
-import org.scaledit.scenes.Scene;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Sprites;
 import org.scaledit.scenes.Vocabulary;
@@ -64,15 +63,16 @@ final class SceneSource implements SampleSource {
         return composer.compose(sample).text();
     }
 
-    /** Of the scene's rows only those are painted that are asked for. */
+    /** Of the scene only that part is painted. */
     @Override
     public Tensor picture(int sample, int size, int crop, long place) {
-        Scene scene = composer.compose(sample);
-        byte[] rows = renderer.render(scene, size, SampleSource.offset(size, crop, (int) place), crop);
+        int firstRow = SampleSource.offset(size, crop, (int) place);
+        int firstColumn = SampleSource.offset(size, crop, (int) (place >>> 32));
+        byte[] part = renderer.render(composer.compose(sample), size, firstRow, crop, firstColumn, crop);
         return Tensors.scoped(() -> {
-            Tensor bytes = torch.empty(new long[] {crop, size, 3}, new TensorOptions(torch.ScalarType.Byte), null);
-            new BytePointer(bytes.data_ptr()).put(rows);
-            return Tensors.toFloat32(bytes.narrow(1, SampleSource.offset(size, crop, (int) (place >>> 32)), crop))
+            Tensor bytes = torch.empty(new long[] {crop, crop, 3}, new TensorOptions(torch.ScalarType.Byte), null);
+            new BytePointer(bytes.data_ptr()).put(part);
+            return Tensors.toFloat32(bytes)
                     .div(new Scalar(127.5))
                     .sub(new Scalar(1.0))
                     .permute(2, 0, 1)
