@@ -366,14 +366,14 @@ final class Backdrop {
     }
 
     private static double mix(double from, double to, double amount) {
-        return from + (to - from) * Math.max(0, Math.min(1, amount));
+        return from + (to - from) * clamp(amount);
     }
 
     private static double clamp(double value) {
-        return Math.max(0, Math.min(1, value));
+        return Noise.clamp(value, 1);
     }
 
     private static void put(float[] rgb, int x, int channel, double value) {
-        rgb[3 * x + channel] = (float) Math.max(0, Math.min(255, value));
+        rgb[3 * x + channel] = (float) Noise.clamp(value, 255);
     }
 }

@@ -71,7 +71,7 @@ public final class SceneRenderer {
 
     /** What Math.round gives from 0 to 255: as a double, the sum is exact. */
     private static int rounded(float value) {
-        return (int) (Math.max(0, Math.min(255, value)) + 0.5);
+        return (int) (Noise.clamp(value, 255) + 0.5);
     }
 
     static void requireSize(int size) {
