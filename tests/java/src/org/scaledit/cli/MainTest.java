@@ -383,12 +383,53 @@ class MainTest {
     void missingArgumentsAreNamed() {
         assertThat(run().err())
                 .startsWith(
-                        "scaledit: No command given, expected one of: generate, info, bench, train, make-dataset, scenes");
+                        "scaledit: No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
         assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
         Outcome missing = run("generate", "x", "--model", "nowhere");
         assertThat(missing.err()).startsWith("scaledit: model nowhere does not exist");
         assertThat(missing.status()).isEqualTo(2);
+    }
+
+    @Test
+    void quantizeWritesAModelThatPaints() {
+        Path int8 = folder.resolve("int8");
+        Outcome outcome = run("quantize", TINY, "-o", int8.toString());
+        assertThat(outcome.err()).isEmpty();
+        assertThat(outcome.status()).isZero();
+        assertThat(outcome.out().lines())
+                .satisfiesExactly(
+                        line -> assertThat(line)
+                                .matches("text_encoder +3.22 MB -> +1.82 MB, changed by 0.0053 of their norm"),
+                        line -> assertThat(line)
+                                .matches("text_encoder_2 +0.11 MB -> +0.07 MB, changed by 0.0053 of their norm"),
+                        line -> assertThat(line)
+                                .matches("transformer +14.45 MB -> +7.36 MB, changed by 0.0059 of their norm"),
+                        line -> assertThat(line).matches("vae +0.26 MB -> +0.16 MB, changed by 0.0051 of their norm"),
+                        line -> assertThat(line).matches("weights +18.04 MB -> +9.39 MB"));
+        assertThat(run("info", int8.toString()).out()).contains("INT8 with a scale for each row");
+        Path picture = folder.resolve("int8.png");
+        Outcome painted = run(("generate dusk --width 64 --height 48 --steps 1 --guide-steps 1 --quiet --model " + int8
+                        + " -o " + picture)
+                .split(" "));
+        assertThat(painted.err()).isEmpty();
+        assertThat(picture).exists();
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "TINY              | Missing required option: '--output=DIR'",
+                "-o out            | Missing required parameter: 'MODEL'",
+                "nowhere -o out    | model nowhere does not exist",
+                "TINY -o src       | output src exists, expected a folder that is to be made",
+                "TINY -o /none/out | folder /none of output out does not exist",
+            })
+    void aWrongArgumentOfQuantizeIsOneSentenceAndStatusTwo(String options, String sentence) {
+        Outcome outcome = run(("quantize " + options.replace("TINY", TINY)).split(" "));
+        assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
+        assertThat(outcome.status()).isEqualTo(2);
     }
 
     @Test
