@@ -52,7 +52,16 @@ final class Description {
                 "text: " + transformer.jointWidth() + " wide T5, " + transformer.pooledWidth() + " wide CLIP",
                 "VAE: " + vae.latentChannels() + " latent channels, tiles of " + vae.sampleSize() + " pixels",
                 "weights: " + formats(directory),
+                "settings of its own: " + settings(ModelDefaults.read(path)),
                 "every tensor is there and has its shape");
+    }
+
+    private static String settings(ModelDefaults defaults) {
+        return defaults.settings().isEmpty()
+                ? "none"
+                : defaults.settings().entrySet().stream()
+                        .map(entry -> entry.getKey() + " " + entry.getValue())
+                        .collect(Collectors.joining(", "));
     }
 
     /** In which formats the numbers are, and how many of them. */

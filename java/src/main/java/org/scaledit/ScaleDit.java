@@ -79,11 +79,13 @@ public final class ScaleDit implements AutoCloseable {
 
     private final Builder options;
     private final Pipeline pipeline;
+    private final ImageRequest defaults;
     private final ReentrantLock busy = new ReentrantLock();
 
-    private ScaleDit(Builder options, Pipeline pipeline) {
+    private ScaleDit(Builder options, Pipeline pipeline, ImageRequest defaults) {
         this.options = options;
         this.pipeline = pipeline;
+        this.defaults = defaults;
     }
 
     /**
@@ -139,7 +141,7 @@ public final class ScaleDit implements AutoCloseable {
      * @throws IllegalStateException if the model is closed
      */
     public GeneratedImage generate(ImageRequest request, Consumer<Progress> progress) {
-        ImageRequest seeded = seeded(request);
+        ImageRequest seeded = seeded(request.over(defaults));
         Plan plan = plan(seeded);
         Pixels pixels = new Pixels(plan.lastGrid().pixelWidth(), plan.lastGrid().pixelHeight());
         paint(seeded, plan, progress, pixels::put);
@@ -151,12 +153,12 @@ public final class ScaleDit implements AutoCloseable {
      * decoded: no more than a band of the picture is in memory, whatever its size. The file appears whole, or not at all.
      *
      * @param progress called on this thread
-     * @return the request that the picture was made from, with the seed that was used
+     * @return the request that the picture was made from, with the model's own settings and the seed that was used
      * @throws RuntimeException as from {@link #generate(ImageRequest, Consumer)}, or with one sentence if the file cannot be
      *     written; an older file is then left as it was
      */
     public ImageRequest generatePng(ImageRequest request, Path file, Consumer<Progress> progress) {
-        ImageRequest seeded = seeded(request);
+        ImageRequest seeded = seeded(request.over(defaults));
         Plan plan = plan(seeded);
         PngFile.write(
                 file,
@@ -319,7 +321,9 @@ public final class ScaleDit implements AutoCloseable {
             options.precision = precision;
             options.device = device;
             options.memory = memory;
-            return new ScaleDit(options, Pipeline.open(model, vae, loras, loraScope, precision(), device, memory));
+            ImageRequest defaults = ModelDefaults.read(model).request();
+            return new ScaleDit(
+                    options, Pipeline.open(model, vae, loras, loraScope, precision(), device, memory), defaults);
         }
 
         private Precision precision() {
