@@ -11,6 +11,7 @@ import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.checkpoint.EmbeddedModel;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
 import org.scaledit.sampling.FileNoise;
@@ -96,6 +97,20 @@ public final class ScaleDit implements AutoCloseable {
      */
     public static ScaleDit load(Path model) {
         return builder(model).load();
+    }
+
+    /**
+     * Opens the model of the jar {@code scaledit-demo-model}, a small one, with everything at its default.
+     *
+     * @throws RuntimeException with one sentence, if the class path has no such jar
+     */
+    public static ScaleDit loadEmbedded() {
+        return builderEmbedded().load();
+    }
+
+    /** Opens the same with LoRAs, another VAE, precision or device. */
+    public static Builder builderEmbedded() {
+        return new Builder(null);
     }
 
     /** Opens a checkpoint with LoRAs, another VAE, precision or device. */
@@ -248,7 +263,10 @@ public final class ScaleDit implements AutoCloseable {
 
     /** How a checkpoint is opened. */
     public static final class Builder {
-        private Path model;
+        /** What stands for the embedded model in a picture's settings, where every other one has an absolute path. */
+        private static final String EMBEDDED = "embedded";
+
+        private @Nullable Path model; // null: the embedded one
         private @Nullable Path vae;
         private final List<LoraFile> loras = new ArrayList<>();
         private LoraScope loraScope = LoraScope.GUIDANCE;
@@ -256,7 +274,7 @@ public final class ScaleDit implements AutoCloseable {
         private Device device = Device.CPU;
         private Memory memory = Memory.NORMAL;
 
-        private Builder(Path model) {
+        private Builder(@Nullable Path model) {
             this.model = model;
         }
 
@@ -321,9 +339,10 @@ public final class ScaleDit implements AutoCloseable {
             options.precision = precision;
             options.device = device;
             options.memory = memory;
-            ImageRequest defaults = ModelDefaults.read(model).request();
+            Path directory = model == null ? EmbeddedModel.directory() : model;
+            ImageRequest defaults = ModelDefaults.read(directory).request();
             return new ScaleDit(
-                    options, Pipeline.open(model, vae, loras, loraScope, precision(), device, memory), defaults);
+                    options, Pipeline.open(directory, vae, loras, loraScope, precision(), device, memory), defaults);
         }
 
         private Precision precision() {
@@ -334,7 +353,7 @@ public final class ScaleDit implements AutoCloseable {
         }
 
         void write(ObjectNode json) {
-            json.put("model", Settings.absolute(model));
+            json.put("model", model == null ? EMBEDDED : Settings.absolute(model));
             if (vae != null) {
                 json.put("vae", Settings.absolute(vae));
             }
@@ -350,8 +369,8 @@ public final class ScaleDit implements AutoCloseable {
         }
 
         static Builder read(JsonNode json) {
-            Builder builder =
-                    new Builder(Path.of(Settings.required(json, "model").asText()));
+            String model = Settings.required(json, "model").asText();
+            Builder builder = new Builder(model.equals(EMBEDDED) ? null : Path.of(model));
             Settings.path(json, "vae").ifPresent(builder::vae);
             for (JsonNode lora : json.path("loras")) {
                 builder.lora(

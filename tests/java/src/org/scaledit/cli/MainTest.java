@@ -17,6 +17,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.scaledit.testing.Drawings;
 import org.scaledit.testing.Golden;
+import org.scaledit.testing.ModelJar;
 
 class MainTest {
     private static final String TINY = Golden.tinyFlux().toString();
@@ -385,10 +386,36 @@ class MainTest {
                 .startsWith(
                         "scaledit: No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
-        assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
+        Outcome noModel = run("generate", "x");
+        assertThat(noModel.err())
+                .startsWith("scaledit: no model is given and none is embedded, expected"
+                        + " org.scaledit:scaledit-demo-model on the class path or the folder of a FLUX.1 model")
+                .hasLineCount(1);
+        assertThat(noModel.status()).isEqualTo(1);
         Outcome missing = run("generate", "x", "--model", "nowhere");
         assertThat(missing.err()).startsWith("scaledit: model nowhere does not exist");
         assertThat(missing.status()).isEqualTo(2);
+    }
+
+    @Test
+    void withoutAModelTheEmbeddedOnePaintsAndItsPictureIsMadeAgain() throws Exception {
+        Path classPath = folder.resolve("class-path");
+        Path model = classPath.resolve("org/scaledit/model");
+        Files.createDirectories(model.getParent());
+        Golden.copyOfTinyFlux(model);
+        Path picture = folder.resolve("embedded.png");
+        Path again = folder.resolve("embedded-again.png");
+        String[] options = "generate dusk --steps 1 --guide-steps 1 --seed 5 --quiet --width 64 -o".split(" ");
+        List<String> arguments = new ArrayList<>(List.of(options));
+        arguments.add(picture.toString());
+        Outcome outcome = ModelJar.on(classPath, () -> run(arguments.toArray(String[]::new)));
+        assertThat(outcome.err()).isEmpty();
+        assertThat(outcome.status()).isZero();
+        // 1024 is the height on a CPU, where other models have 4096.
+        assertThat(run("info", picture.toString()).out()).contains("64 × 1024", "\"model\" : \"embedded\"");
+        ModelJar.on(classPath, () -> run("generate", "--from", picture.toString(), "-o", again.toString(), "--quiet"));
+        assertThat(again).hasSameBinaryContentAs(picture);
+        assertThat(run("generate", "--from", picture.toString()).err()).contains("none is embedded");
     }
 
     @Test
