@@ -49,6 +49,7 @@ class UnfinishedFolderTest {
         assertThat(target.resolve("part/b.txt")).hasContent("b");
         assertThat(target.resolve("part/.git")).doesNotExist();
         assertThat(names()).containsExactly("from", "target");
+        assertThat(Files.getPosixFilePermissions(target)).isEqualTo(Files.getPosixFilePermissions(from));
     }
 
     @Test

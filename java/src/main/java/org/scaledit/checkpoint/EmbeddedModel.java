@@ -6,6 +6,7 @@ import java.net.URISyntaxException;
 import java.net.URL;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystem;
+import java.nio.file.FileSystemNotFoundException;
 import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -57,7 +58,7 @@ public final class EmbeddedModel {
                 }
             }
             return Objects.requireNonNull(Path.of(index.toURI()).getParent());
-        } catch (IOException | URISyntaxException e) {
+        } catch (IOException | URISyntaxException | FileSystemNotFoundException e) {
             throw new IllegalStateException(
                     "the embedded model cannot be extracted to " + cache + ": " + Reasons.of(e), e);
         }

@@ -8,6 +8,7 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.Comparator;
 import java.util.List;
+import java.util.concurrent.ThreadLocalRandom;
 import java.util.function.Predicate;
 import java.util.stream.Stream;
 
@@ -36,8 +37,9 @@ public final class UnfinishedFolder implements AutoCloseable {
         if (parent == null || Files.notExists(parent)) {
             throw new FileSystemException(folder.toString(), null, "the folder above it does not exist");
         }
-        // Beside its own name, so that the renaming at the end moves no data.
-        this.unfinished = Files.createTempDirectory(parent, ".scaledit-");
+        // Beside its own name, so that the renaming at the end moves no data; for others to read as any new folder is.
+        this.unfinished = Files.createDirectory(parent.resolve(
+                ".scaledit-" + Long.toHexString(ThreadLocalRandom.current().nextLong())));
     }
 
     private FileAlreadyExistsException exists() {
