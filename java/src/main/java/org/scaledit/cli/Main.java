@@ -22,6 +22,7 @@ import picocli.CommandLine.Spec;
         subcommands = {
             GenerateCommand.class,
             InfoCommand.class,
+            QuantizeCommand.class,
             BenchCommand.class,
             TrainCommand.class,
             MakeDatasetCommand.class,
@@ -57,7 +58,7 @@ public final class Main implements Runnable {
     public void run() {
         throw new ParameterException(
                 spec.commandLine(),
-                "No command given, expected one of: generate, info, bench, train, make-dataset, scenes");
+                "No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes");
     }
 
     private int wrongArgument(ParameterException exception) {
