@@ -512,7 +512,7 @@ TEST_F(Gpu, RefusesWhatNoKernelMayTouch) {
             a.output.token_stride += 2;
         },
         "multiple of 8 elements");
-    refused([](auto& a) { a.output.data = a.query.data; }, "output.data overlaps");
+    refused([](auto& a) { a.output = a.query; }, "output.data overlaps query.data");
     refused([](auto& a) { a.device_geometry = nullptr; }, "device_geometry is null");
     refused([](auto& a) { a.head_dim = 96; }, "head_dim is 96");
     refused([](auto& a) { a.arithmetic = SCALEDIT_ARITHMETIC_FLOAT32; }, "arithmetic is 0");

@@ -299,11 +299,10 @@ class ScaleDitTest {
                 assertClose(alone.tensor("guidance_latents"), guided.tensor("guidance_latents"), 0);
                 assertThat(alone.names()).doesNotContain("latents_000");
             }
-            assertThatThrownBy(() -> model.generate(plain.init(ImageRequest.Init.GUIDANCE)))
-                    .hasMessage("init guidance is given with 0 levels, expected 1 or more: a picture of plain FLUX has"
-                            + " none");
             assertThatThrownBy(() -> model.generate(plain.guideImage(folder.resolve("any.png"))))
-                    .hasMessageStartingWith("a guidance image is given with 0 levels");
+                    .hasMessage(
+                            "a guidance image is given with 0 levels, expected 1 or more: a picture of plain FLUX has"
+                                    + " none");
         }
     }
 

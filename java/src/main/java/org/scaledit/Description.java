@@ -4,9 +4,12 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
+import java.util.TreeMap;
 import java.util.stream.Collectors;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.image.PngText;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
@@ -48,7 +51,35 @@ final class Description {
                         transformer.guidanceEmbedder() ? "guidance embedder" : "no guidance embedder"),
                 "text: " + transformer.jointWidth() + " wide T5, " + transformer.pooledWidth() + " wide CLIP",
                 "VAE: " + vae.latentChannels() + " latent channels, tiles of " + vae.sampleSize() + " pixels",
+                "weights: " + formats(directory),
+                "settings of its own: " + settings(ModelDefaults.read(path)),
                 "every tensor is there and has its shape");
+    }
+
+    private static String settings(ModelDefaults defaults) {
+        return defaults.settings().isEmpty()
+                ? "none"
+                : defaults.settings().entrySet().stream()
+                        .map(entry -> entry.getKey() + " " + entry.getValue())
+                        .collect(Collectors.joining(", "));
+    }
+
+    /** In which formats the numbers are, and how many of them. */
+    private static String formats(ModelDirectory directory) {
+        Map<String, Long> numbers = new TreeMap<>();
+        for (String part : ModelDirectory.weighted()) {
+            try (Safetensors source = directory.weights(part)) {
+                for (String name : source.names()) {
+                    String format = source.isQuantised(name)
+                            ? "INT8 with a scale for each row"
+                            : source.info(name).dtype().name();
+                    numbers.merge(format, elements(source.info(name).dimensions()), Long::sum);
+                }
+            }
+        }
+        return numbers.entrySet().stream()
+                .map(entry -> String.format(Locale.ROOT, "%.2f M in %s", entry.getValue() * 1e-6, entry.getKey()))
+                .collect(Collectors.joining(", "));
     }
 
     private static String lora(Path path) {

@@ -109,7 +109,7 @@ record GpuMemory(FluxConfig config, long textEncoders, long textPart, boolean fp
     /** Of each part, by the name of the part to which a tensor belongs. */
     private static Map<String, Long> parameters(
             ModelDirectory directory, String encoder, UnaryOperator<String> partOf) {
-        try (Safetensors file = Safetensors.openModel(directory.part(encoder), "model")) {
+        try (Safetensors file = directory.weights(encoder)) {
             return file.names().stream()
                     .collect(Collectors.groupingBy(
                             partOf,

@@ -2,17 +2,21 @@ package org.scaledit;
 
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.OptionalLong;
+import java.util.function.Consumer;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.sampling.TokenGrid;
 
 /**
  * What picture is wanted. Immutable: every setter returns a changed copy.
  *
- * <p>Defaults are the paper's: 4096 × 4096 pixels, 28 steps at guidance 4.5 under a guidance image of a quarter of the
+ * <p>What is not set is as the model says that it paints best ({@code generation_config.json} in its directory), and where it
+ * says nothing as in the paper: 4096 × 4096 pixels, 28 steps at guidance 4.5 under a guidance image of a quarter of the
  * size (28 steps, guidance 3.5), windows of 16 × 16 tokens.
  */
 public final class ImageRequest implements Cloneable {
@@ -45,7 +49,7 @@ public final class ImageRequest implements Cloneable {
         DENSE
     }
 
-    private String prompt;
+    private String prompt = "";
     private @Nullable String negative;
     private OptionalDouble trueGuidance = OptionalDouble.empty();
     private int width = 4096;
@@ -70,13 +74,13 @@ public final class ImageRequest implements Cloneable {
     private @Nullable Path noise;
     private @Nullable Path trace;
 
-    private ImageRequest(String prompt) {
-        this.prompt = prompt;
-    }
+    private List<Consumer<ImageRequest>> changes = List.of(); // everything that was set, in this order
+
+    private ImageRequest() {}
 
     /** A request for this prompt, everything else at its default. */
     public static ImageRequest of(String prompt) {
-        return new ImageRequest(checked("prompt", prompt));
+        return new ImageRequest().prompt(prompt);
     }
 
     /** The request that a picture of this program was made from, with its seed, read from the PNG's text chunks. */
@@ -86,9 +90,7 @@ public final class ImageRequest implements Cloneable {
 
     /** What the picture shows. */
     public ImageRequest prompt(String prompt) {
-        ImageRequest copy = copy();
-        copy.prompt = checked("prompt", prompt);
-        return copy;
+        return with(copy -> copy.prompt = checked("prompt", prompt));
     }
 
     /**
@@ -96,9 +98,7 @@ public final class ImageRequest implements Cloneable {
      * Both are given, or neither. Default: none.
      */
     public ImageRequest negative(String prompt) {
-        ImageRequest copy = copy();
-        copy.negative = checked("negative prompt", prompt);
-        return copy;
+        return with(copy -> copy.negative = checked("negative prompt", prompt));
     }
 
     /**
@@ -109,33 +109,39 @@ public final class ImageRequest implements Cloneable {
      */
     public ImageRequest trueGuidance(double scale) {
         require(scale >= 1 && Double.isFinite(scale), "true guidance", scale, "a number of 1 or more");
-        ImageRequest copy = copy();
-        copy.trueGuidance = OptionalDouble.of(scale);
-        return copy;
+        return with(copy -> copy.trueGuidance = OptionalDouble.of(scale));
     }
 
     /** Pixels, each a multiple of 16 from 16 to 65,536. Default 4096 × 4096. */
     public ImageRequest size(int width, int height) {
         TokenGrid.ofPixels(width, height);
-        ImageRequest copy = copy();
-        copy.width = width;
-        copy.height = height;
-        return copy;
+        return with(copy -> {
+            copy.width = width;
+            copy.height = height;
+        });
+    }
+
+    /** Likewise, the height as it was. */
+    public ImageRequest width(int width) {
+        TokenGrid.ofPixels(width, height);
+        return with(copy -> copy.width = width);
+    }
+
+    /** Likewise, the width as it was. */
+    public ImageRequest height(int height) {
+        TokenGrid.ofPixels(width, height);
+        return with(copy -> copy.height = height);
     }
 
     /** The same seed, size and settings give the same picture. Default: a new one for every generation. */
     public ImageRequest seed(long seed) {
-        ImageRequest copy = copy();
-        copy.seed = OptionalLong.of(seed);
-        return copy;
+        return with(copy -> copy.seed = OptionalLong.of(seed));
     }
 
     /** How many times smaller than the picture the guidance image is on each side (ρ): 1, 2, 4 or 8. Default 4. */
     public ImageRequest ratio(int ratio) {
         require(ratio == 1 || ratio == 2 || ratio == 4 || ratio == 8, "ratio", ratio, "1, 2, 4 or 8");
-        ImageRequest copy = copy();
-        copy.ratio = ratio;
-        return copy;
+        return with(copy -> copy.ratio = ratio);
     }
 
     /**
@@ -145,55 +151,41 @@ public final class ImageRequest implements Cloneable {
      */
     public ImageRequest levels(int levels) {
         require(levels >= 0 && levels <= 8, "levels", levels, "0 to 8");
-        ImageRequest copy = copy();
-        copy.levels = levels;
-        return copy;
+        return with(copy -> copy.levels = levels);
     }
 
     /** Sampling steps of the high-resolution pass. Default 28. */
     public ImageRequest steps(int steps) {
         require(steps >= 1 && steps <= 1000, "steps", steps, "1 to 1000");
-        ImageRequest copy = copy();
-        copy.steps = steps;
-        return copy;
+        return with(copy -> copy.steps = steps);
     }
 
     /** Distilled guidance of the high-resolution pass; ignored by checkpoints without a guidance embedder. Default 4.5. */
     public ImageRequest guidance(double guidance) {
         require(guidance >= 0 && Double.isFinite(guidance), "guidance", guidance, "a number of 0 or more");
-        ImageRequest copy = copy();
-        copy.guidance = guidance;
-        return copy;
+        return with(copy -> copy.guidance = guidance);
     }
 
     /** Sampling steps of the guidance image. Default 28. */
     public ImageRequest guideSteps(int steps) {
         require(steps >= 1 && steps <= 1000, "guide steps", steps, "1 to 1000");
-        ImageRequest copy = copy();
-        copy.guideSteps = steps;
-        return copy;
+        return with(copy -> copy.guideSteps = steps);
     }
 
     /** Distilled guidance of the guidance image. Default 3.5. */
     public ImageRequest guideGuidance(double guidance) {
         require(guidance >= 0 && Double.isFinite(guidance), "guide guidance", guidance, "a number of 0 or more");
-        ImageRequest copy = copy();
-        copy.guideGuidance = guidance;
-        return copy;
+        return with(copy -> copy.guideGuidance = guidance);
     }
 
     /** A picture of the user's (PNG or JPEG) in place of a generated guidance image. */
     public ImageRequest guideImage(Path image) {
-        ImageRequest copy = copy();
-        copy.guideImage = image;
-        return copy;
+        return with(copy -> copy.guideImage = image);
     }
 
     /** What the high-resolution pass starts from. Default: noise. */
     public ImageRequest init(Init init) {
-        ImageRequest copy = copy();
-        copy.init = init;
-        return copy;
+        return with(copy -> copy.init = init);
     }
 
     /**
@@ -202,32 +194,24 @@ public final class ImageRequest implements Cloneable {
      */
     public ImageRequest strength(double strength) {
         require(strength > 0 && strength <= 1, "strength", strength, "more than 0 and at most 1");
-        ImageRequest copy = copy();
-        copy.strength = strength;
-        return copy;
+        return with(copy -> copy.strength = strength);
     }
 
     /** Tokens along a window's side: 16, 32 or 64. Default 16. */
     public ImageRequest window(int window) {
         require(window == 16 || window == 32 || window == 64, "window", window, "16, 32 or 64");
-        ImageRequest copy = copy();
-        copy.window = window;
-        return copy;
+        return with(copy -> copy.window = window);
     }
 
     /** Cells of 8 × 8 tokens around its own that a token sees: 0 is the own window alone. Default 1. */
     public ImageRequest reach(int reach) {
         require(reach >= 0 && reach <= 512, "reach", reach, "0 to 512");
-        ImageRequest copy = copy();
-        copy.reach = reach;
-        return copy;
+        return with(copy -> copy.reach = reach);
     }
 
     /** Whom the guidance tokens attend to. Default: all guidance tokens. */
     public ImageRequest guidanceAttention(GuidanceAttention attention) {
-        ImageRequest copy = copy();
-        copy.guidanceAttention = attention;
-        return copy;
+        return with(copy -> copy.guidanceAttention = attention);
     }
 
     /**
@@ -236,32 +220,24 @@ public final class ImageRequest implements Cloneable {
      * have (1.4 GiB at 4096² with FLUX.1). Default true (the paper).
      */
     public ImageRequest guidanceText(boolean attended) {
-        ImageRequest copy = copy();
-        copy.guidanceText = attended;
-        return copy;
+        return with(copy -> copy.guidanceText = attended);
     }
 
     /** Guidance tokens around a cell's own region whose cells it attends to. Default 3. */
     public ImageRequest guidanceMargin(int margin) {
         require(margin >= 0 && margin <= 4096, "guidance margin", margin, "0 to 4096");
-        ImageRequest copy = copy();
-        copy.guidanceMargin = margin;
-        return copy;
+        return with(copy -> copy.guidanceMargin = margin);
     }
 
     /** What computes attention. Default: the native core. */
     public ImageRequest attention(AttentionKind attention) {
-        ImageRequest copy = copy();
-        copy.attention = attention;
-        return copy;
+        return with(copy -> copy.attention = attention);
     }
 
     /** T5's length in tokens. Default 512; 256 for a checkpoint without guidance embedder (schnell). */
     public ImageRequest textTokens(int tokens) {
         require(tokens >= 1 && tokens <= 4096, "text tokens", tokens, "1 to 4096");
-        ImageRequest copy = copy();
-        copy.textTokens = OptionalInt.of(tokens);
-        return copy;
+        return with(copy -> copy.textTokens = OptionalInt.of(tokens));
     }
 
     /**
@@ -270,9 +246,7 @@ public final class ImageRequest implements Cloneable {
      * noise_level_2} and so on.
      */
     public ImageRequest noise(Path safetensors) {
-        ImageRequest copy = copy();
-        copy.noise = safetensors;
-        return copy;
+        return with(copy -> copy.noise = safetensors);
     }
 
     /**
@@ -282,9 +256,7 @@ public final class ImageRequest implements Cloneable {
      * in raster order. What further levels of a recursion add is named {@code level_2.latents_000} and so on.
      */
     public ImageRequest trace(Path safetensors) {
-        ImageRequest copy = copy();
-        copy.trace = safetensors;
-        return copy;
+        return with(copy -> copy.trace = safetensors);
     }
 
     public String prompt() {
@@ -396,9 +368,29 @@ public final class ImageRequest implements Cloneable {
         return prompt;
     }
 
-    private ImageRequest copy() {
+    /** A picture that was made without a negative prompt is made so again, whatever the model would take. */
+    ImageRequest withoutNegative() {
+        return with(copy -> {
+            copy.negative = null;
+            copy.trueGuidance = OptionalDouble.empty();
+        });
+    }
+
+    /** What was set here, and for everything else what the other request has. */
+    ImageRequest over(ImageRequest defaults) {
+        ImageRequest result = defaults;
+        for (Consumer<ImageRequest> change : changes) {
+            result = result.with(change);
+        }
+        return result;
+    }
+
+    private ImageRequest with(Consumer<ImageRequest> change) {
         try {
-            return (ImageRequest) clone();
+            ImageRequest copy = (ImageRequest) clone();
+            change.accept(copy);
+            copy.changes = Stream.concat(changes.stream(), Stream.of(change)).toList();
+            return copy;
         } catch (CloneNotSupportedException e) {
             throw new AssertionError(e);
         }

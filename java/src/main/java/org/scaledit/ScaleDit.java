@@ -11,6 +11,7 @@ import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.checkpoint.EmbeddedModel;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
 import org.scaledit.sampling.FileNoise;
@@ -79,11 +80,13 @@ public final class ScaleDit implements AutoCloseable {
 
     private final Builder options;
     private final Pipeline pipeline;
+    private final ImageRequest defaults;
     private final ReentrantLock busy = new ReentrantLock();
 
-    private ScaleDit(Builder options, Pipeline pipeline) {
+    private ScaleDit(Builder options, Pipeline pipeline, ImageRequest defaults) {
         this.options = options;
         this.pipeline = pipeline;
+        this.defaults = defaults;
     }
 
     /**
@@ -94,6 +97,20 @@ public final class ScaleDit implements AutoCloseable {
      */
     public static ScaleDit load(Path model) {
         return builder(model).load();
+    }
+
+    /**
+     * Opens the model of the jar {@code scaledit-demo-model}, a small one, with everything at its default.
+     *
+     * @throws RuntimeException with one sentence, if the class path has no such jar
+     */
+    public static ScaleDit loadEmbedded() {
+        return builderEmbedded().load();
+    }
+
+    /** Opens the same with LoRAs, another VAE, precision or device. */
+    public static Builder builderEmbedded() {
+        return new Builder(null);
     }
 
     /** Opens a checkpoint with LoRAs, another VAE, precision or device. */
@@ -139,7 +156,7 @@ public final class ScaleDit implements AutoCloseable {
      * @throws IllegalStateException if the model is closed
      */
     public GeneratedImage generate(ImageRequest request, Consumer<Progress> progress) {
-        ImageRequest seeded = seeded(request);
+        ImageRequest seeded = seeded(request.over(defaults));
         Plan plan = plan(seeded);
         Pixels pixels = new Pixels(plan.lastGrid().pixelWidth(), plan.lastGrid().pixelHeight());
         paint(seeded, plan, progress, pixels::put);
@@ -151,12 +168,12 @@ public final class ScaleDit implements AutoCloseable {
      * decoded: no more than a band of the picture is in memory, whatever its size. The file appears whole, or not at all.
      *
      * @param progress called on this thread
-     * @return the request that the picture was made from, with the seed that was used
+     * @return the request that the picture was made from, with the model's own settings and the seed that was used
      * @throws RuntimeException as from {@link #generate(ImageRequest, Consumer)}, or with one sentence if the file cannot be
      *     written; an older file is then left as it was
      */
     public ImageRequest generatePng(ImageRequest request, Path file, Consumer<Progress> progress) {
-        ImageRequest seeded = seeded(request);
+        ImageRequest seeded = seeded(request.over(defaults));
         Plan plan = plan(seeded);
         PngFile.write(
                 file,
@@ -232,11 +249,8 @@ public final class ScaleDit implements AutoCloseable {
 
     /** What acts on high resolution alone would be ignored. */
     private void requirePlain(ImageRequest request) {
-        String given = !options.loras.isEmpty()
-                ? "a LoRA is"
-                : request.guideImage().isPresent()
-                        ? "a guidance image is"
-                        : request.init() == ImageRequest.Init.GUIDANCE ? "init guidance is" : "";
+        String given =
+                !options.loras.isEmpty() ? "a LoRA is" : request.guideImage().isPresent() ? "a guidance image is" : "";
         if (!given.isEmpty()) {
             throw new IllegalArgumentException(
                     given + " given with 0 levels, expected 1 or more: a picture of plain FLUX has none");
@@ -262,7 +276,10 @@ public final class ScaleDit implements AutoCloseable {
 
     /** How a checkpoint is opened. */
     public static final class Builder {
-        private Path model;
+        /** What stands for the embedded model in a picture's settings, where every other one has an absolute path. */
+        private static final String EMBEDDED = "embedded";
+
+        private @Nullable Path model; // null: the embedded one
         private @Nullable Path vae;
         private final List<LoraFile> loras = new ArrayList<>();
         private LoraScope loraScope = LoraScope.GUIDANCE;
@@ -270,7 +287,7 @@ public final class ScaleDit implements AutoCloseable {
         private Device device = Device.CPU;
         private Memory memory = Memory.NORMAL;
 
-        private Builder(Path model) {
+        private Builder(@Nullable Path model) {
             this.model = model;
         }
 
@@ -335,7 +352,10 @@ public final class ScaleDit implements AutoCloseable {
             options.precision = precision;
             options.device = device;
             options.memory = memory;
-            return new ScaleDit(options, Pipeline.open(model, vae, loras, loraScope, precision(), device, memory));
+            Path directory = model == null ? EmbeddedModel.directory() : model;
+            ImageRequest defaults = ModelDefaults.read(directory).request();
+            return new ScaleDit(
+                    options, Pipeline.open(directory, vae, loras, loraScope, precision(), device, memory), defaults);
         }
 
         private Precision precision() {
@@ -346,7 +366,7 @@ public final class ScaleDit implements AutoCloseable {
         }
 
         void write(ObjectNode json) {
-            json.put("model", Settings.absolute(model));
+            json.put("model", model == null ? EMBEDDED : Settings.absolute(model));
             if (vae != null) {
                 json.put("vae", Settings.absolute(vae));
             }
@@ -362,8 +382,8 @@ public final class ScaleDit implements AutoCloseable {
         }
 
         static Builder read(JsonNode json) {
-            Builder builder =
-                    new Builder(Path.of(Settings.required(json, "model").asText()));
+            String model = Settings.required(json, "model").asText();
+            Builder builder = new Builder(model.equals(EMBEDDED) ? null : Path.of(model));
             Settings.path(json, "vae").ifPresent(builder::vae);
             for (JsonNode lora : json.path("loras")) {
                 builder.lora(

@@ -80,6 +80,7 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
 
     private static ImageRequest request(JsonNode json) {
         ImageRequest request = ImageRequest.of(required(json, "prompt").asText())
+                .withoutNegative()
                 .size(required(json, "width").asInt(), required(json, "height").asInt())
                 .seed(required(json, "seed").asLong())
                 .ratio(required(json, "ratio").asInt())
@@ -126,8 +127,11 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
     }
 
     static <E extends Enum<E>> E constant(JsonNode json, String field, Class<E> type) {
-        return Enum.valueOf(
-                type, required(json, field).asText().toUpperCase(Locale.ROOT).replace('-', '_'));
+        return constant(required(json, field).asText(), type);
+    }
+
+    static <E extends Enum<E>> E constant(String name, Class<E> type) {
+        return Enum.valueOf(type, name.toUpperCase(Locale.ROOT).replace('-', '_'));
     }
 
     static String name(Enum<?> constant) {

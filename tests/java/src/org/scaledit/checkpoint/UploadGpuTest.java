@@ -19,6 +19,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
 import org.scaledit.tensor.Matrix;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Gpu;
 
@@ -85,6 +86,31 @@ class UploadGpuTest {
                 });
             }
         }
+    }
+
+    @Test
+    void rowsInInt8ArriveAsNumbers() {
+        Path int8 = folder.resolve("int8.safetensors");
+        Map<String, Declaration> contents = new LinkedHashMap<>();
+        contents.put("w", Declaration.of(Dtype.I8, 301, 3, 11));
+        contents.put("w_scale", Declaration.of(Dtype.F32, 301, 1));
+        Tensors.run(() -> {
+            Int8Rows quantised = Int8Rows.of(torch.randn(301, 3, 11));
+            try (SafetensorsWriter writer = SafetensorsWriter.create(int8, contents, Map.of())) {
+                writer.write("w", quantised.values());
+                writer.write("w_scale", quantised.scales());
+                writer.commit();
+            }
+            try (Safetensors source = Safetensors.open(int8)) {
+                assertSame(source.uploadedRows("w", 0, 301), quantised.plain());
+                assertSame(source.uploadedRows("w", 100, 7), quantised.plain().narrow(0, 100, 7));
+                assertThat(source.mappedFiles()).isZero();
+            }
+            Placement gpu = new Placement(torch.ScalarType.BFloat16, true);
+            try (Weights weights = Weights.of(Safetensors.open(int8), gpu)) {
+                assertSame(weights.load("w", 301, 3, 11), quantised.plain().to(torch.ScalarType.BFloat16));
+            }
+        });
     }
 
     /** Queued behind each other, nothing waited for: a buffer that was filled again too early would show. */

@@ -17,6 +17,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.scaledit.testing.Drawings;
 import org.scaledit.testing.Golden;
+import org.scaledit.testing.ModelJar;
 
 class MainTest {
     private static final String TINY = Golden.tinyFlux().toString();
@@ -383,12 +384,79 @@ class MainTest {
     void missingArgumentsAreNamed() {
         assertThat(run().err())
                 .startsWith(
-                        "scaledit: No command given, expected one of: generate, info, bench, train, make-dataset, scenes, evaluate");
+                        "scaledit: No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes, evaluate");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
-        assertThat(run("generate", "x").err()).startsWith("scaledit: No model given, expected --model DIR");
+        Outcome noModel = run("generate", "x");
+        assertThat(noModel.err())
+                .startsWith("scaledit: no model is given and none is embedded, expected"
+                        + " org.scaledit:scaledit-demo-model on the class path or the folder of a FLUX.1 model")
+                .hasLineCount(1);
+        assertThat(noModel.status()).isEqualTo(1);
         Outcome missing = run("generate", "x", "--model", "nowhere");
         assertThat(missing.err()).startsWith("scaledit: model nowhere does not exist");
         assertThat(missing.status()).isEqualTo(2);
+    }
+
+    @Test
+    void withoutAModelTheEmbeddedOnePaintsAndItsPictureIsMadeAgain() throws Exception {
+        Path classPath = folder.resolve("class-path");
+        Path model = classPath.resolve("org/scaledit/model");
+        Files.createDirectories(model.getParent());
+        Golden.copyOfTinyFlux(model);
+        Path picture = folder.resolve("embedded.png");
+        Path again = folder.resolve("embedded-again.png");
+        String[] options = "generate dusk --steps 1 --guide-steps 1 --seed 5 --quiet --width 64 -o".split(" ");
+        List<String> arguments = new ArrayList<>(List.of(options));
+        arguments.add(picture.toString());
+        Outcome outcome = ModelJar.on(classPath, () -> run(arguments.toArray(String[]::new)));
+        assertThat(outcome.err()).isEmpty();
+        assertThat(outcome.status()).isZero();
+        // 1024 is the height on a CPU, where other models have 4096.
+        assertThat(run("info", picture.toString()).out()).contains("64 × 1024", "\"model\" : \"embedded\"");
+        ModelJar.on(classPath, () -> run("generate", "--from", picture.toString(), "-o", again.toString(), "--quiet"));
+        assertThat(again).hasSameBinaryContentAs(picture);
+        assertThat(run("generate", "--from", picture.toString()).err()).contains("none is embedded");
+    }
+
+    @Test
+    void quantizeWritesAModelThatPaints() {
+        Path int8 = folder.resolve("int8");
+        Outcome outcome = run("quantize", TINY, "-o", int8.toString());
+        assertThat(outcome.err()).isEmpty();
+        assertThat(outcome.status()).isZero();
+        assertThat(outcome.out().lines())
+                .satisfiesExactly(
+                        line -> assertThat(line)
+                                .matches("text_encoder +3.22 MB -> +1.82 MB, changed by 0.0053 of their norm"),
+                        line -> assertThat(line)
+                                .matches("text_encoder_2 +0.11 MB -> +0.07 MB, changed by 0.0053 of their norm"),
+                        line -> assertThat(line)
+                                .matches("transformer +14.45 MB -> +7.36 MB, changed by 0.0059 of their norm"),
+                        line -> assertThat(line).matches("vae +0.26 MB -> +0.16 MB, changed by 0.0051 of their norm"),
+                        line -> assertThat(line).matches("weights +18.04 MB -> +9.39 MB"));
+        assertThat(run("info", int8.toString()).out()).contains("INT8 with a scale for each row");
+        Path picture = folder.resolve("int8.png");
+        Outcome painted = run(("generate dusk --width 64 --height 48 --steps 1 --guide-steps 1 --quiet --model " + int8
+                        + " -o " + picture)
+                .split(" "));
+        assertThat(painted.err()).isEmpty();
+        assertThat(picture).exists();
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "TINY              | Missing required option: '--output=DIR'",
+                "-o out            | Missing required parameter: 'MODEL'",
+                "nowhere -o out    | model nowhere does not exist",
+                "TINY -o src       | output src exists, expected a folder that is to be made",
+                "TINY -o /none/out | folder /none of output out does not exist",
+            })
+    void aWrongArgumentOfQuantizeIsOneSentenceAndStatusTwo(String options, String sentence) {
+        Outcome outcome = run(("quantize " + options.replace("TINY", TINY)).split(" "));
+        assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
+        assertThat(outcome.status()).isEqualTo(2);
     }
 
     @Test

@@ -18,6 +18,7 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.Optional;
 import java.util.Set;
+import java.util.SplittableRandom;
 import java.util.TreeSet;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
@@ -164,6 +165,47 @@ class SceneTest {
         try (var kept = Files.walk(other.resolve("atlas"))) {
             assertThat(kept.filter(file -> file.toString().endsWith(".png"))).isNotEmpty();
         }
+    }
+
+    @Test
+    void aRectangleIsWhatTheWholePictureHasThere() {
+        SplittableRandom random = new SplittableRandom(3);
+        for (Scene scene : scenes.subList(0, 120)) {
+            int size = random.nextInt(64, 300);
+            byte[] picture = renderer.render(scene, size);
+            for (int i = 0; i < 6; i++) {
+                int firstRow = random.nextInt(size + 1);
+                int rows = random.nextInt(size - firstRow + 1);
+                int firstColumn = random.nextInt(size + 1);
+                int columns = random.nextInt(size - firstColumn + 1);
+                byte[] expected = new byte[3 * rows * columns];
+                for (int row = 0; row < rows; row++) {
+                    int from = 3 * ((firstRow + row) * size + firstColumn);
+                    System.arraycopy(picture, from, expected, 3 * row * columns, 3 * columns);
+                }
+                assertThat(renderer.render(scene, size, firstRow, rows, firstColumn, columns))
+                        .as(
+                                "rows %d + %d, columns %d + %d of %d of %s",
+                                firstRow, rows, firstColumn, columns, size, scene)
+                        .isEqualTo(expected);
+            }
+        }
+    }
+
+    @Test
+    void noSpriteIsDrawnForARectangleThatItDoesNotReach() throws IOException {
+        Path other = Files.createDirectory(folder.resolve("undrawn"));
+        Drawings.write(other);
+        SceneRenderer fresh = new SceneRenderer(Sprites.open(other));
+        SceneObject object = VOCABULARY.objects().get(4);
+        Item item = new Item(
+                object, Optional.empty(), Material.FELT, false, 0.1, 0.2, 0.2, 0.3, new Box(0.05, 0.05, 0.35, 0.35));
+        Scene scene = of(Style.CARTOON, Background.MEADOW, item);
+        fresh.render(scene, 1024, 500, 128, 0, 128);
+        fresh.render(scene, 1024, 0, 128, 500, 128);
+        assertThat(other.resolve("atlas")).doesNotExist();
+        fresh.render(scene, 1024, 200, 128, 200, 128);
+        assertThat(other.resolve("atlas")).exists();
     }
 
     @Test
@@ -544,6 +586,11 @@ class SceneTest {
         assertThatThrownBy(() -> renderer.render(scenes.get(0), 63))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("size is 63 pixels, expected 64 to 8192");
+        assertThatThrownBy(() -> renderer.render(scenes.get(0), 64, 60, 5, 0, 64))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("rows are 60 to 65, expected some of 64");
+        assertThatThrownBy(() -> renderer.render(scenes.get(0), 64, 0, 64, -1, 3))
+                .hasMessage("columns are -1 to 2, expected some of 64");
         assertThatThrownBy(() -> new SceneFolder.Order(0, 1, 8193))
                 .hasMessage("size is 8193 pixels, expected 64 to 8192");
         assertThatThrownBy(() -> new SceneFolder.Order(0, 0, 64)).hasMessage("count is 0, expected at least 1");

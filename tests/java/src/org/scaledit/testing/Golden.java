@@ -9,6 +9,7 @@ import java.util.Arrays;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.file.UnfinishedFolder;
 import org.scaledit.tensor.Tensors;
 
 /** A case of the reference data: what it is (JSON) and its numbers (safetensors). */
@@ -76,6 +77,17 @@ public final class Golden implements AutoCloseable {
 
     public static Path tinyFlux() {
         return path("tiny-flux");
+    }
+
+    /** The tiny model once more, to be changed. */
+    public static Path copyOfTinyFlux(Path folder) {
+        try (UnfinishedFolder copy = new UnfinishedFolder(folder)) {
+            copy.copy(tinyFlux(), file -> true);
+            copy.commit();
+            return folder;
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
     }
 
     /** A file or folder of the fixtures. */

@@ -17,6 +17,8 @@ import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.GeneratedImage;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
@@ -24,6 +26,7 @@ import org.scaledit.attention.Attention;
 import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.checkpoint.Quantization;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
@@ -238,22 +241,27 @@ class ModelTrainingTest {
         }
     }
 
-    /** Those of another model, as they are. */
-    @Test
-    void textEncodersMayBeTakenFromAModel() throws IOException {
+    /** Those of another model, as they are, be it in INT8. */
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void textEncodersMayBeTakenFromAModel(boolean int8) throws IOException {
+        String name = "frozen-" + int8;
+        Path model = int8 ? folder.resolve("int8") : Golden.tinyFlux().toAbsolutePath();
+        if (int8) {
+            Quantization.write(Golden.tinyFlux(), model, part -> {});
+        }
         String text = TinyModel.CONFIG.replaceAll(
                 "(?s)\"text\": \\{.*?\\},\\s*\"vae\"",
-                "\"text\": {\"tokens\": 256, \"model\": \"" + Golden.tinyFlux().toAbsolutePath() + "\"}, \"vae\"");
-        ModelTraining.Run run = run("frozen", text, false);
+                "\"text\": {\"tokens\": 256, \"model\": \"" + model + "\"}, \"vae\"");
+        ModelTraining.Run run = run(name, text, false);
         ModelTraining.run(run, stage -> SilentListener.NONE);
         Path encoder = Path.of("text_encoder_2", "model.safetensors");
-        assertThat(Files.mismatch(
-                        run.model().resolve(encoder), Golden.tinyFlux().resolve(encoder)))
+        assertThat(Files.mismatch(run.model().resolve(encoder), model.resolve(encoder)))
                 .isEqualTo(-1);
         assertThat(lossAsLoaded(ModelDirectory.open(run.model()), 32, 256)).isBetween(0.5, 4.0);
         assertThatThrownBy(() -> recipe(text.replace("\"tokens\": 256", "\"tokens\": 48")))
                 .hasMessageEndingWith("has text.tokens 48, expected 256, as pictures have with text.model");
-        ModelTraining.run(run("frozen", text, true), stage -> SilentListener.NONE);
+        ModelTraining.run(run(name, text, true), stage -> SilentListener.NONE);
     }
 
     private static double mean(List<LossLog.Row> rows) {

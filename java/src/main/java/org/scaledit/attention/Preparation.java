@@ -41,20 +41,27 @@ public record Preparation(Norms norms, Optional<Norms> textNorms, long textToken
 
     private Tensor prepared(Tensor projected, Tensor scale, Optional<Tensor> textScale) {
         long axis = projected.dim() - 3; // of the tokens
-        return Tensors.scoped(() -> rotated(Tensors.scoped(() -> textScale
-                .map(ofText -> Tensors.concatenate(
-                        axis,
-                        normed(projected.narrow(axis, 0, textTokens), ofText),
-                        normed(projected.narrow(axis, textTokens, projected.size(axis) - textTokens), scale)))
-                .orElseGet(() -> normed(projected, scale)))));
+        return Tensors.scoped(() -> rotated(
+                Tensors.scoped(() -> textScale
+                        .map(ofText -> Tensors.concatenate(
+                                axis,
+                                normed(projected.narrow(axis, 0, textTokens), ofText),
+                                normed(projected.narrow(axis, textTokens, projected.size(axis) - textTokens), scale)))
+                        .orElseGet(() -> normed(projected, scale))),
+                turns));
     }
 
-    private static Tensor normed(Tensor x, Tensor scale) {
+    /** RMSNorm of each head: […, head_dim] → the same */
+    public static Tensor normed(Tensor x, Tensor scale) {
         return torch.rms_norm(x, new long[] {x.size(-1)}, Tensors.optional(scale), new DoubleOptional(EPSILON));
     }
 
-    /** In float32: […, tokens, heads, head_dim] → the same, in the dtype given */
-    private Tensor rotated(Tensor x) {
+    /**
+     * Rotation by position, in float32: […, tokens, heads, head_dim] → the same, in the dtype given.
+     *
+     * @param turns as a preparation has them
+     */
+    public static Tensor rotated(Tensor x, Tensor turns) {
         Tensor pairs = Tensors.toFloat32(x).unflatten(-1, -1, 2);
         Tensor turned = torch.view_as_real(torch.view_as_complex(pairs).mul(turns));
         return turned.flatten(-2, -1).to(x.scalar_type());

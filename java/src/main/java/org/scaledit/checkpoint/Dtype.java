@@ -34,6 +34,14 @@ public enum Dtype {
         return bytes;
     }
 
+    /** Whether it has fractions. */
+    boolean isFloating() {
+        return switch (this) {
+            case F64, F32, F16, BF16, F8_E4M3, F8_E5M2 -> true;
+            case I64, I32, I16, I8, U8, BOOL -> false;
+        };
+    }
+
     public torch.ScalarType scalarType() {
         return scalarType;
     }

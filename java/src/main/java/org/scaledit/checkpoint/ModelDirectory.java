@@ -2,6 +2,11 @@ package org.scaledit.checkpoint;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Collections;
+import java.util.Map;
+import java.util.Objects;
+import java.util.Set;
+import java.util.TreeMap;
 
 /**
  * A FLUX.1 checkpoint in the layout of diffusers: {@code model_index.json} and a folder for each part ({@code
@@ -10,6 +15,13 @@ import java.nio.file.Path;
  */
 public final class ModelDirectory {
     private static final String PIPELINE = "FluxPipeline";
+
+    /** The parts that have weights, and the name of their files without its ending. */
+    private static final Map<String, String> STEMS = new TreeMap<>(Map.of(
+            "transformer", "diffusion_pytorch_model",
+            "vae", "diffusion_pytorch_model",
+            "text_encoder", "model",
+            "text_encoder_2", "model"));
 
     private final Path path;
 
@@ -39,6 +51,25 @@ public final class ModelDirectory {
             throw new CheckpointException(path + " has no folder " + name + ", a part that a FLUX.1 model needs");
         }
         return part;
+    }
+
+    /** The names of the parts that have weights. */
+    public static Set<String> weighted() {
+        return Collections.unmodifiableSet(STEMS.keySet());
+    }
+
+    /** What the safetensors file of a part is called, where it is one file. */
+    static String weightsFile(String part) {
+        return STEMS.get(part) + ".safetensors";
+    }
+
+    /**
+     * The weights of a part, of its one file or of its shards.
+     *
+     * @throws CheckpointException if a file is missing or damaged
+     */
+    public Safetensors weights(String part) {
+        return Safetensors.openModel(part(part), Objects.requireNonNull(STEMS.get(part)));
     }
 
     /** The {@code config.json} of a part. */

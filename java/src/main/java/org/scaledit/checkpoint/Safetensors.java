@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.Collection;
 import java.util.Collections;
 import java.util.HashMap;
@@ -13,9 +14,11 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.function.Function;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.pytorch.BoolOptional;
 import org.bytedeco.pytorch.LongOptional;
+import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.global.torch;
@@ -27,10 +30,14 @@ import org.scaledit.tensor.Upload;
  * The tensors of one safetensors file, or of the shards that an index names. Opening reads and checks the headers
  * alone; a file is mapped into memory when the first of its tensors is asked for, and its pages are read when they
  * are used. What goes to a GPU is read without a map.
+ *
+ * <p>A tensor in INT8 beside which the file has scales is one of numbers to whoever reads it here: it is given in float32,
+ * and its scales are none of the file's tensors.
  */
 public final class Safetensors implements AutoCloseable {
     private final Path path;
     private final Map<String, TensorInfo> tensors = new LinkedHashMap<>();
+    private final Map<String, TensorInfo> scales = new HashMap<>(); // of tensors in INT8, by their names
     private final Map<String, String> metadata = new LinkedHashMap<>();
     private final Map<Path, Long> fileBytes = new LinkedHashMap<>();
     private final Map<Path, Tensor> maps = new HashMap<>();
@@ -43,6 +50,24 @@ public final class Safetensors implements AutoCloseable {
             metadata.putAll(file.metadata());
             fileBytes.put(file.file(), file.fileBytes());
         }
+        List.copyOf(tensors.values()).stream()
+                .filter(info -> info.dtype() == Dtype.I8 && !info.shape().isEmpty())
+                .forEach(this::takeScales);
+    }
+
+    private void takeScales(TensorInfo values) {
+        TensorInfo scale = tensors.remove(Int8Rows.scalesOf(values.name()));
+        if (scale == null) {
+            return;
+        }
+        long[] expected = {values.shape().get(0), 1};
+        if (scale.dtype() != Dtype.F32 || !scale.hasShape(expected)) {
+            throw new CheckpointException("tensor " + scale.name() + " in " + scale.file() + " is " + scale.dtype()
+                    + " "
+                    + scale.shape() + ", expected F32 " + Arrays.toString(expected) + ", a scale for each row of "
+                    + values.name());
+        }
+        scales.put(values.name(), scale);
     }
 
     /** @throws CheckpointException if the file is missing, truncated or damaged */
@@ -130,6 +155,16 @@ public final class Safetensors implements AutoCloseable {
                 .orElseThrow(() -> new CheckpointException("tensor " + name + " is missing in " + path));
     }
 
+    /** Whether the tensor is in INT8 with a scale for each row. */
+    public boolean isQuantised(String name) {
+        return scales.containsKey(name);
+    }
+
+    /** The size of all files. */
+    public long bytes() {
+        return fileBytes.values().stream().mapToLong(Long::longValue).sum();
+    }
+
     /** What the files say beside their tensors. */
     public Map<String, String> metadata() {
         return Collections.unmodifiableMap(metadata);
@@ -145,10 +180,32 @@ public final class Safetensors implements AutoCloseable {
     /**
      * The tensor as it is stored: dtype, shape, values. It shares the memory of the map, which lives as long as the
      * last of its tensors; one that does not lie at a multiple of its element's size is copied. It belongs to the
-     * caller's scope. Writing to it changes neither the file nor other maps of it.
+     * caller's scope. Writing to it changes neither the file nor other maps of it. A quantised one is its numbers in float32.
+     *
+     * @throws CheckpointException if a scale is none
      */
     public Tensor tensor(String name) {
+        return plain(name, this::stored);
+    }
+
+    /** What {@code read} gives, multiplied by the scales that it gives if the tensor has some. */
+    private Tensor plain(String name, Function<TensorInfo, Tensor> read) {
         TensorInfo info = info(name);
+        TensorInfo scale = scales.get(name);
+        if (scale == null) {
+            return read.apply(info);
+        }
+        return Tensors.scoped(() -> {
+            Tensor factors = read.apply(scale); // [rows, 1]
+            if (!factors.ge(new Scalar(0)).logical_and(factors.isfinite()).all().item_bool()) {
+                throw new CheckpointException("tensor " + scale.name() + " in " + scale.file()
+                        + " has a scale that is negative or not finite");
+            }
+            return new Int8Rows(read.apply(info), factors).plain();
+        });
+    }
+
+    private Tensor stored(TensorInfo info) {
         torch.ScalarType type = info.dtype().scalarType();
         return Tensors.scoped(() -> {
             if (info.bytes() == 0) {
@@ -161,14 +218,16 @@ public final class Safetensors implements AutoCloseable {
     }
 
     /**
-     * Some rows of the tensor as it is stored, on the GPU: read from the file, which is not mapped for it. They belong to
-     * the caller's scope.
+     * Some rows of the same on the GPU: read from the file, which is not mapped for it. They belong to the caller's scope.
      *
-     * @throws CheckpointException if the file has another size by now, or cannot be read
+     * @throws CheckpointException likewise, or if the file has another size by now, or cannot be read
      * @throws java.util.concurrent.CancellationException if the thread is interrupted
      */
     public Tensor uploadedRows(String name, long first, long count) {
-        TensorInfo info = info(name);
+        return plain(name, info -> uploadedRows(info, first, count));
+    }
+
+    private Tensor uploadedRows(TensorInfo info, long first, long count) {
         synchronized (maps) {
             requireOpen();
         }

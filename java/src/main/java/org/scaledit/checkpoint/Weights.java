@@ -44,7 +44,7 @@ public final class Weights implements AutoCloseable {
 
         @Override
         public void check(String name, long[] expectedShape) {
-            requireShape(source.info(name), expectedShape);
+            requireFit(source, name, expectedShape);
         }
 
         @Override
@@ -267,10 +267,10 @@ public final class Weights implements AutoCloseable {
     /**
      * Compares a model with what it should consist of, by the headers alone: no data is read.
      *
-     * @throws CheckpointException that names a tensor which is missing, or left over, or has another shape
+     * @throws CheckpointException that names a tensor which is missing, or left over, or has another shape, or no scales
      */
     public static void check(Safetensors source, Map<String, long[]> expected) {
-        expected.forEach((name, shape) -> requireShape(source.info(name), shape));
+        expected.forEach((name, shape) -> requireFit(source, name, shape));
         List<String> extra = source.names().stream()
                 .filter(name -> !expected.containsKey(name))
                 .toList();
@@ -281,10 +281,15 @@ public final class Weights implements AutoCloseable {
         }
     }
 
-    private static void requireShape(TensorInfo info, long[] expected) {
+    private static void requireFit(Safetensors source, String name, long[] expected) {
+        TensorInfo info = source.info(name);
         if (!info.hasShape(expected)) {
             throw new CheckpointException("tensor " + info.name() + " in " + info.file() + " has shape " + info.shape()
                     + ", expected " + Arrays.toString(expected));
+        }
+        if (info.dtype() == Dtype.I8 && !source.isQuantised(name)) {
+            throw new CheckpointException("tensor " + name + " in " + info.file()
+                    + " is in INT8 without scales, expected " + Int8Rows.scalesOf(name) + " beside it");
         }
     }
 

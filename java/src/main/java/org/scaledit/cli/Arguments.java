@@ -72,6 +72,14 @@ final class Arguments {
         }
     }
 
+    /** A folder that is going to be made, in one that is there. */
+    static void requireNew(Path folder) {
+        if (Files.exists(folder)) {
+            throw new IllegalArgumentException("output " + folder + " exists, expected a folder that is to be made");
+        }
+        requireWritable(folder);
+    }
+
     /** Better to hear of an unwritable folder before the picture is made than after. */
     static void requireWritable(Path file) {
         Path folder = file.toAbsolutePath().getParent();

@@ -13,7 +13,7 @@ import picocli.CommandLine.ParameterException;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Spec;
 
-/** {@code scaledit generate}. An option that is not given leaves the request's own default, or --from's value. */
+/** {@code scaledit generate}. An option that is not given leaves the model's or the request's own default, or --from's value. */
 @Command(
         name = "generate",
         description = "Makes a picture from a prompt.",
@@ -23,6 +23,9 @@ import picocli.CommandLine.Spec;
 final class GenerateCommand implements Callable<Integer> {
     private static final int STAGE_COLUMNS = 18;
 
+    /** Pixels along a side: a sixteenth of the tokens of 4096. */
+    private static final int EMBEDDED_ON_CPU = 1024;
+
     @Spec
     @SuppressWarnings("NullAway.Init")
     private CommandSpec spec;
@@ -30,13 +33,21 @@ final class GenerateCommand implements Callable<Integer> {
     @Parameters(arity = "0..1", paramLabel = "PROMPT", description = "What the picture shows.")
     private @Nullable String prompt;
 
-    @Option(names = "--model", paramLabel = "DIR", description = "FLUX.1 checkpoint, a diffusers directory.")
+    @Option(
+            names = "--model",
+            paramLabel = "DIR",
+            description =
+                    "FLUX.1 checkpoint, a diffusers directory. Default: the small model that is embedded. What its"
+                            + " generation_config.json says replaces the defaults below.")
     private @Nullable Path model;
 
-    @Option(names = "--width", paramLabel = "N", description = "Pixels, a multiple of 16. Default: 4096.")
+    @Option(
+            names = "--width",
+            paramLabel = "N",
+            description = "Pixels, a multiple of 16. Default: 4096, or 1024 of the embedded model on a CPU.")
     private @Nullable Integer width;
 
-    @Option(names = "--height", paramLabel = "N", description = "Pixels, a multiple of 16. Default: 4096.")
+    @Option(names = "--height", paramLabel = "N", description = "Likewise.")
     private @Nullable Integer height;
 
     @Mixin
@@ -116,9 +127,11 @@ final class GenerateCommand implements Callable<Integer> {
         if (request == null) {
             throw new ParameterException(spec.commandLine(), "No prompt given, expected PROMPT or --from PNG");
         }
-        if (width != null || height != null) {
-            request = request.size(width == null ? request.width() : width, height == null ? request.height() : height);
+        if (model == null && from == null && options.device() != ScaleDit.Device.CUDA) {
+            request = request.size(EMBEDDED_ON_CPU, EMBEDDED_ON_CPU);
         }
+        request = width == null ? request : request.width(width);
+        request = height == null ? request : request.height(height);
         request = options.applied(request);
         request = guideImage == null ? request : request.guideImage(guideImage);
         request = seed == null ? request : request.seed(seed);
@@ -132,10 +145,8 @@ final class GenerateCommand implements Callable<Integer> {
             builder = from == null
                     ? ScaleDit.builder(model)
                     : ScaleDit.builderFrom(from).model(model);
-        } else if (from != null) {
-            builder = ScaleDit.builderFrom(from);
         } else {
-            throw new ParameterException(spec.commandLine(), "No model given, expected --model DIR");
+            builder = from == null ? ScaleDit.builderEmbedded() : ScaleDit.builderFrom(from);
         }
         options.apply(builder);
         return builder;

@@ -22,6 +22,7 @@ import picocli.CommandLine.Spec;
         subcommands = {
             GenerateCommand.class,
             InfoCommand.class,
+            QuantizeCommand.class,
             BenchCommand.class,
             TrainCommand.class,
             MakeDatasetCommand.class,
@@ -58,7 +59,8 @@ public final class Main implements Runnable {
     public void run() {
         throw new ParameterException(
                 spec.commandLine(),
-                "No command given, expected one of: generate, info, bench, train, make-dataset, scenes, evaluate");
+                "No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes,"
+                        + " evaluate");
     }
 
     private int wrongArgument(ParameterException exception) {

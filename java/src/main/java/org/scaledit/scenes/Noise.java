@@ -1,7 +1,5 @@
 package org.scaledit.scenes;
 
-import java.util.Arrays;
-
 /**
  * Fractal value noise over a scene, 0 … 1, computed from seed and place alone. Octaves double from a lowest frequency to
  * {@link #HIGHEST}, and a picture shows those that its pixels can: one that it cannot stands at its mean. All are counted in
@@ -87,33 +85,28 @@ final class Noise {
         return sum;
     }
 
-    /** Along a row of the picture, at the middles of its pixels shifted by {@code shift}: fills {@code out}. */
-    void row(double y, double shift, float[] out) {
-        Arrays.fill(out, rest);
-        for (int octave = 0; octave < weights.length; octave++) {
-            double scale = 1 << octave;
-            addRow(octave, shift * columns * scale, columns * scale / size, y * rows * scale, out);
-        }
+    int octaves() {
+        return weights.length;
     }
 
-    private void addRow(int octave, double start, double step, double row, float[] out) {
-        int iy = (int) Math.floor(row);
-        float v = ease((float) (row - iy));
-        int octaveSeed = seed + octave;
-        float weight = weights[octave];
-        int cell = (int) Math.floor(start + step / 2);
-        float left = edge(cell, iy, v, octaveSeed);
-        float right = edge(cell + 1, iy, v, octaveSeed);
-        for (int x = 0; x < out.length; x++) {
-            double column = start + (x + 0.5) * step;
-            int ix = (int) Math.floor(column);
-            if (ix != cell) {
-                left = ix == cell + 1 ? right : edge(ix, iy, v, octaveSeed);
-                right = edge(ix + 1, iy, v, octaveSeed);
-                cell = ix;
-            }
-            out[x] += weight * (left + (right - left) * ease((float) (column - ix)));
-        }
+    float weight(int octave) {
+        return weights[octave];
+    }
+
+    float rest() {
+        return rest;
+    }
+
+    int seed() {
+        return seed;
+    }
+
+    double columns() {
+        return columns;
+    }
+
+    double rows() {
+        return rows;
     }
 
     private static float edge(int ix, int iy, float v, int seed) {
@@ -137,13 +130,18 @@ final class Noise {
         return ((n ^ (n >>> 16)) >>> 8) * 0x1p-24f;
     }
 
-    private static float ease(float t) {
+    static float ease(float t) {
         return t * t * (3 - 2 * t);
     }
 
     /** 0 below 0, 1 above 1, smooth between. */
     static double smooth(double t) {
-        double clamped = Math.max(0, Math.min(1, t));
+        double clamped = clamp(t, 1);
         return clamped * clamped * (3 - 2 * clamped);
+    }
+
+    /** 0 … most, by comparisons: with Math.min and Math.max, which tell −0 from 0, a picture of 256² took 5.6 ms for 4.8. */
+    static double clamp(double value, double most) {
+        return value < 0 ? 0 : value > most ? most : value;
     }
 }

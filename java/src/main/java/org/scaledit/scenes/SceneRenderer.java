@@ -1,8 +1,9 @@
 package org.scaledit.scenes;
 
+import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.SplittableRandom;
-import java.util.stream.IntStream;
 import org.scaledit.scenes.Scene.Item;
 
 /** Paints scenes at any size: every pixel comes from the scene and its place alone. */
@@ -30,26 +31,47 @@ public final class SceneRenderer {
      * @return {@code [rows · size · 3]}
      */
     public byte[] render(Scene scene, int size, int firstRow, int rows) {
-        requireSize(size);
-        if (firstRow < 0 || rows < 0 || firstRow + rows > size) {
-            throw new IllegalArgumentException(
-                    "rows are " + firstRow + " to " + (firstRow + rows) + ", expected some of " + size);
-        }
+        return render(scene, size, firstRow, rows, 0, size);
+    }
+
+    /**
+     * A rectangle of the same picture, painted by the caller's thread; other threads may paint others.
+     *
+     * @return {@code [rows · columns · 3]}
+     */
+    public byte[] render(Scene scene, int size, int firstRow, int rows, int firstColumn, int columns) {
+        Region region = new Region(size, firstRow, rows, firstColumn, columns);
         SplittableRandom seeds = new SplittableRandom(scene.seed()).split();
-        Backdrop.Painter backdrop = Backdrop.of(scene.background(), seeds.nextLong(), size);
-        List<Layer> layers = scene.items().stream()
-                .map(item -> new Layer(item, scene.style(), seeds.nextInt(), size))
-                .toList();
-        byte[] picture = new byte[3 * size * rows];
-        IntStream.range(firstRow, firstRow + rows).parallel().forEach(row -> {
-            float[] rgb = new float[3 * size];
-            backdrop.paint(row, rgb);
-            layers.forEach(layer -> layer.paint(row, rgb));
-            for (int i = 0; i < rgb.length; i++) {
-                picture[3 * size * (row - firstRow) + i] = (byte) Math.round(Math.max(0, Math.min(255, rgb[i])));
+        Backdrop.Painter backdrop = Backdrop.of(scene.background(), seeds.nextLong(), region);
+        List<Layer> layers = new ArrayList<>();
+        for (Item item : scene.items()) {
+            Canvas canvas = new Canvas(item, scene.style(), seeds.nextInt(), size);
+            Region shaded = canvas.shaded(region);
+            if (!shaded.isEmpty()) {
+                layers.add(new ShadowLayer(canvas, shaded, firstColumn));
             }
-        });
+            Region covered = canvas.covered(region);
+            if (!covered.isEmpty()) {
+                layers.add(new ItemLayer(canvas, covered, firstColumn));
+            }
+        }
+        byte[] picture = new byte[3 * columns * rows];
+        float[] rgb = new float[3 * columns];
+        for (int row = 0; row < rows; row++) {
+            backdrop.paint(firstRow + row, rgb);
+            for (Layer layer : layers) {
+                layer.paint(firstRow + row, rgb);
+            }
+            for (int i = 0; i < rgb.length; i++) {
+                picture[row * rgb.length + i] = (byte) rounded(rgb[i]);
+            }
+        }
         return picture;
+    }
+
+    /** What Math.round gives from 0 to 255: as a double, the sum is exact. */
+    private static int rounded(float value) {
+        return (int) (Noise.clamp(value, 255) + 0.5);
     }
 
     static void requireSize(int size) {
@@ -58,78 +80,141 @@ public final class SceneRenderer {
         }
     }
 
-    /** An item with what its pixels are made from. */
-    private final class Layer {
-        private final Item item;
-        private final int size;
-        private final Sprite sprite;
-        private final Shadow shadow;
-        private final Material.Texture texture;
-        private final double mainHue;
-        private final double cosine;
-        private final double sine;
+    /** The square that an item's picture lies on, and the axes along its sides. */
+    private record Canvas(Item item, Style style, int seed, int size, double cosine, double sine) {
 
-        Layer(Item item, Style style, int seed, int size) {
-            this.item = item;
-            this.size = size;
-            this.sprite = sprites.sprite(item.object(), style, item.canvas() * size);
-            this.shadow = Shadow.of(item, style, sprites);
-            this.texture = item.material().texture(seed, size);
-            this.mainHue = sprites.mainHue(item.object(), style);
-            this.cosine = Math.cos(item.angle());
-            this.sine = Math.sin(item.angle());
+        Canvas(Item item, Style style, int seed, int size) {
+            this(item, style, seed, size, Math.cos(item.angle()), Math.sin(item.angle()));
         }
 
-        /** Lays the item's part of a row over what is there. */
-        void paint(int row, float[] rgb) {
-            paintShadow(row, rgb);
-            double y = (row + 0.5) / size - item.y();
-            double reach = item.canvas() * (Math.abs(cosine) + Math.abs(sine)) / 2;
-            if (Math.abs(y) > reach + 1.0 / size) {
+        /** What of the region may show the item. */
+        Region covered(Region region) {
+            double reach = item.canvas() * turned() / 2;
+            return region.part(row -> Math.abs(y(row)) <= reach + 1.0 / size, item.x() - reach, item.x() + reach);
+        }
+
+        /** What of the region may lie in its shadow. */
+        Region shaded(Region region) {
+            double reach = Shadow.reach(item.canvas()) * turned();
+            double x = item.x() + Shadow.RIGHT;
+            return region.part(row -> Math.abs(shadowY(row)) <= reach, x - reach, x + reach);
+        }
+
+        /** Along the picture's axes, of a square of side 1. */
+        private double turned() {
+            return Math.abs(cosine) + Math.abs(sine);
+        }
+
+        /** From the canvas' middle to a row's. */
+        double y(int row) {
+            return (row + 0.5) / size - item.y();
+        }
+
+        /** From the shadow's middle to a row's. */
+        double shadowY(int row) {
+            return (row + 0.5) / size - item.y() - Shadow.DOWN;
+        }
+
+        /** From the picture's axes to the canvas' own. */
+        double across(double x, double y) {
+            double across = cosine * x + sine * y;
+            return item.mirrored() ? -across : across;
+        }
+
+        double down(double x, double y) {
+            return cosine * y - sine * x;
+        }
+    }
+
+    /** What is laid over what is there. */
+    private interface Layer {
+        /** @param rgb of the row, from the region's first column on: changed */
+        void paint(int row, float[] rgb);
+    }
+
+    private final class ShadowLayer implements Layer {
+        private final Canvas canvas;
+        private final Region part;
+        private final int firstColumn;
+        private final Shadow shadow;
+
+        ShadowLayer(Canvas canvas, Region part, int firstColumn) {
+            this.canvas = canvas;
+            this.part = part;
+            this.firstColumn = firstColumn;
+            this.shadow = Shadow.of(canvas.item, canvas.style, sprites);
+        }
+
+        @Override
+        public void paint(int row, float[] rgb) {
+            if (!part.hasRow(row)) {
                 return;
             }
-            float[] argb = new float[4];
-            float[] colour = new float[3];
-            int last = column(item.x() + reach);
-            for (int column = column(item.x() - reach); column <= last; column++) {
-                double x = (column + 0.5) / size - item.x();
-                sample(x, y, argb);
+            double y = canvas.shadowY(row);
+            double middle = canvas.item.x() + Shadow.RIGHT;
+            double side = canvas.item.canvas();
+            for (int column = part.firstColumn(); column < part.endColumn(); column++) {
+                double x = part.middle(column) - middle;
+                float light = 1 - Shadow.DARKNESS * shadow.at(canvas.across(x, y) / side, canvas.down(x, y) / side);
+                int at = 3 * (column - firstColumn);
+                for (int c = 0; c < 3; c++) {
+                    rgb[at + c] *= light;
+                }
+            }
+        }
+    }
+
+    private final class ItemLayer implements Layer {
+        private final Canvas canvas;
+        private final Region part;
+        private final int firstColumn;
+        private final Item item;
+        private final Sprite sprite;
+        private final Material.Texture texture;
+        private final double mainHue;
+        private final float[] argb = new float[4];
+        private final float[] colour = new float[3];
+
+        ItemLayer(Canvas canvas, Region part, int firstColumn) {
+            this.canvas = canvas;
+            this.part = part;
+            this.firstColumn = firstColumn;
+            this.item = canvas.item;
+            this.sprite = sprites.sprite(item.object(), canvas.style, item.canvas() * canvas.size);
+            this.texture = item.material().texture(canvas.seed, canvas.size);
+            this.mainHue = sprites.mainHue(item.object(), canvas.style);
+        }
+
+        @Override
+        public void paint(int row, float[] rgb) {
+            if (!part.hasRow(row)) {
+                return;
+            }
+            double y = canvas.y(row);
+            for (int column = part.firstColumn(); column < part.endColumn(); column++) {
+                double x = part.middle(column) - item.x();
+                sample(x, y);
                 if (argb[0] > 0) {
-                    shade(x, y, argb, colour);
+                    shade(x, y);
                     float alpha = argb[0] / 255;
+                    int at = 3 * (column - firstColumn);
                     for (int c = 0; c < 3; c++) {
-                        rgb[3 * column + c] += alpha * (255 * colour[c] - rgb[3 * column + c]);
+                        rgb[at + c] += alpha * (255 * colour[c] - rgb[at + c]);
                     }
                 }
             }
         }
 
-        private void paintShadow(int row, float[] rgb) {
-            double y = (row + 0.5) / size - item.y() - Shadow.DOWN;
-            if (Math.abs(y) > shadow.reach()) {
-                return;
-            }
-            double middle = item.x() + Shadow.RIGHT;
-            int last = column(middle + shadow.reach());
-            for (int column = column(middle - shadow.reach()); column <= last; column++) {
-                double x = (column + 0.5) / size - middle;
-                float light = 1 - Shadow.DARKNESS * shadow.at(across(x, y) / item.canvas(), down(x, y) / item.canvas());
-                for (int c = 0; c < 3; c++) {
-                    rgb[3 * column + c] *= light;
-                }
-            }
-        }
-
         /** The mean of four points in a pixel: alpha, red, green, blue, premultiplied, 0 … 255. */
-        private void sample(double x, double y, float[] argb) {
-            java.util.Arrays.fill(argb, 0);
-            double quarter = 0.25 / size;
+        private void sample(double x, double y) {
+            Arrays.fill(argb, 0);
+            double quarter = 0.25 / canvas.size;
             for (int point = 0; point < 4; point++) {
                 double px = x + ((point & 1) == 0 ? -quarter : quarter);
                 double py = y + ((point & 2) == 0 ? -quarter : quarter);
                 sprite.add(
-                        (across(px, py) / item.canvas() + 0.5) * sprite.side(),
-                        (down(px, py) / item.canvas() + 0.5) * sprite.side(),
+                        (canvas.across(px, py) / item.canvas() + 0.5) * sprite.side(),
+                        (canvas.down(px, py) / item.canvas() + 0.5) * sprite.side(),
                         argb);
             }
             for (int channel = 0; channel < 4; channel++) {
@@ -138,28 +223,14 @@ public final class SceneRenderer {
         }
 
         /** The pixel's own colour, not premultiplied, 0 … 1, in the item's colour and material. */
-        private void shade(double x, double y, float[] argb, float[] colour) {
+        private void shade(double x, double y) {
             for (int c = 0; c < 3; c++) {
                 colour[c] = Math.min(1, argb[c + 1] / argb[0]);
             }
             item.colour().ifPresent(chosen -> chosen.recolour(colour, mainHue));
             if (item.material() != Material.NONE) {
-                item.material().shade(colour, texture.at(across(x, y), down(x, y)));
+                item.material().shade(colour, texture.at(canvas.across(x, y), canvas.down(x, y)));
             }
-        }
-
-        /** From the picture's axes to the canvas' own. */
-        private double across(double x, double y) {
-            double across = cosine * x + sine * y;
-            return item.mirrored() ? -across : across;
-        }
-
-        private double down(double x, double y) {
-            return cosine * y - sine * x;
-        }
-
-        private int column(double x) {
-            return Math.max(0, Math.min(size - 1, (int) Math.floor(x * size)));
         }
     }
 }

@@ -10,22 +10,20 @@ final class Shadow {
     private static final int ROOM = 64; // on each side
     private static final int SIDE = CANVAS + 2 * ROOM;
 
-    private final float[] alpha; // [SIDE · SIDE], 0 … 1
-    private final double canvas;
+    private final float[] alpha; // [ROOM + SIDE + ROOM, SIDE], 0 … 1: the blur looks farther than there is alpha
 
     Shadow(Sprite sprite, double canvas) {
         if (sprite.side() != CANVAS) {
             throw new IllegalArgumentException("a shadow's canvas is " + sprite.side() + ", expected " + CANVAS);
         }
-        float[] sharp = new float[SIDE * SIDE];
+        float[] sharp = new float[(SIDE + 2 * ROOM) * SIDE];
         for (int y = 0; y < CANVAS; y++) {
             for (int x = 0; x < CANVAS; x++) {
-                sharp[(y + ROOM) * SIDE + x + ROOM] = sprite.alpha(x, y) / 255f;
+                sharp[(y + 2 * ROOM) * SIDE + x + ROOM] = sprite.alpha(x, y) / 255f;
             }
         }
-        float[] kernel = kernel(BLUR / canvas * CANVAS);
-        this.alpha = blurred(blurred(sharp, kernel, 1, SIDE), kernel, SIDE, 1);
-        this.canvas = canvas;
+        float[] kernel = kernel(canvas);
+        this.alpha = blurred(blurred(sharp, kernel, 1), kernel, SIDE);
     }
 
     static Shadow of(Scene.Item item, Style style, Sprites sprites) {
@@ -33,8 +31,9 @@ final class Shadow {
     }
 
     /** Half of a Gaussian, from its middle. */
-    private static float[] kernel(double deviation) {
-        float[] kernel = new float[Math.min(ROOM, (int) Math.ceil(3 * deviation)) + 1];
+    private static float[] kernel(double canvas) {
+        double deviation = deviation(canvas);
+        float[] kernel = new float[blurred(deviation) + 1];
         double sum = 0;
         for (int i = 0; i < kernel.length; i++) {
             double weight = Math.exp(-i * i / (2 * deviation * deviation));
@@ -47,25 +46,45 @@ final class Shadow {
         return kernel;
     }
 
-    /** Along one axis. */
-    private static float[] blurred(float[] map, float[] kernel, int step, int otherStep) {
+    /** In pixels of the canvas, of which there are always as many. */
+    private static double deviation(double canvas) {
+        return BLUR / canvas * CANVAS;
+    }
+
+    /** How far the alpha is spread, in pixels of the canvas: not beyond the room. */
+    private static int blurred(double deviation) {
+        return Math.min(ROOM, (int) Math.ceil(3 * deviation));
+    }
+
+    /**
+     * Along one axis. A row goes on in the next one: there is room without alpha between them. Shifted rows are copied, as a
+     * sum of rows that begin at the same place is one of vectors.
+     */
+    private static float[] blurred(float[] map, float[] kernel, int step) {
         float[] out = new float[map.length];
-        for (int line = 0; line < SIDE; line++) {
-            for (int i = 0; i < SIDE; i++) {
-                int at = line * otherStep + i * step;
-                float sum = kernel[0] * map[at];
-                for (int k = 1; k < kernel.length; k++) {
-                    sum += kernel[k] * ((i >= k ? map[at - k * step] : 0) + (i + k < SIDE ? map[at + k * step] : 0));
-                }
-                out[at] = sum;
+        float[] sum = new float[SIDE];
+        float[] before = new float[SIDE];
+        float[] after = new float[SIDE];
+        for (int row = ROOM * SIDE; row < (ROOM + SIDE) * SIDE; row += SIDE) {
+            for (int x = 0; x < SIDE; x++) {
+                sum[x] = kernel[0] * map[row + x];
             }
+            for (int k = 1; k < kernel.length; k++) {
+                System.arraycopy(map, row - k * step, before, 0, SIDE);
+                System.arraycopy(map, row + k * step, after, 0, SIDE);
+                float weight = kernel[k];
+                for (int x = 0; x < SIDE; x++) {
+                    sum[x] += weight * (before[x] + after[x]);
+                }
+            }
+            System.arraycopy(sum, 0, out, row, SIDE);
         }
         return out;
     }
 
-    /** Farthest from the canvas' middle, in parts of the picture. */
-    double reach() {
-        return canvas * SIDE / CANVAS * Math.sqrt(0.5);
+    /** Farthest along the canvas' axes from its middle, in parts of the picture. */
+    static double reach(double canvas) {
+        return canvas * (0.5 + (blurred(deviation(canvas)) + 1.0) / CANVAS);
     }
 
     /** @param x from the canvas' middle, in parts of the canvas; {@code y} likewise */
@@ -79,7 +98,7 @@ final class Shadow {
         }
         float u = (float) (column - left);
         float v = (float) (row - top);
-        int at = top * SIDE + left;
+        int at = (ROOM + top) * SIDE + left;
         return (1 - v) * ((1 - u) * alpha[at] + u * alpha[at + 1])
                 + v * ((1 - u) * alpha[at + SIDE] + u * alpha[at + SIDE + 1]);
     }

@@ -1,7 +1,9 @@
 package org.scaledit.tensor;
 
 import java.util.Arrays;
+import java.util.List;
 import java.util.function.Supplier;
+import java.util.stream.LongStream;
 import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.NoGradGuard;
@@ -69,6 +71,17 @@ public final class Tensors {
     /** What {@code make} makes, released by no scope: whoever keeps it closes it. */
     public static <P extends Pointer> P outlive(Supplier<P> make) {
         return compute(() -> make.get().retainReference());
+    }
+
+    /**
+     * Views of consecutive parts of a tensor, in the caller's scope. Under autograd their gradients are joined once; each of
+     * several narrowed views would have one as large as the whole.
+     */
+    public static List<Tensor> split(Tensor tensor, long axis, long... sizes) {
+        TensorVector parts = tensor.split_with_sizes(sizes, axis);
+        return LongStream.range(0, sizes.length)
+                .mapToObj(part -> new Tensor(parts.get(part)))
+                .toList();
     }
 
     /** A float32 tensor on the CPU with a copy of {@code values}. */

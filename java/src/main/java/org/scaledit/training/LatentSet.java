@@ -166,11 +166,10 @@ final class LatentSet implements AutoCloseable {
         return new Placement(placement.dtype(), false);
     }
 
-    /** Clean latents of some samples, in raster order: {@code [samples, W · H, 64]}, float32, in the caller's scope. */
+    /** Clean latents of some samples, in raster order: {@code [samples, W · H, 64]}, in the caller's scope. */
     Tensor latents(int[] chosen) {
         return Tensors.scoped(() -> {
-            Tensor latents =
-                    torch.empty(new long[] {chosen.length, grid.tokens(), 64}, Placement.FLOAT32_CPU.options(), null);
+            Tensor latents = torch.empty(new long[] {chosen.length, grid.tokens(), 64}, onCpu().options(), null);
             for (int i = 0; i < chosen.length; i++) {
                 Tensor file = files.get(chosen[i] / PER_FILE).tensor(LATENTS);
                 latents.select(0, i).copy_(file.select(0, chosen[i] % PER_FILE));

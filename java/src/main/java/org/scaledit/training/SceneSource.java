@@ -12,7 +12,6 @@ import org.scaledit.scenes.Scene;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Sprites;
 import org.scaledit.scenes.Vocabulary;
-import org.scaledit.tensor.Tensors;
 
 /** Scenes, composed and painted whenever one is asked for: those of the seeds 0 to {@code size − 1}. */
 final class SceneSource implements SampleSource {
@@ -70,14 +69,12 @@ final class SceneSource implements SampleSource {
         return composer.compose(sample).text();
     }
 
-    /** Of the scene's rows only those are painted that are asked for. */
+    /** Of the scene only that part is painted. */
     @Override
     public Tensor picture(int sample, int size, int crop, long place) {
-        Scene scene = composer.compose(sample);
-        byte[] rows = renderer.render(scene, size, SampleSource.offset(size, crop, (int) place), crop);
-        int left = SampleSource.offset(size, crop, (int) (place >>> 32));
-        return Tensors.scoped(
-                () -> Pixels.toTensor(rows, size).narrow(2, left, crop).contiguous());
+        int firstRow = SampleSource.offset(size, crop, (int) place);
+        int firstColumn = SampleSource.offset(size, crop, (int) (place >>> 32));
+        return Pixels.toTensor(renderer.render(scene(sample), size, firstRow, crop, firstColumn, crop), crop);
     }
 
     /** What the whole picture of a sample shows. */

@@ -65,18 +65,18 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     }
 
     /**
-     * Tensors in float32 on the CPU.
+     * Tensors on the CPU.
      *
-     * @param noised [batch, W · H, 64]
-     * @param target likewise
-     * @param sigmas [batch]
+     * @param images [batch, W · H, 64], in the computation's precision
+     * @param noise likewise
+     * @param sigmas [batch], float32
      */
-    record Batch(TokenGrid grid, Tensor noised, Tensor target, Tensor sigmas, TrainedTextEncoders.Tokens tokens)
+    record Batch(TokenGrid grid, Tensor images, Tensor noise, Tensor sigmas, TrainedTextEncoders.Tokens tokens)
             implements AutoCloseable {
         @Override
         public void close() {
-            noised.close();
-            target.close();
+            images.close();
+            noise.close();
             sigmas.close();
         }
     }
@@ -101,25 +101,17 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             captions.add(without ? "" : source.caption(samples[i]));
             sigmas[i] = (float) order.sigma(count + i);
         }
-        Tensor target = Tensors.outlive(() -> set.latents(samples)); // the images until they are mixed
-        Tensor noised = Tensors.outlive(() -> torch.empty_like(target));
+        Tensor images = Tensors.outlive(() -> set.latents(samples));
+        Tensor noise = Tensors.outlive(() -> torch.empty_like(images));
         for (int i = 0; i < samples.length; i++) {
             int row = i;
             long seed = order.noise(count + i);
-            Tensors.run(() -> {
-                Tensor image = target.select(0, row);
-                Tensor noise = SeededNoise.draw(seed, set.grid());
-                noised.select(0, row)
-                        .copy_(image)
-                        .mul_(new Scalar(1 - sigmas[row]))
-                        .add_(noise, new Scalar(sigmas[row]));
-                image.neg_().add_(noise);
-            });
+            Tensors.run(() -> noise.select(0, row).copy_(SeededNoise.draw(seed, set.grid())));
         }
         return new Batch(
                 set.grid(),
-                noised,
-                target,
+                images,
+                noise,
                 Tensors.outlive(() -> Tensors.of(sigmas, sigmas.length)),
                 encoders.tokens(captions, recipe.text().tokens()));
     }
@@ -127,13 +119,18 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     @Override
     public double addGradients(Batch batch, double share) {
         return Tensors.compute(() -> {
-            Tensor target = placement.with(torch.ScalarType.Float).place(batch.target);
+            Tensor image = Tensors.toFloat32(placement.place(batch.images));
+            Tensor noise = Tensors.toFloat32(placement.place(batch.noise));
+            Tensor sigmas =
+                    placement.with(torch.ScalarType.Float).place(batch.sigmas).view(-1, 1, 1);
+            Tensor noised = placement.place(torch.lerp(image, noise, sigmas));
+            Tensor target = noise.sub(image);
             Conditioning text = encoders.encode(batch.tokens);
             return transformer.addGradients(
                             new TrainedTransformer.Batch(
                                     batch.grid.width(),
                                     batch.grid.height(),
-                                    placement.place(batch.noised),
+                                    noised,
                                     batch.sigmas,
                                     text.states(),
                                     text.pooled(),

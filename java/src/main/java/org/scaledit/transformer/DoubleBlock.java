@@ -14,6 +14,11 @@ record DoubleBlock(Stream text, Stream image) implements FluxModel.Block {
     /** The layers of one stream. */
     record Stream(Linear modulation, HeadProjections heads, Norms norms, Linear output, Linear mlpIn, Linear mlpOut) {
 
+        /** What goes into attention. */
+        BatchPass.Attending attending(Tensor hidden, BatchPass.Modulation modulation) {
+            return new BatchPass.Attending(norms, heads.batched(modulation.modulated(hidden, 0, 1)));
+        }
+
         /** The stream with attention's output and then the MLP's: [batch, rows, width] */
         Tensor added(Tensor hidden, Tensor attended, BatchPass.Modulation modulation) {
             Tensor joined = modulation.gated(hidden, output.batched(attended), 2);
@@ -45,21 +50,17 @@ record DoubleBlock(Stream text, Stream image) implements FluxModel.Block {
     @Override
     public Tensor forward(Tensor hidden, BatchPass pass) {
         return Tensors.scoped(() -> {
-            long textTokens = pass.textTokens();
-            Tensor ofText = hidden.narrow(1, 0, textTokens); // [batch, text, width]
-            Tensor ofImage = hidden.narrow(1, textTokens, hidden.size(1) - textTokens); // [batch, image, width]
+            List<Tensor> streams = pass.streams(hidden);
+            Tensor ofText = streams.get(0); // [batch, text, width]
+            Tensor ofImage = streams.get(1); // [batch, image, width]
             BatchPass.Modulation textModulation = pass.modulation(text.modulation);
             BatchPass.Modulation imageModulation = pass.modulation(image.modulation);
-            Tensor attended = pass.attend(
-                    image.norms,
-                    Optional.of(text.norms),
-                    List.of(
-                            text.heads.batched(textModulation.modulated(ofText, 0, 1)),
-                            image.heads.batched(imageModulation.modulated(ofImage, 0, 1))));
+            List<Tensor> attended = pass.streams(pass.attend(
+                    List.of(text.attending(ofText, textModulation), image.attending(ofImage, imageModulation))));
             return Tensors.concatenate(
                     1,
-                    text.added(ofText, attended.narrow(1, 0, textTokens), textModulation),
-                    image.added(ofImage, attended.narrow(1, textTokens, ofImage.size(1)), imageModulation));
+                    text.added(ofText, attended.get(0), textModulation),
+                    image.added(ofImage, attended.get(1), imageModulation));
         });
     }
 

@@ -42,7 +42,6 @@ public final class FluxTransformer implements AutoCloseable {
     private static final int TRAINED_HEAD_GROUPS = 1;
 
     private static final Logger LOG = LoggerFactory.getLogger(FluxTransformer.class);
-    private static final String STEM = "diffusion_pytorch_model";
 
     private final FluxConfig config;
     private final Origin origin;
@@ -146,15 +145,13 @@ public final class FluxTransformer implements AutoCloseable {
      */
     public static FluxTransformer load(ModelDirectory directory, Placement placement, boolean fp8, boolean low) {
         FluxConfig config = FluxConfig.of(directory.config("transformer"));
-        return load(
-                config, Weights.of(Safetensors.openModel(directory.part("transformer"), STEM), placement), fp8, low);
+        return load(config, Weights.of(directory.weights("transformer"), placement), fp8, low);
     }
 
     /** The same for {@link #withTrainedLora}: of the same results, quicker for few tokens, and larger for many. */
     public static FluxTransformer loadForTraining(ModelDirectory directory, Placement placement) {
         FluxConfig config = FluxConfig.of(directory.config("transformer"));
-        return loadForTraining(
-                config, Weights.of(Safetensors.openModel(directory.part("transformer"), STEM), placement));
+        return loadForTraining(config, Weights.of(directory.weights("transformer"), placement));
     }
 
     private static FluxTransformer loadForTraining(FluxConfig config, Weights weights) {
@@ -169,7 +166,7 @@ public final class FluxTransformer implements AutoCloseable {
      */
     public static FluxConfig check(ModelDirectory directory, List<ScaledLora> loras, LoraScope scope) {
         FluxConfig config = FluxConfig.of(directory.config("transformer"));
-        try (Safetensors source = Safetensors.openModel(directory.part("transformer"), STEM);
+        try (Safetensors source = directory.weights("transformer");
                 Adapters adapters = new Adapters(loras, scope, Placement.FLOAT32_CPU)) {
             Weights.check(source, expectedTensors(config, adapters));
             adapters.requireAllAsked();

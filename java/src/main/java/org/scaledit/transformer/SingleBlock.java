@@ -27,7 +27,7 @@ record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear
         return Tensors.scoped(() -> {
             BatchPass.Modulation shared = pass.modulation(modulation);
             Tensor x = shared.modulated(hidden, 0, 1);
-            Tensor attended = pass.attend(norms, Optional.empty(), List.of(heads.batched(x)));
+            Tensor attended = pass.attend(List.of(new BatchPass.Attending(norms, heads.batched(x))));
             Tensor wide = torch.gelu(mlp.batched(x), "tanh");
             return shared.gated(hidden, output.batched(Tensors.concatenate(2, attended, wide)), 2);
         });

@@ -162,7 +162,7 @@ public final class TrainedTransformer implements AutoCloseable {
     /** What comes after the last block. */
     private Tensor velocity(Tensor hidden, BatchPass pass) {
         return Tensors.scoped(() -> {
-            Tensor image = hidden.narrow(1, pass.textTokens(), hidden.size(1) - pass.textTokens());
+            Tensor image = pass.streams(hidden).get(1);
             Tensor modulated = pass.modulation(transformer.model().finalModulation())
                     .modulated(image, 1, 0); // stores its scale first
             return Tensors.toFloat32(transformer.model().finalLayer().batched(modulated));

@@ -1,0 +1,162 @@
+package org.scaledit.checkpoint;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.CancellationException;
+import java.util.function.Consumer;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
+import org.scaledit.file.Reasons;
+import org.scaledit.file.UnfinishedFolder;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Torch;
+
+/**
+ * Writes a model's directory once more with its matrices in INT8, about a quarter of the size of float32. Every tensor of
+ * numbers with two axes or more gets a scale for each row ({@link Int8Rows}). Biases and norms become float16, which has
+ * three bits more than bfloat16, and stay float32 where one of them is beyond its range.
+ */
+public final class Quantization {
+    /** The largest number of float16. */
+    private static final double LARGEST_FLOAT16 = 65504;
+
+    /**
+     * What became of the weights of a part.
+     *
+     * @param relativeError the L2 norm of what they were changed by over their own
+     * @param beyondFloat16 the names of biases and norms that are in float32
+     */
+    public record Part(
+            String name, long bytesBefore, long bytesAfter, double relativeError, List<String> beyondFloat16) {}
+
+    private final String part;
+    private final Safetensors source;
+    private final Map<String, Dtype> formats = new LinkedHashMap<>();
+    private final List<String> beyondFloat16 = new ArrayList<>();
+    private double squaredError;
+    private double squaredNorm;
+
+    private Quantization(String part, Safetensors source) {
+        this.part = part;
+        this.source = source;
+    }
+
+    /**
+     * Writes the folder, which appears when it is whole. Tokenizers, configurations and what else is no safetensors file
+     * are copied.
+     *
+     * @param output must not exist
+     * @param done hears of each part
+     * @throws CheckpointException in one sentence, if the model is not whole or the folder cannot be written
+     * @throws CancellationException if the thread is interrupted
+     */
+    public static void write(Path model, Path output, Consumer<Part> done) {
+        Torch.load();
+        ModelDirectory directory = ModelDirectory.open(model);
+        try (UnfinishedFolder unfinished = new UnfinishedFolder(output)) {
+            unfinished.copy(
+                    model.toRealPath(), file -> !isWeights(file.getFileName().toString()));
+            for (String part : ModelDirectory.weighted()) {
+                throwIfInterrupted();
+                directory.config(part); // or nobody could load it
+                try (Safetensors source = directory.weights(part)) {
+                    Path file = unfinished.path().resolve(part).resolve(ModelDirectory.weightsFile(part));
+                    done.accept(new Quantization(part, source).write(file));
+                }
+            }
+            unfinished.commit();
+        } catch (IOException e) {
+            throw new CheckpointException("cannot write " + output + ": " + Reasons.of(e), e);
+        }
+    }
+
+    private static void throwIfInterrupted() {
+        if (Thread.interrupted()) {
+            throw new CancellationException("quantising was cancelled");
+        }
+    }
+
+    private static boolean isWeights(String file) {
+        return file.endsWith(".safetensors") || file.endsWith(".safetensors.index.json");
+    }
+
+    private Part write(Path file) throws IOException {
+        source.names().forEach(name -> formats.put(name, format(name)));
+        Map<String, Declaration> contents = new LinkedHashMap<>();
+        formats.forEach((name, format) -> {
+            long[] shape = source.info(name).dimensions();
+            contents.put(name, Declaration.of(format, shape));
+            if (isMatrix(name)) {
+                contents.put(Int8Rows.scalesOf(name), Declaration.of(Dtype.F32, shape[0], 1));
+            }
+        });
+        try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, Map.of("format", "pt"))) {
+            source.names().forEach(name -> Tensors.run(() -> write(writer, name)));
+            writer.commit();
+        }
+        return new Part(part, source.bytes(), Files.size(file), Math.sqrt(squaredError / squaredNorm), beyondFloat16);
+    }
+
+    private Dtype format(String name) {
+        if (!isNumbers(name)) {
+            return source.info(name).dtype();
+        }
+        if (isMatrix(name)) {
+            return Dtype.I8;
+        }
+        boolean within = Tensors.compute(() ->
+                source.tensor(name).abs().le(new Scalar(LARGEST_FLOAT16)).all().item_bool());
+        if (!within) {
+            beyondFloat16.add(name);
+        }
+        return within ? Dtype.F16 : Dtype.F32;
+    }
+
+    /** Unlike the numbers of positions that CLIP's file may have. */
+    private boolean isNumbers(String name) {
+        return source.isQuantised(name) || source.info(name).dtype().isFloating();
+    }
+
+    private boolean isMatrix(String name) {
+        return isNumbers(name) && source.info(name).shape().size() >= 2;
+    }
+
+    private void write(SafetensorsWriter writer, String name) {
+        throwIfInterrupted();
+        Tensor stored = source.tensor(name);
+        if (!isNumbers(name)) {
+            writer.write(name, stored);
+            return;
+        }
+        Tensor weight = Tensors.toFloat32(stored);
+        if (!weight.isfinite().all().item_bool()) {
+            throw new CheckpointException("tensor " + name + " in "
+                    + source.info(name).file() + " has a number that is not finite, and cannot be quantised");
+        }
+        if (!isMatrix(name)) {
+            writer.write(name, weight);
+            note(weight, weight.to(formats.getOrDefault(name, Dtype.F32).scalarType()));
+            return;
+        }
+        Int8Rows quantised = Int8Rows.of(weight);
+        writer.write(name, quantised.values());
+        writer.write(Int8Rows.scalesOf(name), quantised.scales());
+        note(weight, quantised.plain());
+    }
+
+    private void note(Tensor weight, Tensor written) {
+        squaredError += squares(weight.sub(Tensors.toFloat32(written)));
+        squaredNorm += squares(weight);
+    }
+
+    private static double squares(Tensor tensor) {
+        return tensor.to(torch.ScalarType.Double).square().sum().item_double();
+    }
+}

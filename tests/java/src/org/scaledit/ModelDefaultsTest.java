@@ -1,0 +1,140 @@
+package org.scaledit;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.testing.Golden;
+
+class ModelDefaultsTest {
+    @TempDir
+    Path folder;
+
+    private ModelDefaults read(String json) throws IOException {
+        Files.writeString(folder.resolve("generation_config.json"), json.replace('\'', '"'));
+        return ModelDefaults.read(folder);
+    }
+
+    @Test
+    void areEverySettingThatTheFileHas() throws IOException {
+        ImageRequest request = read("""
+                {'width': 1024, 'height': 512, 'ratio': 2, 'steps': 20, 'guidance': 1.5, 'negative': 'blurry',
+                 'true_guidance': 3, 'guide_steps': 12, 'guide_guidance': 2.5, 'init': 'guidance', 'strength': 0.5,
+                 'window': 32, 'reach': 2, 'guidance_attention': 'local', 'guidance_text': false, 'guidance_margin': 5}
+                """).request();
+        assertThat(request.width()).isEqualTo(1024);
+        assertThat(request.height()).isEqualTo(512);
+        assertThat(request.ratio()).isEqualTo(2);
+        assertThat(request.steps()).isEqualTo(20);
+        assertThat(request.guidance()).isEqualTo(1.5);
+        assertThat(request.negative()).contains("blurry");
+        assertThat(request.trueGuidance()).hasValue(3);
+        assertThat(request.guideSteps()).isEqualTo(12);
+        assertThat(request.guideGuidance()).isEqualTo(2.5);
+        assertThat(request.init()).isEqualTo(ImageRequest.Init.GUIDANCE);
+        assertThat(request.strength()).isEqualTo(0.5);
+        assertThat(request.window()).isEqualTo(32);
+        assertThat(request.reach()).isEqualTo(2);
+        assertThat(request.guidanceAttention()).isEqualTo(ImageRequest.GuidanceAttention.LOCAL);
+        assertThat(request.guidanceText()).isFalse();
+        assertThat(request.guidanceMargin()).isEqualTo(5);
+    }
+
+    @Test
+    void areThePapersWhereTheFileSaysNothing() throws IOException {
+        ModelDefaults defaults = read("{'steps': 20, 'guide_steps': null}");
+        assertThat(defaults.settings()).isEqualTo(Map.of("steps", "20"));
+        assertThat(defaults.request().guideSteps()).isEqualTo(28);
+        Files.delete(folder.resolve("generation_config.json"));
+        ModelDefaults none = ModelDefaults.read(folder);
+        assertThat(none.settings()).isEmpty();
+        assertThat(none.request().steps()).isEqualTo(28);
+    }
+
+    @Test
+    void giveWayToWhatTheRequestSets() throws IOException {
+        ImageRequest defaults =
+                read("{'width': 1024, 'height': 512, 'steps': 20, 'negative': 'blurry', 'true_guidance': 3}")
+                        .request();
+        ImageRequest request = ImageRequest.of("a fox")
+                .steps(28)
+                .width(2048)
+                .trueGuidance(1)
+                .seed(3)
+                .over(defaults);
+        assertThat(request.prompt()).isEqualTo("a fox");
+        assertThat(request.steps()).isEqualTo(28); // set, though it is the paper's
+        assertThat(request.width()).isEqualTo(2048);
+        assertThat(request.height()).isEqualTo(512);
+        assertThat(request.seed()).hasValue(3);
+        assertThat(request.negative()).contains("blurry");
+        assertThat(request.effectiveNegative()).isEmpty();
+        assertThat(request.steps(5).over(ImageRequest.of("")).height()).isEqualTo(512);
+        assertThat(ImageRequest.of("").withoutNegative().over(defaults).negative())
+                .isEmpty();
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            quoteCharacter = '~',
+            value = {
+                "{'stpes': 20}                  | FILE has stpes, expected none but width, height, ratio, steps,",
+                "{'steps': '20'}                | FILE has steps \"20\", expected a non-negative integer",
+                "{'steps': 2.5}                 | FILE has steps 2.5, expected a non-negative integer",
+                "{'steps': 0}                   | in FILE the steps is 0, expected 1 to 1000",
+                "{'guide_guidance': true}       | FILE has guide_guidance true, expected a number",
+                "{'guide_guidance': -1}         | in FILE the guide guidance is -1.0, expected a number of 0 or more",
+                "{'negative': 3}                | FILE has negative 3, expected a string",
+                "{'init': 'nose'}               | FILE has init nose, expected noise or guidance",
+                "{'guidance_attention': 'near'} | FILE has guidance_attention near, expected global or local",
+                "{'guidance_text': 'on'}        | FILE has guidance_text \"on\", expected true or false",
+                "{'width': 1000}                | in FILE the width is 1000 pixels, expected a multiple of 16",
+                "[]                             | FILE is not a JSON object",
+            })
+    void nameAFieldThatIsWrong(String json, String sentence) {
+        assertThatThrownBy(() -> read(json))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessageStartingWith(sentence.replace(
+                        "FILE", folder.resolve("generation_config.json").toString()));
+    }
+
+    @Test
+    void areTakenByTheModelAndWrittenIntoItsPictures() throws IOException {
+        Path model = Golden.copyOfTinyFlux(folder.resolve("model"));
+        Files.writeString(
+                model.resolve("generation_config.json"),
+                "{\"steps\": 2, \"guide_steps\": 1, \"negative\": \"dull\", \"true_guidance\": 2}");
+        assertThat(ScaleDit.describe(model))
+                .endsWith("\nsettings of its own: steps 2, negative dull, true_guidance 2.0, guide_steps 1\n"
+                        + "every tensor is there and has its shape");
+        Path picture = folder.resolve("picture.png");
+        Path plain = folder.resolve("plain.png");
+        Path again = folder.resolve("again.png");
+        try (ScaleDit scaleDit = ScaleDit.load(model)) {
+            ImageRequest made =
+                    scaleDit.generatePng(ImageRequest.of("a fox").size(64, 48).seed(5), picture, progress -> {});
+            assertThat(made.steps()).isEqualTo(2);
+            assertThat(ImageRequest.from(picture).guideSteps()).isEqualTo(1);
+            assertThat(ImageRequest.from(picture).negative()).contains("dull");
+        }
+        try (ScaleDit scaleDit = ScaleDit.load(Golden.tinyFlux())) {
+            scaleDit.generatePng(
+                    ImageRequest.of("a fox").size(64, 48).seed(5).steps(1).guideSteps(1), plain, progress -> {});
+        }
+        // A picture without a negative prompt is made again without one, by a model that has one as well.
+        try (ScaleDit scaleDit = ScaleDit.load(model)) {
+            ImageRequest made = scaleDit.generatePng(ImageRequest.from(plain), again, progress -> {});
+            assertThat(made.negative()).isEmpty();
+            assertThat(made.steps()).isEqualTo(1);
+        }
+    }
+}

@@ -1,0 +1,211 @@
+package org.scaledit.checkpoint;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Objects;
+import java.util.concurrent.CancellationException;
+import java.util.stream.Stream;
+import org.assertj.core.data.Percentage;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
+import org.scaledit.file.UnfinishedFolder;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Golden;
+
+class QuantizationTest {
+    private static final String CLIP = "text_encoder/model.safetensors";
+
+    @TempDir
+    Path folder;
+
+    private Path output() {
+        return folder.resolve("int8");
+    }
+
+    @Test
+    void changesNumbersByNoMoreThanHalfAScaleAndBiasesByFloat16sRounding() {
+        List<Quantization.Part> parts = new ArrayList<>();
+        Quantization.write(Golden.tinyFlux(), output(), parts::add);
+        assertThat(parts.stream().map(Quantization.Part::name))
+                .containsExactly("text_encoder", "text_encoder_2", "transformer", "vae");
+        ModelDirectory before = ModelDirectory.open(Golden.tinyFlux());
+        ModelDirectory after = ModelDirectory.open(output());
+        for (Quantization.Part part : parts) {
+            double squaredError = 0;
+            double squaredNorm = 0;
+            try (Safetensors source = before.weights(part.name());
+                    Safetensors written = after.weights(part.name())) {
+                assertThat(written.names()).containsExactlyElementsOf(source.names());
+                assertThat(part.bytesBefore()).isEqualTo(source.bytes());
+                assertThat(part.bytesAfter()).isEqualTo(written.bytes()).isLessThan(source.bytes());
+                for (String name : source.names()) {
+                    boolean matrix = source.info(name).shape().size() >= 2;
+                    assertThat(written.isQuantised(name)).isEqualTo(matrix);
+                    assertThat(written.info(name).dtype()).isEqualTo(matrix ? Dtype.I8 : Dtype.F16);
+                    assertThat(written.info(name).shape())
+                            .isEqualTo(source.info(name).shape());
+                    float[] numbers = Tensors.compute(() -> Tensors.floats(source.tensor(name)));
+                    float[] back = Tensors.compute(() -> Tensors.floats(written.tensor(name)));
+                    int row = matrix
+                            ? numbers.length / source.info(name).shape().get(0).intValue()
+                            : 1;
+                    for (int first = 0; first < numbers.length; first += row) {
+                        float largest = 0;
+                        for (int i = first; i < first + row; i++) {
+                            largest = Math.max(largest, Math.abs(numbers[i]));
+                        }
+                        // Half of a row's scale, or half a unit in float16's last place; and float32's own rounding.
+                        double most = matrix ? largest / 127 * 0.50001 : Math.max(largest * 0x1p-11, 0x1p-25);
+                        for (int i = first; i < first + row; i++) {
+                            double error = Math.abs((double) numbers[i] - back[i]);
+                            assertThat(error).as(name).isLessThanOrEqualTo(most);
+                            squaredError += error * error;
+                            squaredNorm += (double) numbers[i] * numbers[i];
+                        }
+                    }
+                }
+            }
+            assertThat(part.relativeError())
+                    .isCloseTo(Math.sqrt(squaredError / squaredNorm), Percentage.withPercentage(0.1))
+                    .isBetween(1e-3, 0.01);
+            assertThat(part.beyondFloat16()).isEmpty();
+        }
+    }
+
+    @Test
+    void copiesEverythingElse() throws IOException {
+        Quantization.write(Golden.tinyFlux(), output(), part -> {});
+        for (Path file : UnfinishedFolder.files(Golden.tinyFlux())) {
+            String name = Golden.tinyFlux().relativize(file).toString();
+            if (name.contains(".safetensors")) {
+                continue;
+            }
+            assertThat(output().resolve(name)).hasSameBinaryContentAs(file);
+        }
+        assertThat(UnfinishedFolder.files(output()).stream()
+                        .map(file -> output().relativize(file).toString())
+                        .filter(name -> name.contains(".safetensors")))
+                .containsExactly(
+                        "text_encoder/model.safetensors",
+                        "text_encoder_2/model.safetensors",
+                        "transformer/diffusion_pytorch_model.safetensors",
+                        "vae/diffusion_pytorch_model.safetensors");
+    }
+
+    /** Row by row the largest value stays the largest. */
+    @Test
+    void onceMoreChangesNothingThatCounts() {
+        Quantization.write(Golden.tinyFlux(), output(), part -> {});
+        Quantization.write(
+                output(),
+                folder.resolve("again"),
+                part -> assertThat(part.relativeError()).isLessThan(1e-6));
+    }
+
+    /** The tiny model with one tensor of CLIP's changed. */
+    private Path changed(String tensor, Declaration declared, Tensor value) throws IOException {
+        Path model = Golden.copyOfTinyFlux(folder.resolve("model"));
+        Path file = model.resolve(CLIP);
+        Tensors.run(() -> {
+            Map<String, Declaration> contents = new LinkedHashMap<>();
+            Map<String, Tensor> tensors = new HashMap<>();
+            try (Safetensors source = Safetensors.open(Golden.tinyFlux().resolve(CLIP))) {
+                source.names().forEach(name -> {
+                    contents.put(
+                            name,
+                            Declaration.of(
+                                    source.info(name).dtype(), source.info(name).dimensions()));
+                    tensors.put(name, source.tensor(name));
+                });
+                contents.put(tensor, declared);
+                tensors.put(tensor, value);
+                try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, Map.of())) {
+                    contents.keySet().forEach(name -> writer.write(name, Objects.requireNonNull(tensors.get(name))));
+                    writer.commit();
+                }
+            }
+        });
+        return model;
+    }
+
+    @Test
+    void keepsWhatFloat16CannotHoldAndWhatIsNoNumber() throws IOException {
+        String norm = "text_model.final_layer_norm.weight";
+        try (Tensor large = Tensors.of(new float[64], 64).fill_(new Scalar(65536))) {
+            Path model = changed(norm, Declaration.of(Dtype.F32, 64), large);
+            List<String> beyond = new ArrayList<>();
+            Quantization.write(model, output(), part -> beyond.addAll(part.beyondFloat16()));
+            assertThat(beyond).containsExactly(norm);
+        }
+        try (Safetensors written = Safetensors.open(output().resolve(CLIP))) {
+            assertThat(written.info(norm).dtype()).isEqualTo(Dtype.F32);
+            Tensors.run(
+                    () -> assertThat(written.tensor(norm).max().item_float()).isEqualTo(65536));
+        }
+    }
+
+    @Test
+    void positionsStayIntegers() throws IOException {
+        String positions = "text_model.embeddings.position_ids";
+        try (Tensor numbers = Tensors.of(new long[] {0, 1, 2}, 1, 3)) {
+            Quantization.write(changed(positions, Declaration.of(Dtype.I64, 1, 3), numbers), output(), part -> {});
+        }
+        try (Safetensors written = Safetensors.open(output().resolve(CLIP))) {
+            assertThat(written.info(positions).dtype()).isEqualTo(Dtype.I64);
+            Tensors.run(
+                    () -> assertThat(Tensors.longs(written.tensor(positions))).containsExactly(0, 1, 2));
+        }
+    }
+
+    private void leavesNothing() throws IOException {
+        try (Stream<Path> entries = Files.list(folder)) {
+            assertThat(entries.map(entry -> entry.getFileName().toString()).filter(name -> !name.equals("model")))
+                    .isEmpty();
+        }
+    }
+
+    @Test
+    void namesANumberThatIsNotFinite() throws IOException {
+        String bias = "text_model.final_layer_norm.bias";
+        try (Tensor broken = Tensors.of(new float[64], 64).fill_(new Scalar(Double.NaN))) {
+            Path model = changed(bias, Declaration.of(Dtype.F32, 64), broken);
+            assertThatThrownBy(() -> Quantization.write(model, output(), part -> {}))
+                    .isInstanceOf(CheckpointException.class)
+                    .hasMessage("tensor " + bias + " in " + model.resolve(CLIP)
+                            + " has a number that is not finite, and cannot be quantised");
+        }
+        leavesNothing();
+    }
+
+    @Test
+    void anInterruptLeavesNothing() throws IOException {
+        assertThatThrownBy(() -> Quantization.write(
+                        Golden.tinyFlux(),
+                        output(),
+                        part -> Thread.currentThread().interrupt()))
+                .isInstanceOf(CancellationException.class);
+        assertThat(Thread.interrupted()).isFalse();
+        leavesNothing();
+    }
+
+    @Test
+    void replacesNothing() throws IOException {
+        Files.createDirectory(output());
+        assertThatThrownBy(() -> Quantization.write(Golden.tinyFlux(), output(), part -> {}))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage("cannot write " + output() + ": it exists already");
+        assertThat(output()).isEmptyDirectory();
+    }
+}
