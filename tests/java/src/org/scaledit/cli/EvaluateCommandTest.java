@@ -1,6 +1,7 @@
 package org.scaledit.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
@@ -12,12 +13,20 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CancellationException;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.evaluation.PromptBenchmark;
 import org.scaledit.image.ImageFile;
+import org.scaledit.judge.Judge;
+import org.scaledit.scenes.Composer;
+import org.scaledit.scenes.SceneRenderer;
+import org.scaledit.scenes.Sprites;
+import org.scaledit.scenes.Vocabulary;
+import org.scaledit.tensor.Placement;
 import org.scaledit.testing.Drawings;
 import org.scaledit.testing.DrawnJudge;
 import org.scaledit.testing.Golden;
@@ -129,6 +138,25 @@ class EvaluateCommandTest {
         evaluated("other", "--renders", "--prompts", "7", "--size", "96", "--seed", "6", "--quiet");
         assertThat(Files.readAllLines(folder.resolve("other/prompts.csv")).get(1))
                 .isNotEqualTo(rows.get(1));
+    }
+
+    @Test
+    void anInterruptEndsIt() {
+        Sprites opened = Sprites.open(sprites);
+        Composer composer = new Composer(Vocabulary.standard(), opened, true);
+        int[] painted = new int[1];
+        PromptBenchmark.Painter painter = scene -> {
+            if (++painted[0] == 3) {
+                Thread.currentThread().interrupt();
+            }
+            return new SceneRenderer(opened).render(scene, 64);
+        };
+        try (Judge judge = Judge.open(folder.resolve("run/judge"), Placement.FLOAT32_CPU)) {
+            PromptBenchmark.Order order = new PromptBenchmark.Order(10, 64, 0);
+            assertThatThrownBy(() -> PromptBenchmark.run(judge, composer, order, painter, (done, all, right) -> {}))
+                    .isInstanceOf(CancellationException.class);
+            assertThat(painted[0]).isEqualTo(3);
+        }
     }
 
     /** Plain ones at the judge's size, guided ones at another. */

@@ -101,15 +101,24 @@ public final class PromptBenchmark {
         PromptBenchmark benchmark = new PromptBenchmark(judge, order);
         SplittableRandom seeds = new SplittableRandom(order.seed);
         for (int i = 0; i < order.count; i++) {
-            if (Thread.interrupted()) {
-                throw new CancellationException("the evaluation was stopped");
-            }
+            throwIfInterrupted();
             Probe probe = Probe.values()[i % Probe.values().length];
-            benchmark.add(probe, composer.compose(probe, seeds.nextLong() >>> 1), painter);
+            try {
+                benchmark.add(probe, composer.compose(probe, seeds.nextLong() >>> 1), painter);
+            } catch (RuntimeException e) {
+                throwIfInterrupted(); // a file that was being read is closed by an interrupt
+                throw e;
+            }
             listener.judged(i + 1, order.count, (int)
                     benchmark.rows.stream().filter(Row::right).count());
         }
         return benchmark;
+    }
+
+    private static void throwIfInterrupted() {
+        if (Thread.interrupted()) {
+            throw new CancellationException("the evaluation was stopped");
+        }
     }
 
     private void add(Probe probe, Scene scene, Painter painter) {
