@@ -55,7 +55,16 @@ class JudgeTrainingTest {
         return new JudgeTraining.Run(recipe(json), output, sprites, resume, Placement.FLOAT32_CPU, ranks);
     }
 
-    /** Also when two ranks share the batches of a step. */
+    private static void assertNear(JudgeTraining.Run run, JudgeTraining.Run expected, double tolerance) {
+        List<LossLog.Row> ofOne = LossLog.read(expected.lossLog());
+        List<LossLog.Row> rows = LossLog.read(run.lossLog());
+        assertThat(rows).hasSameSizeAs(ofOne);
+        for (int i = 0; i < rows.size(); i++) {
+            assertThat(rows.get(i).loss() / ofOne.get(i).loss()).isBetween(1 - tolerance, 1 + tolerance);
+        }
+    }
+
+    /** And nearly so when two ranks share the batches of a step, and in bfloat16. */
     @Test
     void aRunThatIsStoppedAndResumedIsBitForBitTheOneThatIsNot() throws IOException {
         String few = DrawnJudge.CONFIG
@@ -83,11 +92,12 @@ class JudgeTrainingTest {
         }
         JudgeTraining.Run shared = run("shared", few, false, 2);
         JudgeTraining.run(shared, SilentListener.NONE);
-        List<LossLog.Row> expected = LossLog.read(whole.lossLog());
-        List<LossLog.Row> rows = LossLog.read(shared.lossLog());
-        for (int i = 0; i < 5; i++) {
-            assertThat(rows.get(i).loss() / expected.get(i).loss()).isBetween(1 - 1e-4, 1 + 1e-4);
-        }
+        assertNear(shared, whole, 1e-4);
+        JudgeTraining.Run float32 = run("bfloat16", few, false, 1);
+        JudgeTraining.Run bfloat16 =
+                new JudgeTraining.Run(float32.recipe(), float32.output(), sprites, false, Placement.BFLOAT16_CPU, 1);
+        JudgeTraining.run(bfloat16, SilentListener.NONE);
+        assertNear(bfloat16, whole, 0.05);
         assertThatThrownBy(() -> run("whole", few, false, 3))
                 .hasMessage("a phase's accumulate is 2, expected a multiple of the 3 GPUs");
         assertThatThrownBy(() -> JudgeTraining.run(run("whole", few, false, 1), SilentListener.NONE))
