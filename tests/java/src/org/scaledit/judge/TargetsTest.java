@@ -3,12 +3,15 @@ package org.scaledit.judge;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
 
+import java.util.List;
 import java.util.Optional;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 import org.scaledit.scenes.Box;
 import org.scaledit.scenes.Colour;
 import org.scaledit.scenes.Scene;
+import org.scaledit.scenes.SceneObject;
+import org.scaledit.scenes.Vocabulary;
 
 /** On 8 × 8 cells: their middles are at 1/16, 3/16 … of the side. */
 class TargetsTest {
@@ -45,6 +48,20 @@ class TargetsTest {
         assertThat(cellsOf(targets, 0)).containsExactly(3 * 8 + 4, 4 * 8 + 4);
         assertThat(targets.colours()[3 * 8 + 4]).isEqualTo(Colour.values().length); // its own
         assertThat(targets.edges()[2 * 64 + 3 * 8 + 4]).isCloseTo(0.0125f, within(1e-6f)); // a tenth of a cell
+    }
+
+    @Test
+    void whatDoesNotComeInColoursHasNoColour() {
+        SceneObject ant = new SceneObject("ant", List.of(new SceneObject.Name("ant", "ants")), false);
+        DetectorConfig config = new DetectorConfig(
+                64,
+                List.of(8, 8, 8),
+                1,
+                4,
+                new Vocabulary(List.of(HandMade.FIRST, HandMade.SECOND, HandMade.THIRD, ant)));
+        Targets targets = Targets.of(HandMade.scene(Optional.empty(), HandMade.item(ant)), config);
+        assertThat(cellsOf(targets, 3)).hasSize(16);
+        assertThat(targets.colours()).containsOnly(Targets.NOTHING);
     }
 
     @Test

@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.Optional;
 import org.scaledit.scenes.Box;
 import org.scaledit.scenes.Colour;
+import org.scaledit.scenes.SceneObject;
 
 /** Makes objects of what a detector says of a picture's cells. */
 record Decoder(DetectorConfig config) {
@@ -42,9 +43,11 @@ record Decoder(DetectorConfig config) {
         int object = largest(values, cell, DetectorConfig.OBJECTS, config.outputs());
         int colour = largest(values, cell, DetectorConfig.COLOURS, DetectorConfig.OBJECTS) - DetectorConfig.COLOURS;
         double presence = 1 / (1 + Math.exp(-at(values, 0, cell)));
+        SceneObject named = config.vocabulary().objects().get(object - DetectorConfig.OBJECTS);
+        boolean own = colour == Colour.values().length || !named.coloured();
         return new Detection(
-                config.vocabulary().objects().get(object - DetectorConfig.OBJECTS),
-                colour < Colour.values().length ? Optional.of(Colour.values()[colour]) : Optional.empty(),
+                named,
+                own ? Optional.empty() : Optional.of(Colour.values()[colour]),
                 box(values, cell),
                 presence * share(values, cell, object));
     }

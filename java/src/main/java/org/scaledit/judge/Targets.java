@@ -11,12 +11,13 @@ import org.scaledit.scenes.Scene;
  * box, along both axes, or if the box's own middle is in the cell; of several objects the one whose middle is nearest.
  *
  * @param objects numbers in the vocabulary, or {@link #NOTHING}: {@code [grid · grid]}
- * @param colours numbers of colours, the last for an object's own, or {@link #NOTHING}: likewise
+ * @param colours numbers of colours, the last for an object's own, or {@link #NOTHING}: likewise. An object that does not come in
+ *     colours has none: nine of ten would be a lesson of their own colours alone
  * @param edges from the cell's middle to the left, top, right and bottom edge of its object, in parts of the picture's side, 0 where
  *     there is none: {@code [4 · grid · grid]}
  */
 public record Targets(long[] objects, long[] colours, float[] edges) {
-    /** Of a cell without an object: what torch's cross-entropy ignores. */
+    /** Of a cell without an object, or without a colour: what torch's cross-entropy ignores. */
     public static final long NOTHING = -100;
 
     /** Distances to edges are at least this, in parts of a cell: the middle of a slender object's cell may be outside of it. */
@@ -49,12 +50,19 @@ public record Targets(long[] objects, long[] colours, float[] edges) {
                 nearest = Math.hypot(right, down);
                 int cell = row * grid + column;
                 objects[cell] = config.vocabulary().objects().indexOf(item.object());
-                colours[cell] = item.colour().map(Enum::ordinal).orElse(Colour.values().length);
+                colours[cell] = colour(item);
                 double[] distances = {x - box.left(), y - box.top(), box.right() - x, box.bottom() - y};
                 for (int edge = 0; edge < 4; edge++) {
                     edges[edge * grid * grid + cell] = (float) Math.max(LEAST / grid, distances[edge]);
                 }
             }
         }
+    }
+
+    private static long colour(Scene.Item item) {
+        if (!item.object().coloured()) {
+            return NOTHING;
+        }
+        return item.colour().map(Enum::ordinal).orElse(Colour.values().length);
     }
 }

@@ -15,7 +15,7 @@ import org.scaledit.tensor.Tensors;
 
 /**
  * The loss of a detector, as FCOS has it (arXiv 1904.01355): whether something is in a cell, and where something is, what it is,
- * its colour and the overlap of the boxes. Sums over all cells in parts of the number of those that have something.
+ * the overlap of the boxes and the colour. Sums over all cells in parts of the number of those that have something, or a colour.
  */
 final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batch> {
     private static final long SUM = 2; // of torch's reductions
@@ -107,15 +107,21 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
             Tensor objects = batch.objects.to(placement.device(), torch.ScalarType.Long);
             Tensor colours = batch.colours.to(placement.device(), torch.ScalarType.Long);
             Tensor edges = placement.with(torch.ScalarType.Float).place(batch.edges);
-            Tensor something = Tensors.toFloat32(objects.ne(new Scalar(Targets.NOTHING))); // [batch, grid, grid]
+            Tensor something = something(objects);
+            Tensor coloured = something(colours).sum().clamp_min(new Scalar(1));
             Tensor loss = presence(predictions.presence(), something)
                     .add(named(predictions.objects(), objects))
-                    .add(named(predictions.colours(), colours))
                     .add(missed(predictions.edges().exp(), edges).mul(something).sum())
-                    .div(something.sum());
+                    .div(something.sum())
+                    .add(named(predictions.colours(), colours).div(coloured));
             loss.mul(new Scalar(share)).backward();
             return loss.item_double();
         });
+    }
+
+    /** 1 where there is a number, else 0. */
+    private static Tensor something(Tensor numbers) { // [batch, grid, grid]
+        return Tensors.toFloat32(numbers.ne(new Scalar(Targets.NOTHING)));
     }
 
     private static Tensor presence(Tensor logits, Tensor something) {
