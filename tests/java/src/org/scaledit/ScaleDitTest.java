@@ -282,6 +282,31 @@ class ScaleDitTest {
     }
 
     @Test
+    void withoutLevelsThePictureIsWhatWouldHaveBeenAGuidanceImage() {
+        Path trace = folder.resolve("guided.safetensors");
+        Path plainTrace = folder.resolve("plain.safetensors");
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            ImageRequest request = small("plain").ratio(2);
+            model.generate(request.size(128, 96).trace(trace));
+            ImageRequest plain = request.size(64, 48).levels(0);
+            GeneratedImage image = model.generate(plain.trace(plainTrace));
+            assertThat(image.width()).isEqualTo(64);
+            assertThat(image.height()).isEqualTo(48);
+            assertThat(distinctBytes(image.row(20))).isGreaterThan(20);
+            try (PointerScope scope = new PointerScope();
+                    Safetensors guided = Safetensors.open(trace);
+                    Safetensors alone = Safetensors.open(plainTrace)) {
+                assertClose(alone.tensor("guidance_latents"), guided.tensor("guidance_latents"), 0);
+                assertThat(alone.names()).doesNotContain("latents_000");
+            }
+            assertThatThrownBy(() -> model.generate(plain.guideImage(folder.resolve("any.png"))))
+                    .hasMessage(
+                            "a guidance image is given with 0 levels, expected 1 or more: a picture of plain FLUX has"
+                                    + " none");
+        }
+    }
+
+    @Test
     void aPngCarriesAllThatIsNeededToMakeItAgain() {
         Path file = folder.resolve("again.png");
         ImageRequest request = small("Ein Schloß, 雪 \"quoted\"\nline")

@@ -103,7 +103,7 @@ final class Description {
     private static String picture(Path path) {
         String settings = Settings.pretty(PngText.read(path, Settings.KEYWORD));
         ImageRequest request = ImageRequest.from(path);
-        int enlarged = (int) Math.pow(request.ratio(), request.levels() - 1.0);
+        int enlarged = (int) Math.pow(request.ratio(), Math.max(0, request.levels() - 1));
         return String.join(
                 System.lineSeparator(),
                 "picture " + path + ", " + request.width() * enlarged + " × " + request.height() * enlarged,

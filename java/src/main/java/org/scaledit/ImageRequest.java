@@ -146,10 +146,11 @@ public final class ImageRequest implements Cloneable {
 
     /**
      * Recursion: with 2 levels the picture of the requested size guides one that is larger by the ratio on each side,
-     * which is the result; with 3 that one guides the next, and so on. Default 1.
+     * which is the result; with 3 that one guides the next, and so on. With 0 the guidance image, of the requested size, is
+     * the result: a picture of plain FLUX. Default 1.
      */
     public ImageRequest levels(int levels) {
-        require(levels >= 1 && levels <= 8, "levels", levels, "1 to 8");
+        require(levels >= 0 && levels <= 8, "levels", levels, "0 to 8");
         return with(copy -> copy.levels = levels);
     }
 

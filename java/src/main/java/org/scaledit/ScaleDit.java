@@ -206,6 +206,9 @@ public final class ScaleDit implements AutoCloseable {
                             ? "a negative prompt is given without true guidance, expected both or neither"
                             : "true guidance is given without a negative prompt, expected both or neither");
         }
+        if (request.levels() == 0) {
+            requirePlain(request);
+        }
         if (options.device == Device.CUDA
                 && options.precision() == Precision.FLOAT32
                 && request.attention() != ImageRequest.AttentionKind.DENSE) {
@@ -242,6 +245,16 @@ public final class ScaleDit implements AutoCloseable {
                     case NOISE -> OptionalDouble.empty();
                     case GUIDANCE -> OptionalDouble.of(request.strength());
                 });
+    }
+
+    /** What acts on high resolution alone would be ignored. */
+    private void requirePlain(ImageRequest request) {
+        String given =
+                !options.loras.isEmpty() ? "a LoRA is" : request.guideImage().isPresent() ? "a guidance image is" : "";
+        if (!given.isEmpty()) {
+            throw new IllegalArgumentException(
+                    given + " given with 0 levels, expected 1 or more: a picture of plain FLUX has none");
+        }
     }
 
     private static Noise noise(ImageRequest request) {

@@ -163,7 +163,7 @@ class MainTest {
                 "--quiet=maybe | Invalid value for option '--quiet': 'maybe' is not a boolean",
                 "--verbose=2 | Invalid value for option '--verbose': '2' is not a boolean",
                 "--ratio 3 | ratio is 3, expected 1, 2, 4 or 8",
-                "--levels 0 | levels is 0, expected 1 to 8",
+                "--levels -1 | levels is -1, expected 0 to 8",
                 "--steps 0 | steps is 0, expected 1 to 1000",
                 "--guidance NaN | guidance is NaN, expected a number of 0 or more",
                 "--window 20 | window is 20, expected 16, 32 or 64",
@@ -384,7 +384,7 @@ class MainTest {
     void missingArgumentsAreNamed() {
         assertThat(run().err())
                 .startsWith(
-                        "scaledit: No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes");
+                        "scaledit: No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes, evaluate");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
         Outcome noModel = run("generate", "x");
         assertThat(noModel.err())

@@ -208,7 +208,8 @@ class TrainLoraCommandTest {
 
     @Test
     void whatIsMissingIsNamed() {
-        assertThat(run(List.of("train")).err()).startsWith("scaledit: No kind given, expected one of: lora, model");
+        assertThat(run(List.of("train")).err())
+                .startsWith("scaledit: No kind given, expected one of: lora, model, judge");
         assertThat(run(List.of("train", "lora")).err()).startsWith("scaledit: Missing required options: '--model=DIR'");
         assertThat(run(List.of("train", "lora", "--model", "x")).err())
                 .startsWith("scaledit: Missing required option: '--data=DIR'");

@@ -65,6 +65,89 @@ class SceneTest {
     }
 
     @Test
+    void aProbeAsksForOneThing() {
+        for (boolean heldOut : new boolean[] {false, true}) {
+            Composer composer = new Composer(VOCABULARY, sprites, heldOut);
+            for (int seed = 0; seed < 100; seed++) {
+                Scene one = composer.compose(Probe.ONE, seed);
+                Scene two = composer.compose(Probe.TWO, seed);
+                Scene count = composer.compose(Probe.COUNT, seed);
+                Scene colour = composer.compose(Probe.COLOUR, seed);
+                Scene position = composer.compose(Probe.POSITION, seed);
+                assertThat(one.items()).hasSize(1);
+                assertThat(count.items()).hasSizeBetween(2, 4);
+                assertThat(count.items())
+                        .extracting(Item::object)
+                        .containsOnly(count.items().get(0).object());
+                assertThat(two.relation()).isEmpty();
+                assertThat(Content.isPairHeldOut(
+                                two.items().get(0).object(), two.items().get(1).object()))
+                        .isEqualTo(heldOut);
+                assertThat(colour.items()).hasSize(1);
+                Item coloured = colour.items().get(0);
+                assertThat(colour.caption())
+                        .contains(coloured.colour().orElseThrow().word() + " ");
+                assertThat(coloured.colour().get().isLike(sprites.mainHue(coloured.object(), colour.style())))
+                        .isFalse();
+                Content.Thing thing = new Content.Thing(coloured.object(), coloured.colour(), Material.NONE);
+                assertThat(new Content(Optional.empty(), List.of(thing)).isHeldOut())
+                        .isEqualTo(heldOut);
+                List<Item> placed = position.items();
+                assertThat(placed).hasSize(2);
+                assertThat(position.relation()
+                                .orElseThrow()
+                                .holds(placed.get(0).box(), placed.get(1).box()))
+                        .isTrue();
+                for (Scene scene : List.of(one, two, count, position)) {
+                    assertThat(scene.items()).allMatch(item -> item.colour().isEmpty());
+                    assertThat(scene.items()).extracting(Item::material).containsOnly(Material.NONE);
+                }
+                assertThat(composer.compose(Probe.TWO, seed)).isEqualTo(two);
+            }
+        }
+    }
+
+    /** A tenth of the colours of objects is held out: whoever composes all has them as often. */
+    @Test
+    void aComposerOfAllHasCombinationsThatAreHeldOut() {
+        Composer composer = Composer.ofAll(VOCABULARY, sprites);
+        long heldOut = LongStream.range(0, SCENES)
+                .mapToObj(seed -> composer.compose(Probe.COLOUR, seed).items().get(0))
+                .map(item -> new Content.Thing(item.object(), item.colour(), Material.NONE))
+                .filter(thing -> new Content(Optional.empty(), List.of(thing)).isHeldOut())
+                .count();
+        assertThat(heldOut).isBetween(SCENES / 20L, SCENES * 3 / 20L);
+    }
+
+    @Test
+    void aColourIsLikeTheHuesAroundIt() {
+        assertThat(Colour.RED.isLike(345)).isTrue();
+        assertThat(Colour.RED.isLike(25)).isFalse();
+        for (Colour colour : Colour.values()) {
+            long like = Arrays.stream(Colour.values())
+                    .filter(other -> other.isLike(colour.hue()))
+                    .count();
+            assertThat(like).as("%s", colour).isEqualTo(1);
+        }
+    }
+
+    @Test
+    void aRelationIsSeenInBoxesThatAreNotExact() {
+        Box left = new Box(0, 0.4, 0.2, 0.6);
+        Box near = new Box(0.12, 0.45, 0.32, 0.65); // 0.12 apart: less than 0.4 of both widths
+        assertThat(Relation.LEFT_OF.holds(left, near)).isFalse();
+        assertThat(Relation.LEFT_OF.isSeen(left, near)).isTrue();
+        assertThat(Relation.NEXT_TO.isSeen(near, left)).isTrue();
+        assertThat(Relation.RIGHT_OF.isSeen(left, near)).isFalse();
+        assertThat(Relation.LEFT_OF.isSeen(left, left)).isFalse();
+        Box above = new Box(0, 0.25, 0.25, 0.5);
+        Box below = new Box(0.125, 0.375, 0.375, 0.625); // on the diagonal
+        assertThat(Relation.LEFT_OF.isSeen(above, below)).isTrue();
+        assertThat(Relation.ABOVE.isSeen(above, below)).isTrue();
+        assertThat(Relation.NEXT_TO.isSeen(above, below)).isFalse();
+    }
+
+    @Test
     void aSeedGivesTheSameSceneAndTheSameBytesFromSpritesDrawnAndKept() throws IOException {
         Path other = Files.createDirectory(folder.resolve("other"));
         Drawings.write(other);

@@ -26,7 +26,8 @@ import picocli.CommandLine.Spec;
             BenchCommand.class,
             TrainCommand.class,
             MakeDatasetCommand.class,
-            ScenesCommand.class
+            ScenesCommand.class,
+            EvaluateCommand.class
         })
 public final class Main implements Runnable {
     @Spec
@@ -58,7 +59,8 @@ public final class Main implements Runnable {
     public void run() {
         throw new ParameterException(
                 spec.commandLine(),
-                "No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes");
+                "No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes,"
+                        + " evaluate");
     }
 
     private int wrongArgument(ParameterException exception) {

@@ -46,7 +46,7 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
             case HIGH_RESOLUTION -> "high resolution";
             case DECODE -> "decode";
         };
-        return progress.levels() == 1 ? stage : stage + " " + progress.level() + "/" + progress.levels();
+        return progress.levels() <= 1 ? stage : stage + " " + progress.level() + "/" + progress.levels();
     }
 
     private static String pace(Progress progress) {

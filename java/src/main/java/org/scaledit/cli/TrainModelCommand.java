@@ -1,18 +1,13 @@
 package org.scaledit.cli;
 
 import java.nio.file.Path;
-import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
-import org.scaledit.ScaleDit.Device;
-import org.scaledit.ScaleDit.Precision;
-import org.scaledit.evaluation.LossCurve;
-import org.scaledit.training.LossLog;
 import org.scaledit.training.ModelRecipe;
 import org.scaledit.training.ModelTraining;
-import org.scaledit.training.TrainingListener;
 import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Spec;
@@ -28,64 +23,12 @@ import picocli.CommandLine.Spec;
         versionProvider = Version.class,
         sortOptions = false)
 final class TrainModelCommand implements Callable<Integer> {
-    private static final int STAGE_COLUMNS = 11;
-
     @Spec
     @SuppressWarnings("NullAway.Init")
     private CommandSpec spec;
 
-    @Option(
-            names = "--config",
-            paramLabel = "FILE",
-            required = true,
-            description =
-                    "What the model is made of, and how it is trained: JSON, such as tools/demo-model/model.json.")
-    @SuppressWarnings("NullAway.Init")
-    private Path config;
-
-    @Option(
-            names = {"-o", "--output"},
-            paramLabel = "DIR",
-            required = true,
-            description = "Folder for all that comes out.")
-    @SuppressWarnings("NullAway.Init")
-    private Path output;
-
-    @Option(
-            names = "--resume",
-            description =
-                    "Go on from the checkpoints in the output, by the same command: on a CPU the model is, bit for bit,"
-                            + " the one that a run without a stop gives.")
-    private boolean resume;
-
-    @Option(
-            names = "--device",
-            paramLabel = "KIND",
-            defaultValue = "cpu",
-            description = "cpu or cuda (an NVIDIA GPU). Default: ${DEFAULT-VALUE}.")
-    private Device device = Device.CPU;
-
-    @Option(
-            names = "--gpus",
-            paramLabel = "N",
-            defaultValue = "1",
-            description =
-                    "GPUs, each with a copy of what is trained, which share the batches of a step: accumulate, of every"
-                            + " phase, is a multiple of it. A training may go on with another number. Default: ${DEFAULT-VALUE}.")
-    private int gpus;
-
-    @Option(
-            names = "--precision",
-            paramLabel = "KIND",
-            description = "float32 or bfloat16; weights are changed in float32 in any case. Default: float32 on a CPU,"
-                    + " bfloat16 on a GPU.")
-    private @Nullable Precision precision;
-
-    @Option(
-            names = "--sprites",
-            paramLabel = "DIR",
-            description = "The SVG sets of scenes, which tools/sprites fetches. Default: those that it has fetched.")
-    private @Nullable Path sprites;
+    @Mixin
+    private final TrainingOptions options = new TrainingOptions();
 
     @Option(
             names = "--cache",
@@ -93,49 +36,31 @@ final class TrainModelCommand implements Callable<Integer> {
             description = "Folder for latents, which are computed once. Default: training-cache in the output.")
     private @Nullable Path cache;
 
-    @Option(names = "--quiet", description = "No progress.")
-    private boolean quiet;
-
     @Override
     public Integer call() throws Exception {
-        ModelRecipe recipe = ModelRecipe.read(config);
+        ModelRecipe recipe = ModelRecipe.read(options.config());
         boolean scenes = recipe.data().folder().isEmpty();
-        if (sprites != null && !scenes) {
-            throw new IllegalArgumentException("sprites are given, expected data.scenes in " + config);
+        if (options.sprites() != null && !scenes) {
+            throw new IllegalArgumentException("sprites are given, expected data.scenes in " + options.config());
         }
-        Optional<Path> spritesFolder = scenes ? Optional.of(Arguments.spritesFolder(sprites)) : Optional.empty();
+        Optional<Path> sprites = scenes ? Optional.of(Arguments.spritesFolder(options.sprites())) : Optional.empty();
+        Path output = options.output();
         Arguments.makeFolder(output);
         ModelTraining.Run run = new ModelTraining.Run(
                 recipe,
                 output,
                 cache == null ? output.resolve("training-cache") : cache,
-                spritesFolder,
-                resume,
-                Arguments.trainingPlacement(device, precision),
-                Arguments.gpus(gpus, device));
+                sprites,
+                options.resume(),
+                options.placement(),
+                options.gpus());
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 ProgressDisplay display = ProgressDisplay.of(
-                        quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
-            ModelTraining.run(run, stage -> new Listener(output, stage.word(), display));
+                        options.quiet(),
+                        StageListener.COLUMNS,
+                        spec.commandLine().getErr())) {
+            ModelTraining.run(run, stage -> new StageListener(output, stage.word(), display));
         }
         return 0;
-    }
-
-    /** The display, and the curve at every checkpoint. */
-    private record Listener(Path output, String stage, ProgressDisplay display) implements TrainingListener {
-        @Override
-        public void encoded(int done, int all) {
-            display.show("encode", done, all, "pictures");
-        }
-
-        @Override
-        public void stepped(LossLog.Row row, long steps, Pace pace) {
-            display.show(stage, row.step(), steps, TrainLoraCommand.message(row, pace));
-        }
-
-        @Override
-        public void saved(List<LossLog.Row> rows) {
-            LossCurve.write(output.resolve(stage + ".loss.png"), rows);
-        }
     }
 }

@@ -2,8 +2,12 @@ package org.scaledit.image;
 
 import java.awt.image.BufferedImage;
 import java.awt.image.DataBufferInt;
+import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.FloatPointer;
+import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorOptions;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
@@ -29,6 +33,20 @@ public final class Pixels {
     /** Row {@code y}: red, green, blue of its first pixel, then of the second … Not a copy. */
     public byte[] row(int y) {
         return rows[y];
+    }
+
+    /** Pixels of 8 bits, red, green, blue of each, row by row, as {@code [3, height, width]}, float32 in −1 … 1 on the CPU. */
+    public static Tensor toTensor(byte[] rgb, int width) {
+        return Tensors.scoped(() -> {
+            long[] shape = {rgb.length / 3 / width, width, 3};
+            Tensor bytes = torch.empty(shape, new TensorOptions(torch.ScalarType.Byte), null);
+            new BytePointer(bytes.data_ptr()).put(rgb);
+            return Tensors.toFloat32(bytes)
+                    .div(new Scalar(127.5))
+                    .sub(new Scalar(1.0))
+                    .permute(2, 0, 1)
+                    .contiguous();
+        });
     }
 
     /** Hands out all rows. */

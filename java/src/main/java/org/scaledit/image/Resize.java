@@ -31,6 +31,11 @@ public final class Resize {
         });
     }
 
+    /** The picture shrunk to {@code height × width} pixels, each the mean of those that it covers. */
+    public static Tensor area(Tensor image, int height, int width) { // [3, h, w] -> [3, height, width]
+        return torch.adaptive_avg_pool2d(image, height, width);
+    }
+
     /** The picture extended at the bottom and at the right to {@code height × width} pixels by repeating its edges. */
     public static Tensor extend(Tensor image, int height, int width) { // [3, h, w] -> [3, height, width]
         return torch.replication_pad2d(image, 0, width - image.size(2), 0, height - image.size(1));

@@ -58,11 +58,9 @@ public final class PictureSampler {
     }
 
     private Tensor sample() {
-        TokenGrid grid = plan.grid();
-        Tensor guidance =
-                plan.guideImage().map(this::encodeGuide).orElseGet(() -> paintGuidance(grid.guidance(ratio())));
+        Tensor guidance = plan.guideImage().map(this::encodeGuide).orElseGet(() -> paintGuidance(plan.guidanceGrid()));
         listener.guidanceLatents(guidance);
-        return highResolution(1, grid, guidance);
+        return plan.levels() == 0 ? guidance : highResolution(1, plan.grid(), guidance);
     }
 
     /** The user's own guidance image as latents: {@code [w·h, 64]}. */

@@ -9,7 +9,8 @@ import org.scaledit.attention.AttentionWindow;
  * How one picture is to be sampled.
  *
  * @param grid of the first high-resolution picture
- * @param levels high-resolution pictures in all, each guided by the one before it and larger by the ratio
+ * @param levels high-resolution pictures in all, each guided by the one before it and larger by the ratio; with 0 the guidance
+ *     image is all there is, and {@code grid} its own
  * @param backend what computes attention
  * @param steps of each high-resolution pass
  * @param guideSteps of the guidance image
@@ -48,6 +49,11 @@ public record Plan(
     /** The step that a high-resolution pass begins with. */
     int firstStep() {
         return strength.isPresent() ? steps - runSteps(strength.getAsDouble(), steps) : 0;
+    }
+
+    /** The grid of the guidance image. */
+    TokenGrid guidanceGrid() {
+        return levels == 0 ? grid : grid.guidance(window.ratio());
     }
 
     /** The grid of the picture that comes out. */

@@ -10,11 +10,11 @@ public record Box(double left, double top, double right, double bottom) {
         return bottom - top;
     }
 
-    double centreX() {
+    public double centreX() {
         return (left + right) / 2;
     }
 
-    double centreY() {
+    public double centreY() {
         return (top + bottom) / 2;
     }
 

@@ -18,6 +18,9 @@ public enum Colour {
 
     private static final double LEFT = 75;
 
+    /** Degrees from each other: neighbouring colours are 24 apart at least. */
+    private static final double LIKE = 20;
+
     private final double hue; // degrees
     private final double saturation;
     private final double value;
@@ -60,6 +63,16 @@ public enum Colour {
             double turned = newValue - newValue * newSaturation * Math.max(0, Math.min(1, Math.min(k, 4 - k)));
             rgb[channel] += (float) (amount * (turned - rgb[channel]));
         }
+    }
+
+    /** In degrees. */
+    double hue() {
+        return hue;
+    }
+
+    /** Whether an object whose own main hue is this, in degrees, looks much the same in the colour. */
+    boolean isLike(double mainHue) {
+        return Math.abs(difference(hue, mainHue)) < LIKE;
     }
 
     /** In degrees. */

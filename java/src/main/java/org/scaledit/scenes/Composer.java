@@ -4,6 +4,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.SplittableRandom;
+import java.util.function.Supplier;
 import org.scaledit.scenes.Content.Thing;
 import org.scaledit.scenes.Scene.Item;
 
@@ -20,7 +21,7 @@ public final class Composer {
 
     private final List<SceneObject> objects;
     private final Sprites sprites;
-    private final boolean heldOut;
+    private final Optional<Boolean> heldOut; // whether scenes are; empty if that does not matter
 
     /** How many objects there are, and with which probability; 2 to 4 are all the same or all different. */
     private enum Kind {
@@ -52,9 +53,18 @@ public final class Composer {
      *     objects, of a colour and an object, and of a relation and two objects
      */
     public Composer(Vocabulary vocabulary, Sprites sprites, boolean heldOut) {
+        this(vocabulary, sprites, Optional.of(heldOut));
+    }
+
+    private Composer(Vocabulary vocabulary, Sprites sprites, Optional<Boolean> heldOut) {
         this.objects = vocabulary.objects();
         this.sprites = sprites;
         this.heldOut = heldOut;
+    }
+
+    /** Of scenes with any combinations, held out or not, all as often as others. */
+    public static Composer ofAll(Vocabulary vocabulary, Sprites sprites) {
+        return new Composer(vocabulary, sprites, Optional.empty());
     }
 
     public Scene compose(long seed) {
@@ -62,26 +72,88 @@ public final class Composer {
         Style style = drawn(Style.values(), random);
         Background background = drawn(Background.values(), random);
         Kind kind = Kind.drawn(random);
-        int count = kind == Kind.SAME ? 2 + random.nextInt(3) : 1;
+        int count = kind == Kind.SAME ? several(random) : 1;
         Content content = content(kind, random);
+        return scene(seed, style, background, content, count, random);
+    }
+
+    /**
+     * A scene that asks one thing: its objects are as they were drawn; where it asks for a colour, that is not much like the object's
+     * own. One object, or several of it, are no combination: they are the same whether scenes are held out or not.
+     */
+    public Scene compose(Probe probe, long seed) {
+        SplittableRandom random = new SplittableRandom(seed);
+        Style style = drawn(Style.values(), random);
+        Background background = drawn(Background.values(), random);
+        int count = probe == Probe.COUNT ? several(random) : 1;
+        Content content = content(probe, style, random);
+        return scene(seed, style, background, content, count, random);
+    }
+
+    private Scene scene(
+            long seed, Style style, Background background, Content content, int count, SplittableRandom random) {
         List<Item> items = placed(content, count, style, random);
         Captions.Caption caption = Captions.of(content, count, style, background, random);
         return new Scene(seed, style, background, content.relation(), items, caption.whole(), caption.text());
     }
 
+    private static int several(SplittableRandom random) {
+        return 2 + random.nextInt(3);
+    }
+
     private Content content(Kind kind, SplittableRandom random) {
+        return wanted(kind.name(), () -> switch (kind) {
+            case ONE, SAME -> new Content(Optional.empty(), things(1, random));
+            case TWO -> new Content(Optional.of(drawn(Relation.values(), random)), things(2, random));
+            case SEVERAL -> new Content(Optional.empty(), things(3 + random.nextInt(2), random));
+        });
+    }
+
+    private Content content(Probe probe, Style style, SplittableRandom random) {
+        return switch (probe) {
+            case ONE, COUNT -> new Content(Optional.empty(), plain(1, random));
+            case TWO -> wanted(probe.name(), () -> new Content(Optional.empty(), plain(2, random)));
+            case COLOUR ->
+                wanted(probe.name(), () -> new Content(Optional.empty(), List.of(recoloured(style, random))));
+            case POSITION ->
+                wanted(
+                        probe.name(),
+                        () -> new Content(Optional.of(drawn(Relation.values(), random)), plain(2, random)));
+        };
+    }
+
+    /** The first content of this composer's kind. */
+    private Content wanted(String kind, Supplier<Content> drawn) {
         for (int i = 0; i < TRIES; i++) {
-            Content content = switch (kind) {
-                case ONE, SAME -> new Content(Optional.empty(), things(1, random));
-                case TWO -> new Content(Optional.of(drawn(Relation.values(), random)), things(2, random));
-                case SEVERAL -> new Content(Optional.empty(), things(3 + random.nextInt(2), random));
-            };
-            if (content.isHeldOut() == heldOut) {
+            Content content = drawn.get();
+            if (heldOut.isEmpty() || content.isHeldOut() == heldOut.get()) {
                 return content;
             }
         }
         throw new IllegalStateException("the vocabulary has no scene of kind " + kind
-                + (heldOut ? " with a combination that is held out" : " without combinations that are held out"));
+                + (heldOut.orElseThrow()
+                        ? " with a combination that is held out"
+                        : " without combinations that are held out"));
+    }
+
+    private Thing recoloured(Style style, SplittableRandom random) {
+        List<SceneObject> coloured =
+                objects.stream().filter(SceneObject::coloured).toList();
+        for (int i = 0; i < TRIES; i++) {
+            SceneObject object = coloured.get(random.nextInt(coloured.size()));
+            Colour colour = drawn(Colour.values(), random);
+            if (!colour.isLike(sprites.mainHue(object, style))) {
+                return new Thing(object, Optional.of(colour), Material.NONE);
+            }
+        }
+        throw new IllegalStateException("the vocabulary has no object that a colour changes");
+    }
+
+    /** As they were drawn, all different. */
+    private List<Thing> plain(int count, SplittableRandom random) {
+        return things(count, random).stream()
+                .map(thing -> new Thing(thing.object(), Optional.empty(), Material.NONE))
+                .toList();
     }
 
     /** All different. */

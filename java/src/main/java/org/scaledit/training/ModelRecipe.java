@@ -113,6 +113,19 @@ public record ModelRecipe(
             return phases.stream().mapToLong(Phase::steps).sum();
         }
 
+        /** So many can deal out the batches of every step. */
+        void requireRanks(int ranks) {
+            if (ranks < 1) {
+                throw new IllegalArgumentException("gpus is " + ranks + ", expected 1 or more");
+            }
+            for (Phase phase : phases) {
+                if (phase.accumulate % ranks != 0) {
+                    throw new IllegalArgumentException("a phase's accumulate is " + phase.accumulate
+                            + ", expected a multiple of the " + ranks + " GPUs");
+                }
+            }
+        }
+
         /** The one that a step, from 1, is in. */
         Phase phase(long step) {
             long before = 0;
@@ -182,8 +195,12 @@ public record ModelRecipe(
 
     /** What decides about a stage: the fields that begin with one of {@code parts}, but not how often it is written. */
     Map<String, String> settings(String... parts) {
+        return settings(settings, parts);
+    }
+
+    static Map<String, String> settings(Map<String, String> all, String... parts) {
         Map<String, String> chosen = new LinkedHashMap<>();
-        settings.forEach((name, value) -> {
+        all.forEach((name, value) -> {
             boolean decides = name.equals("seed");
             for (String part : parts) {
                 decides |= name.startsWith(part + ".");
@@ -327,7 +344,7 @@ public record ModelRecipe(
     }
 
     /** @param step of which a size is a multiple */
-    private static Training training(Config config, int step) {
+    static Training training(Config config, int step) {
         List<Phase> phases = config.objects("phases").stream()
                 .map(phase -> phase(phase, step))
                 .toList();
@@ -360,7 +377,7 @@ public record ModelRecipe(
                 samples);
     }
 
-    private static int integer(Config config, String field, int least, int most) {
+    static int integer(Config config, String field, int least, int most) {
         int value = config.integer(field);
         boolean bounded = most < Integer.MAX_VALUE;
         config.require(
@@ -377,14 +394,14 @@ public record ModelRecipe(
         return value;
     }
 
-    private static double number(Config config, String field, double least, double most) {
+    static double number(Config config, String field, double least, double most) {
         double value = config.number(field);
         config.require(value >= least && value <= most, field, value, "a number from " + least + " to " + most);
         return value;
     }
 
     /** @param count how many there must be; 0 for one at least */
-    private static List<Integer> integers(Config config, String field, int count, IntPredicate each, String expected) {
+    static List<Integer> integers(Config config, String field, int count, IntPredicate each, String expected) {
         List<Integer> values = config.integers(field);
         boolean right = (count == 0 ? !values.isEmpty() : values.size() == count)
                 && values.stream().allMatch(each::test);

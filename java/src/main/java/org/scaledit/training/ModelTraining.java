@@ -13,14 +13,12 @@ import java.util.function.Function;
 import java.util.stream.IntStream;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
-import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
-import org.scaledit.tensor.Torch;
 import org.scaledit.text.TrainedTextEncoders;
 import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.vae.AutoencoderKl;
@@ -79,18 +77,8 @@ public final class ModelTraining {
             Placement placement,
             int ranks) {
         public Run {
-            if (ranks < 1) {
-                throw new IllegalArgumentException("gpus is " + ranks + ", expected 1 or more");
-            }
-            for (ModelRecipe.Training training :
-                    List.of(recipe.vae().training(), recipe.transformer().training())) {
-                for (ModelRecipe.Phase phase : training.phases()) {
-                    if (phase.accumulate() % ranks != 0) {
-                        throw new IllegalArgumentException("a phase's accumulate is " + phase.accumulate()
-                                + ", expected a multiple of the " + ranks + " GPUs");
-                    }
-                }
-            }
+            recipe.vae().training().requireRanks(ranks);
+            recipe.transformer().training().requireRanks(ranks);
         }
 
         /** The model's directory. */
@@ -143,49 +131,17 @@ public final class ModelTraining {
      *     made with, or if a loss is no number
      */
     public static void run(Run run, Function<Stage, TrainingListener> listeners) {
-        if (run.placement.cuda()) {
-            CudaAttention.requireGpus(run.ranks);
-            besideGpu(() -> new ModelTraining(run, listeners).run());
-        } else {
-            Torch.load();
-            new ModelTraining(run, listeners).run();
-        }
-    }
-
-    /** Batches are made by as many threads as there are processors: each one's own operations need no others. */
-    private static void besideGpu(Runnable training) {
-        int threads = torch.get_num_threads();
-        torch.set_num_threads(1);
-        try {
-            training.run();
-        } finally {
-            torch.set_num_threads(threads);
-        }
+        PartTraining.on(run.placement, run.ranks, () -> new ModelTraining(run, listeners).run());
     }
 
     private void run() {
-        requireStart();
+        TrainingCheckpoint.requireStart(run.checkpoint(Stage.VAE), run.model(), run.resume);
         if (files.hasVae()) {
             requireSame(Stage.VAE, origin(VAE_SETTINGS));
         } else {
             trainVae();
         }
         trainTransformer();
-    }
-
-    /** Neither overwrites a training nor resumes one that is not there. */
-    private void requireStart() {
-        Path first = run.checkpoint(Stage.VAE);
-        if (run.resume && !Files.exists(first)) {
-            throw new TrainingException("there is no " + first + " to resume from");
-        }
-        for (Path file : List.of(first, run.model())) {
-            if (!run.resume && Files.exists(file)) {
-                throw new TrainingException(
-                        file + " exists, expected a folder without another training's files: resume that"
-                                + " one, or remove it, or choose another output");
-            }
-        }
     }
 
     private List<String> captions() {
@@ -221,13 +177,7 @@ public final class ModelTraining {
 
     /** Trains a stage. */
     private void together(ModelRecipe.Training training, Consumer<PartTraining.Ranking> stage) {
-        double[] losses = new double
-                [training.phases().stream()
-                        .mapToInt(ModelRecipe.Phase::accumulate)
-                        .max()
-                        .orElse(0)];
-        Ranks.run(
-                run.ranks, run.placement.cuda(), exchange -> stage.accept(new PartTraining.Ranking(exchange, losses)));
+        PartTraining.together(training, run.ranks, run.placement.cuda(), stage);
     }
 
     private void trainVae() {

@@ -3,8 +3,13 @@ package org.scaledit.training;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.Map;
+import java.util.function.Consumer;
 import java.util.stream.LongStream;
+import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
+import org.scaledit.attention.CudaAttention;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Torch;
 
 /**
  * The steps that one process makes of the training of a model's part: AdamW on all of its weights, whose moving average is what
@@ -44,7 +49,8 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     /**
      * Which of the batches of a step are this rank's.
      *
-     * @param losses of a step's batches, for which all ranks have one array
+     * @param losses of the batches of a step and, in the other half, of the next one, for which all ranks have one array: a rank
+     *     may be in the next step before rank 0 has read this one's
      */
     record Ranking(Exchange exchange, double[] losses) {}
 
@@ -88,6 +94,38 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         this.optimizer = new AdamW(parameters.whole(), training.rate(), training.weightDecay());
     }
 
+    /** Runs trainings where they compute, once it is certain that they can. */
+    static void on(Placement placement, int ranks, Runnable trainings) {
+        if (placement.cuda()) {
+            CudaAttention.requireGpus(ranks);
+            besideGpu(trainings);
+        } else {
+            Torch.load();
+            trainings.run();
+        }
+    }
+
+    /** Batches are made by as many threads as there are processors: each one's own operations need no others. */
+    private static void besideGpu(Runnable trainings) {
+        int threads = torch.get_num_threads();
+        torch.set_num_threads(1);
+        try {
+            trainings.run();
+        } finally {
+            torch.set_num_threads(threads);
+        }
+    }
+
+    /** Trains a part in all ranks. */
+    static void together(ModelRecipe.Training training, int ranks, boolean cuda, Consumer<Ranking> part) {
+        int most = training.phases().stream()
+                .mapToInt(ModelRecipe.Phase::accumulate)
+                .max()
+                .orElse(0);
+        double[] losses = new double[2 * most];
+        Ranks.run(ranks, cuda, exchange -> part.accept(new Ranking(exchange, losses)));
+    }
+
     /**
      * Makes the steps that are left.
      *
@@ -128,12 +166,13 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         Prefetch<Samples<B>> coming = batches(current, step);
         parameters.clearGradients(); // those of a step that was not finished, too
         Exchange exchange = ranking.exchange;
+        int half = (int) (step % 2) * (ranking.losses.length / 2);
         for (int i = exchange.rank(); i < current.accumulate(); i += exchange.ranks()) {
             TrainingLoop.throwIfInterruptedAfter(step - 1);
             try (Samples<B> next = coming.take(TrainingLoop.after(step - 1))) {
                 double loss = objective.addGradients(next.batch, 1.0 / current.accumulate());
                 requireNumber(loss, next.samples, step);
-                ranking.losses[i] = loss;
+                ranking.losses[half + i] = loss;
             } catch (RuntimeException e) {
                 throw e;
             } catch (Exception e) {
@@ -142,7 +181,8 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             parameters.gather();
         }
         exchange.sum(parameters.gradients());
-        double loss = Arrays.stream(ranking.losses, 0, current.accumulate()).sum() / current.accumulate();
+        double loss =
+                Arrays.stream(ranking.losses, half, half + current.accumulate()).sum() / current.accumulate();
         double norm = parameters.gradientNorm();
         if (!Double.isFinite(norm)) {
             throw new TrainingException("the gradients are no numbers at step " + step);

@@ -2,18 +2,16 @@ package org.scaledit.training;
 
 import java.io.IOException;
 import java.nio.file.Path;
-import org.bytedeco.javacpp.BytePointer;
-import org.bytedeco.pytorch.Scalar;
+import java.util.function.Function;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.TensorOptions;
-import org.bytedeco.pytorch.global.torch;
 import org.scaledit.file.ContentHash;
 import org.scaledit.file.Reasons;
+import org.scaledit.image.Pixels;
 import org.scaledit.scenes.Composer;
+import org.scaledit.scenes.Scene;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Sprites;
 import org.scaledit.scenes.Vocabulary;
-import org.scaledit.tensor.Tensors;
 
 /** Scenes, composed and painted whenever one is asked for: those of the seeds 0 to {@code size − 1}. */
 final class SceneSource implements SampleSource {
@@ -25,11 +23,19 @@ final class SceneSource implements SampleSource {
     private final SceneRenderer renderer;
     private final String fingerprint;
 
-    /** @param sprites the folder of the SVG sets */
+    /**
+     * Scenes without combinations that are held out.
+     *
+     * @param sprites the folder of the SVG sets
+     */
     SceneSource(int size, Path sprites) {
+        this(size, sprites, opened -> new Composer(Vocabulary.standard(), opened, false));
+    }
+
+    SceneSource(int size, Path sprites, Function<Sprites, Composer> composer) {
         Sprites opened = Sprites.open(sprites);
         this.size = size;
-        this.composer = new Composer(Vocabulary.standard(), opened, false);
+        this.composer = composer.apply(opened);
         this.renderer = new SceneRenderer(opened);
         try {
             this.fingerprint = new ContentHash()
@@ -68,15 +74,11 @@ final class SceneSource implements SampleSource {
     public Tensor picture(int sample, int size, int crop, long place) {
         int firstRow = SampleSource.offset(size, crop, (int) place);
         int firstColumn = SampleSource.offset(size, crop, (int) (place >>> 32));
-        byte[] part = renderer.render(composer.compose(sample), size, firstRow, crop, firstColumn, crop);
-        return Tensors.scoped(() -> {
-            Tensor bytes = torch.empty(new long[] {crop, crop, 3}, new TensorOptions(torch.ScalarType.Byte), null);
-            new BytePointer(bytes.data_ptr()).put(part);
-            return Tensors.toFloat32(bytes)
-                    .div(new Scalar(127.5))
-                    .sub(new Scalar(1.0))
-                    .permute(2, 0, 1)
-                    .contiguous();
-        });
+        return Pixels.toTensor(renderer.render(scene(sample), size, firstRow, crop, firstColumn, crop), crop);
+    }
+
+    /** What the whole picture of a sample shows. */
+    Scene scene(int sample) {
+        return composer.compose(sample);
     }
 }

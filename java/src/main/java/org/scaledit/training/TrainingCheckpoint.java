@@ -1,8 +1,10 @@
 package org.scaledit.training;
 
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.checkpoint.CheckpointException;
@@ -33,6 +35,25 @@ final class TrainingCheckpoint implements AutoCloseable {
     private TrainingCheckpoint(Safetensors source, long steps) {
         this.source = source;
         this.steps = steps;
+    }
+
+    /**
+     * Neither overwrites a training nor resumes one that is not there.
+     *
+     * @param first the checkpoint that it begins with
+     * @param result the folder that comes out
+     */
+    static void requireStart(Path first, Path result, boolean resume) {
+        if (resume && !Files.exists(first)) {
+            throw new TrainingException("there is no " + first + " to resume from");
+        }
+        for (Path file : List.of(first, result)) {
+            if (!resume && Files.exists(file)) {
+                throw new TrainingException(
+                        file + " exists, expected a folder without another training's files: resume that"
+                                + " one, or remove it, or choose another output");
+            }
+        }
     }
 
     /**

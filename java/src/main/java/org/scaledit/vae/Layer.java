@@ -10,11 +10,11 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Tensors;
 
 /**
- * A layer of the encoder or decoder: names and sizes. Its weights are in a map, by the names that diffusers'
+ * A layer of a convolutional network: names and sizes. Its weights are in a map, an autoencoder's by the names that diffusers'
  * {@code AutoencoderKL} gives them. A layer holds no more than it needs at a time: activations of a tile are by far the
  * largest tensors around.
  */
-sealed interface Layer {
+public sealed interface Layer {
 
     /** The layer's output. Closes {@code x} as soon as it can: whoever needs that further keeps a handle of its own. */
     Tensor forward(Map<String, Tensor> weights, Tensor x); // [batch, in, h, w] -> [batch, out, h', w']
@@ -284,7 +284,7 @@ sealed interface Layer {
     private static Tensor of(Map<String, Tensor> weights, String name) {
         Tensor tensor = weights.get(name);
         if (tensor == null) {
-            throw new IllegalStateException("the autoencoder has no weight " + name + ": it is closed");
+            throw new IllegalStateException("the network has no weight " + name + ": it is closed");
         }
         return tensor;
     }

@@ -1,0 +1,187 @@
+package org.scaledit.evaluation;
+
+import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import java.time.Instant;
+import java.time.temporal.ChronoUnit;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.SplittableRandom;
+import java.util.concurrent.CancellationException;
+import java.util.stream.Collectors;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.GeneratedImage;
+import org.scaledit.ImageRequest;
+import org.scaledit.ScaleDit;
+import org.scaledit.image.OutputFile;
+import org.scaledit.image.Pixels;
+import org.scaledit.judge.Detection;
+import org.scaledit.judge.Judge;
+import org.scaledit.judge.Scoring;
+import org.scaledit.judge.Shares;
+import org.scaledit.scenes.Composer;
+import org.scaledit.scenes.Probe;
+import org.scaledit.scenes.Scene;
+import org.scaledit.scenes.SceneRenderer;
+import org.scaledit.tensor.Tensors;
+
+/** How much of what prompts ask for a model paints, as GenEval measures it (arXiv 2310.11513), with scenes and a judge of them. */
+public final class PromptBenchmark {
+    private static final ObjectMapper JSON = new ObjectMapper();
+    private static final int SHOWN = 400; // on the contact sheet
+
+    /** Paints a scene that is known by its caption, or by all of it. */
+    public interface Painter {
+        /** @return red, green and blue of each pixel, row by row: {@code [size · size · 3]} */
+        byte[] paint(Scene scene);
+
+        /** A model's pictures: from the caption, with the scene's seed. */
+        static Painter of(ScaleDit model, ImageRequest request) {
+            return scene -> {
+                GeneratedImage image =
+                        model.generate(request.prompt(scene.caption()).seed(scene.seed()));
+                byte[] rgb = new byte[3 * image.width() * image.height()];
+                for (int y = 0; y < image.height(); y++) {
+                    System.arraycopy(image.row(y), 0, rgb, 3 * image.width() * y, 3 * image.width());
+                }
+                return rgb;
+            };
+        }
+
+        /** True renders: what the judge makes of these is the most that a model can reach. */
+        static Painter of(SceneRenderer renderer, int size) {
+            return scene -> renderer.render(scene, size);
+        }
+    }
+
+    /**
+     * Which prompts.
+     *
+     * @param count of all probes together, which take turns
+     * @param size pixels along each side of a picture
+     */
+    public record Order(int count, int size, long seed) {
+        public Order {
+            if (count < 1) {
+                throw new IllegalArgumentException("prompts is " + count + ", expected 1 or more");
+            }
+        }
+    }
+
+    /** Hears how far it is. */
+    public interface Listener {
+        /** @param right pictures of those that are done */
+        void judged(int done, int all, int right);
+    }
+
+    private record Row(Probe probe, String prompt, List<Detection> seen, boolean right) {}
+
+    private final Judge judge;
+    private final Order order;
+    private final List<Row> rows = new ArrayList<>();
+    private final ContactSheet sheet;
+
+    private PromptBenchmark(Judge judge, Order order) {
+        this.judge = judge;
+        this.order = order;
+        this.sheet = new ContactSheet(order.count, SHOWN);
+    }
+
+    /**
+     * Paints and judges.
+     *
+     * @param composer of scenes whose captions are the prompts
+     * @throws CancellationException if the thread is interrupted
+     * @throws IllegalArgumentException if pictures are smaller than the judge's
+     */
+    public static PromptBenchmark run(Judge judge, Composer composer, Order order, Painter painter, Listener listener) {
+        PromptBenchmark benchmark = new PromptBenchmark(judge, order);
+        SplittableRandom seeds = new SplittableRandom(order.seed);
+        for (int i = 0; i < order.count; i++) {
+            throwIfInterrupted();
+            Probe probe = Probe.values()[i % Probe.values().length];
+            try {
+                benchmark.add(probe, composer.compose(probe, seeds.nextLong() >>> 1), painter);
+            } catch (RuntimeException e) {
+                throwIfInterrupted(); // a file that was being read is closed by an interrupt
+                throw e;
+            }
+            listener.judged(i + 1, order.count, (int)
+                    benchmark.rows.stream().filter(Row::right).count());
+        }
+        return benchmark;
+    }
+
+    private static void throwIfInterrupted() {
+        if (Thread.interrupted()) {
+            throw new CancellationException("the evaluation was stopped");
+        }
+    }
+
+    private void add(Probe probe, Scene scene, Painter painter) {
+        byte[] rgb = painter.paint(scene);
+        Tensors.run(() -> {
+            Tensor picture = Pixels.toTensor(rgb, order.size);
+            List<Detection> seen = judge.detect(picture);
+            boolean right = Scoring.isRight(probe, scene, seen);
+            rows.add(new Row(probe, scene.caption(), seen, right));
+            sheet.add(picture, right);
+        });
+    }
+
+    /** How much was right. */
+    public Shares right() {
+        return Shares.of(rows.stream().map(row -> new Shares.Mark(row.probe, row.right)));
+    }
+
+    /**
+     * Writes {@code prompts.csv}, a row for each; {@code prompts.json}, the shares, with the judge's own beside them; and
+     * {@code prompts.png}, the pictures.
+     *
+     * @param folder exists
+     * @param painter who has painted, for the JSON
+     */
+    public void write(Path folder, String painter) {
+        sheet.write(folder.resolve("prompts.png"));
+        replace(folder.resolve("prompts.csv"), csv());
+        replace(folder.resolve("prompts.json"), json(painter));
+    }
+
+    private static void replace(Path file, String contents) {
+        OutputFile.replace(file, stream -> stream.write(contents.getBytes(StandardCharsets.UTF_8)));
+    }
+
+    private String csv() {
+        StringBuilder csv = new StringBuilder("kind,prompt,seen,right\n");
+        for (Row row : rows) {
+            String seen = row.seen.stream().map(Detection::words).collect(Collectors.joining("; "));
+            csv.append(String.join(",", row.probe.word(), quoted(row.prompt), quoted(seen), String.valueOf(row.right)));
+            csv.append('\n');
+        }
+        return csv.toString();
+    }
+
+    private static String quoted(String text) {
+        return '"' + text.replace("\"", "\"\"") + '"';
+    }
+
+    private String json(String painter) {
+        ObjectNode json = JSON.createObjectNode();
+        json.put("date", Instant.now().truncatedTo(ChronoUnit.SECONDS).toString());
+        json.put("scaledit", ScaleDit.version());
+        json.put("painter", painter);
+        json.put("prompts", order.count);
+        json.put("size", order.size);
+        json.put("seed", order.seed);
+        right().write(json.putObject("right"));
+        judge.accuracy().heldOut().write(json.putObject("judge_right_about_renders"));
+        try {
+            return JSON.writerWithDefaultPrettyPrinter().writeValueAsString(json) + "\n";
+        } catch (IOException e) {
+            throw new IllegalStateException(e);
+        }
+    }
+}

@@ -1,0 +1,82 @@
+package org.scaledit.judge;
+
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.scaledit.scenes.Colour;
+import org.scaledit.scenes.Vocabulary;
+import org.scaledit.vae.Layer;
+import org.scaledit.vae.Layer.Activated;
+import org.scaledit.vae.Layer.Convolution;
+import org.scaledit.vae.Layer.Downsample;
+import org.scaledit.vae.Layer.Normalization;
+import org.scaledit.vae.Layer.Residual;
+
+/**
+ * What a detector is made of: a picture is halved once for each level, and of every cell that is left it says what it is a
+ * part of. Nothing in it knows where in the picture a cell is.
+ *
+ * @param size of its pictures, along each side
+ * @param channels of the levels
+ * @param layers residual blocks of each level
+ * @param groups of every group normalisation
+ * @param vocabulary the objects that it tells apart, in the order of its classes
+ */
+public record DetectorConfig(int size, List<Integer> channels, int layers, int groups, Vocabulary vocabulary) {
+    /** The first outputs of a cell: whether it is in the middle of an object, and the logarithms of the distances to its edges. */
+    static final int EDGES = 1;
+
+    static final int COLOURS = EDGES + 4;
+
+    /** All colours, and an object's own. */
+    static final int COLOUR_CLASSES = Colour.values().length + 1;
+
+    static final int OBJECTS = COLOURS + COLOUR_CLASSES;
+
+    public DetectorConfig {
+        channels = List.copyOf(channels);
+    }
+
+    /** Pixels along a cell. */
+    public int stride() {
+        return 1 << channels.size();
+    }
+
+    /** Cells along each side. */
+    public int grid() {
+        return size / stride();
+    }
+
+    /** Outputs of a cell. */
+    int outputs() {
+        return OBJECTS + vocabulary.objects().size();
+    }
+
+    /** Pictures {@code [batch, 3, size, size]} to {@code [batch, outputs, grid, grid]}. */
+    List<Layer> network() {
+        List<Layer> layers = new ArrayList<>();
+        int in = channels.get(0);
+        layers.add(new Convolution("stem", 3, in, 3, 2, 1));
+        for (int level = 0; level < channels.size(); level++) {
+            if (level > 0) {
+                layers.add(new Downsample("levels." + level + ".downsample", in));
+            }
+            for (int block = 0; block < this.layers; block++) {
+                int out = channels.get(level);
+                layers.add(new Residual("levels." + level + ".blocks." + block, in, out, groups));
+                in = out;
+            }
+        }
+        layers.add(new Activated(
+                new Normalization("head.norm", in, groups), new Convolution("head", in, outputs(), 1, 1, 0)));
+        return layers;
+    }
+
+    /** Names and shapes of its weights. */
+    public Map<String, long[]> expectedTensors() {
+        Map<String, long[]> shapes = new LinkedHashMap<>();
+        network().forEach(layer -> layer.declare(shapes));
+        return shapes;
+    }
+}

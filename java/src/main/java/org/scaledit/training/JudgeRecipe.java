@@ -1,0 +1,79 @@
+package org.scaledit.training;
+
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Config;
+import org.scaledit.judge.DetectorConfig;
+import org.scaledit.scenes.SceneRenderer;
+import org.scaledit.scenes.Vocabulary;
+
+/**
+ * What a judge of scenes is made of, and how it is trained. Read from a JSON file; {@code tools/demo-model} has one.
+ *
+ * @param scenes that are composed on the way: how many different ones
+ * @param blur how often a picture is blurred, as a model's pictures may be
+ * @param noise largest deviation of the noise that is added to a picture, likewise
+ * @param exam scenes of each probe that it is examined with at the end
+ * @param settings that decide about what is trained, by the fields' names
+ */
+public record JudgeRecipe(
+        long seed,
+        int scenes,
+        DetectorConfig network,
+        double blur,
+        double noise,
+        int exam,
+        ModelRecipe.Training training,
+        Map<String, String> settings) {
+    private static final int MOST_LEVELS = 6;
+
+    /**
+     * Reads a recipe.
+     *
+     * @param vocabulary the objects to tell apart
+     * @throws CheckpointException naming the field that is missing, unknown, of the wrong type or out of range, and what is
+     *     expected
+     */
+    public static JudgeRecipe read(Path file, Vocabulary vocabulary) {
+        Config config = Config.read(file);
+        int seed = config.integer("seed", 0);
+        int scenes = ModelRecipe.integer(config.object("data"), "scenes", 1, Integer.MAX_VALUE);
+        DetectorConfig network = network(config.object("network"), vocabulary);
+        Config augmentation = config.object("augmentation");
+        double blur = ModelRecipe.number(augmentation, "blur", 0, 1);
+        double noise = ModelRecipe.number(augmentation, "noise", 0, 1);
+        int exam = ModelRecipe.integer(config, "exam", 1, 1_000_000);
+        ModelRecipe.Training training = ModelRecipe.training(config.object("training"), network.stride());
+        training.phases()
+                .forEach(phase -> config.require(
+                        phase.size() == network.size(),
+                        "training.phases",
+                        phase.size(),
+                        "network.size, " + network.size()));
+        config.requireNothingElse();
+        Map<String, String> settings = ModelRecipe.settings(config.settings(), "network", "augmentation", "training");
+        return new JudgeRecipe(seed, scenes, network, blur, noise, exam, training, settings);
+    }
+
+    private static DetectorConfig network(Config config, Vocabulary vocabulary) {
+        int groups = ModelRecipe.integer(config, "groups", 1, 64);
+        List<Integer> channels = ModelRecipe.integers(
+                config,
+                "channels",
+                0,
+                value -> value > 0 && value % groups == 0,
+                "multiples of groups, " + groups + ", one at least");
+        config.require(channels.size() <= MOST_LEVELS, "channels", channels, "at most " + MOST_LEVELS + " levels");
+        int size = ModelRecipe.integer(config, "size", SceneRenderer.SMALLEST, SceneRenderer.LARGEST);
+        DetectorConfig network =
+                new DetectorConfig(size, channels, ModelRecipe.integer(config, "layers", 1, 8), groups, vocabulary);
+        config.require(
+                size % network.stride() == 0,
+                "size",
+                size,
+                "a multiple of " + network.stride() + ", as channels has " + channels.size() + " levels that halve it");
+        return network;
+    }
+}

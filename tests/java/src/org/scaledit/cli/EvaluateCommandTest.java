@@ -1,0 +1,213 @@
+package org.scaledit.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.PrintStream;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CancellationException;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.evaluation.PromptBenchmark;
+import org.scaledit.image.ImageFile;
+import org.scaledit.judge.Judge;
+import org.scaledit.scenes.Composer;
+import org.scaledit.scenes.SceneRenderer;
+import org.scaledit.scenes.Sprites;
+import org.scaledit.scenes.Vocabulary;
+import org.scaledit.tensor.Placement;
+import org.scaledit.testing.Drawings;
+import org.scaledit.testing.DrawnJudge;
+import org.scaledit.testing.Golden;
+
+/** A judge that has hardly been trained, and what is evaluated with it. */
+class EvaluateCommandTest {
+    @TempDir
+    static Path folder;
+
+    private static Path sprites;
+    private static Path config;
+    private static Outcome training;
+
+    private record Outcome(int status, String out, String err) {}
+
+    @BeforeAll
+    static void train() throws IOException {
+        sprites = Files.createDirectories(folder.resolve("sprites"));
+        Drawings.write(sprites);
+        config = Files.writeString(
+                folder.resolve("judge.json"),
+                DrawnJudge.CONFIG
+                        .replace("\"batch\": 16, \"steps\": 600", "\"batch\": 2, \"steps\": 4")
+                        .replace("\"warmup_steps\": 50", "\"warmup_steps\": 2")
+                        .replace("\"exam\": 40", "\"exam\": 1"));
+        training = trained("run");
+    }
+
+    private static Outcome run(String... arguments) {
+        PrintStream out = System.out;
+        PrintStream err = System.err;
+        ByteArrayOutputStream outBytes = new ByteArrayOutputStream();
+        ByteArrayOutputStream errBytes = new ByteArrayOutputStream();
+        try {
+            System.setOut(new PrintStream(outBytes, true, StandardCharsets.UTF_8));
+            System.setErr(new PrintStream(errBytes, true, StandardCharsets.UTF_8));
+            int status = Main.run(arguments);
+            return new Outcome(
+                    status, outBytes.toString(StandardCharsets.UTF_8), errBytes.toString(StandardCharsets.UTF_8));
+        } finally {
+            System.setOut(out);
+            System.setErr(err);
+        }
+    }
+
+    private static Outcome trained(String output, String... more) {
+        List<String> arguments = new ArrayList<>(List.of("train", "judge", "--config", config.toString()));
+        arguments.addAll(List.of("-o", folder.resolve(output).toString(), "--sprites", sprites.toString()));
+        arguments.addAll(List.of(more));
+        return run(arguments.toArray(String[]::new));
+    }
+
+    private static Outcome evaluated(String output, String... more) {
+        List<String> arguments =
+                new ArrayList<>(List.of("evaluate", "-o", folder.resolve(output).toString()));
+        arguments.addAll(List.of("--judge", folder.resolve("run/judge").toString(), "--sprites", sprites.toString()));
+        arguments.addAll(List.of(more));
+        return run(arguments.toArray(String[]::new));
+    }
+
+    private static void assertRefused(Outcome outcome, int status, String message) {
+        assertThat(outcome.err()).startsWith("scaledit: " + message);
+        assertThat(outcome.err().lines()).hasSize(1);
+        assertThat(outcome.status()).isEqualTo(status);
+    }
+
+    @Test
+    void aTrainingSaysWhatTheJudgeKnows() throws IOException {
+        assertThat(training.err())
+                .containsPattern("judge 4/4, loss \\d+\\.\\d{3}, rate \\S+, norm \\S+, \\S+/s, 0:00 left");
+        assertThat(training.out())
+                .containsPattern("right, usual combinations: +one \\d\\.\\d{3}, .*overall \\d\\.\\d{3}\n");
+        assertThat(training.status()).isZero();
+        assertThat(folder.resolve("run/judge.loss.png")).isNotEmptyFile();
+        JsonNode written = new ObjectMapper()
+                .readTree(folder.resolve("run/judge/config.json").toFile());
+        assertThat(written.path("objects").size()).isEqualTo(188);
+        assertThat(written.path("accuracy").path("held_out").path("overall").isNumber())
+                .isTrue();
+        assertRefused(
+                trained("run"), 1, folder.resolve("run/judge.checkpoint.safetensors") + " exists, expected a folder");
+        assertThat(trained("run", "--resume", "--quiet").status()).isZero();
+        assertRefused(
+                trained("none", "--resume"), 1, "there is no " + folder.resolve("none/judge.checkpoint.safetensors"));
+        assertRefused(trained("none", "--gpus", "2"), 2, "gpus is 2, expected --device cuda beside it");
+    }
+
+    @Test
+    void rendersAreJudged() throws IOException {
+        Outcome outcome = evaluated("renders", "--renders", "--prompts", "7", "--size", "96", "--seed", "5");
+        assertThat(outcome.err()).contains("judge 7/7, 0.");
+        assertThat(outcome.out()).contains("right: one ", "the judge, about renders: one ");
+        assertThat(outcome.status()).isZero();
+        List<String> rows = Files.readAllLines(folder.resolve("renders/prompts.csv"));
+        assertThat(rows).hasSize(8);
+        assertThat(rows.get(0)).isEqualTo("kind,prompt,seen,right");
+        assertThat(rows.get(1)).matches("one,\"[^\"]+\",\"[^\"]*\",(true|false)");
+        assertThat(rows.get(5)).startsWith("position,");
+        assertThat(rows.get(6)).startsWith("one,");
+        JsonNode json = new ObjectMapper()
+                .readTree(folder.resolve("renders/prompts.json").toFile());
+        assertThat(json.path("painter").asText()).isEqualTo("renders");
+        assertThat(json.path("right").size()).isEqualTo(6);
+        assertThat(json.path("judge_right_about_renders").size()).isEqualTo(6);
+        assertThat(ImageFile.size(folder.resolve("renders/prompts.png"))).isEqualTo(new ImageFile.Size(7 * 136, 136));
+        evaluated("again", "--renders", "--prompts", "7", "--size", "96", "--seed", "5", "--quiet");
+        assertThat(Files.mismatch(folder.resolve("renders/prompts.csv"), folder.resolve("again/prompts.csv")))
+                .isEqualTo(-1);
+        evaluated("other", "--renders", "--prompts", "7", "--size", "96", "--seed", "6", "--quiet");
+        assertThat(Files.readAllLines(folder.resolve("other/prompts.csv")).get(1))
+                .isNotEqualTo(rows.get(1));
+    }
+
+    @Test
+    void anInterruptEndsIt() {
+        Sprites opened = Sprites.open(sprites);
+        Composer composer = new Composer(Vocabulary.standard(), opened, true);
+        int[] painted = new int[1];
+        PromptBenchmark.Painter painter = scene -> {
+            if (++painted[0] == 3) {
+                Thread.currentThread().interrupt();
+            }
+            return new SceneRenderer(opened).render(scene, 64);
+        };
+        try (Judge judge = Judge.open(folder.resolve("run/judge"), Placement.FLOAT32_CPU)) {
+            PromptBenchmark.Order order = new PromptBenchmark.Order(10, 64, 0);
+            assertThatThrownBy(() -> PromptBenchmark.run(judge, composer, order, painter, (done, all, right) -> {}))
+                    .isInstanceOf(CancellationException.class);
+            assertThat(painted[0]).isEqualTo(3);
+        }
+    }
+
+    /** Plain ones at the judge's size, guided ones at another. */
+    @Test
+    void aModelsPicturesAreJudged() throws IOException {
+        String tiny = Golden.tinyFlux().toString();
+        for (String size : List.of("64", "128")) {
+            Outcome outcome = evaluated(
+                    "model" + size,
+                    tiny,
+                    "--prompts",
+                    "2",
+                    "--size",
+                    size,
+                    "--steps",
+                    "1",
+                    "--guide-steps",
+                    "1",
+                    "--quiet");
+            assertThat(outcome.err()).isEmpty();
+            assertThat(outcome.status()).isZero();
+            JsonNode json = new ObjectMapper()
+                    .readTree(folder.resolve("model" + size + "/prompts.json").toFile());
+            assertThat(json.path("painter").asText()).isEqualTo(tiny);
+            assertThat(json.path("right").path("one").asDouble()).isZero(); // coloured texture
+        }
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "--quiet | 2 | No model given, expected MODEL or --renders",
+                "tools --renders | 2 | Both MODEL and --renders given, expected one of them",
+                "nowhere | 2 | model nowhere does not exist",
+                "--renders --steps 3 | 2 | --steps is given beside --renders, expected a model",
+                "--renders --prompts 0 | 2 | prompts is 0, expected 1 or more",
+                "--renders --size 32 | 2 | size is 32 pixels, expected 64 to 8192",
+                "--renders --sprites nowhere | 2 | sprites nowhere does not exist",
+                "--renders --judge nowhere | 2 | judge nowhere does not exist"
+            })
+    void whatIsWrongIsOneSentence(String options, int status, String message) {
+        List<String> arguments = new ArrayList<>(
+                List.of("evaluate", "-o", folder.resolve("wrong").toString()));
+        arguments.addAll(List.of(options.split(" ")));
+        if (!options.contains("--judge")) {
+            arguments.addAll(List.of("--judge", folder.resolve("run/judge").toString()));
+        }
+        if (!options.contains("--sprites")) {
+            arguments.addAll(List.of("--sprites", sprites.toString()));
+        }
+        assertRefused(run(arguments.toArray(String[]::new)), status, message);
+    }
+}
