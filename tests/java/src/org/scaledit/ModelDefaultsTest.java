@@ -3,10 +3,14 @@ package org.scaledit;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import java.awt.image.BufferedImage;
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.Map;
+import javax.imageio.ImageIO;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -135,6 +139,41 @@ class ModelDefaultsTest {
             ImageRequest made = scaleDit.generatePng(ImageRequest.from(plain), again, progress -> {});
             assertThat(made.negative()).isEmpty();
             assertThat(made.steps()).isEqualTo(1);
+        }
+    }
+
+    /** A LoRA in the model's directory is taken unless the user says which ones, or none; a picture knows which of the three it was. */
+    @Test
+    void bringALora() throws IOException {
+        Path model = Golden.copyOfTinyFlux(folder.resolve("model"));
+        Path given = Golden.path("golden/lora/scaledit_lora.safetensors");
+        Files.copy(given, model.resolve("guidance.safetensors"));
+        Files.writeString(model.resolve("generation_config.json"), "{\"lora\": \"guidance.safetensors\"}");
+        byte[] own = pixels(ScaleDit.builder(model), "own");
+        byte[] none = pixels(ScaleDit.builder(model).withoutLoras(), "none");
+        assertThat(own).isEqualTo(pixels(ScaleDit.builder(Golden.tinyFlux()).lora(given, 1), "given"));
+        assertThat(none).isEqualTo(pixels(ScaleDit.builder(Golden.tinyFlux()), "plain"));
+        assertThat(own).isNotEqualTo(none);
+        assertThat(pixels(ScaleDit.builderFrom(folder.resolve("own.png")), "own-again"))
+                .isEqualTo(own);
+        assertThat(pixels(ScaleDit.builderFrom(folder.resolve("none.png")), "none-again"))
+                .isEqualTo(none);
+        Files.delete(model.resolve("guidance.safetensors"));
+        assertThatThrownBy(() -> ScaleDit.load(model))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(model.resolve("generation_config.json")
+                        + " has lora guidance.safetensors, expected a file in the model's directory");
+    }
+
+    private byte[] pixels(ScaleDit.Builder builder, String name) throws IOException {
+        ImageRequest request =
+                ImageRequest.of("a fox").size(64, 48).seed(5).steps(1).guideSteps(1);
+        try (ScaleDit model = builder.load()) {
+            Path picture = folder.resolve(name + ".png");
+            model.generatePng(request, picture, progress -> {});
+            BufferedImage image = ImageIO.read(picture.toFile());
+            int[] rgb = image.getRGB(0, 0, image.getWidth(), image.getHeight(), null, 0, image.getWidth());
+            return Arrays.toString(rgb).getBytes(StandardCharsets.UTF_8);
         }
     }
 }

@@ -7,6 +7,7 @@ import java.util.List;
 import java.util.Map;
 import org.scaledit.ImageRequest.GuidanceAttention;
 import org.scaledit.ImageRequest.Init;
+import org.scaledit.ScaleDit.LoraFile;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
 
@@ -14,10 +15,12 @@ import org.scaledit.checkpoint.Config;
  * What a model's {@code generation_config.json} says of how it paints best: the settings of a request that leaves them open.
  *
  * @param request with these settings, and everything else at its default
+ * @param loras those that the model brings, in its directory
  * @param settings the fields of the file, for people to read
  */
-record ModelDefaults(ImageRequest request, Map<String, String> settings) {
+record ModelDefaults(ImageRequest request, List<LoraFile> loras, Map<String, String> settings) {
     private static final String FILE = "generation_config.json";
+    private static final String LORA = "lora";
 
     /** Sets what a field of the file says. */
     private interface Setter {
@@ -56,7 +59,7 @@ record ModelDefaults(ImageRequest request, Map<String, String> settings) {
         Path file = model.resolve(FILE);
         ImageRequest request = ImageRequest.of("");
         if (Files.notExists(file)) {
-            return new ModelDefaults(request, Map.of());
+            return new ModelDefaults(request, List.of(), Map.of());
         }
         Config config = Config.read(file);
         for (Setting setting : SETTINGS) {
@@ -64,10 +67,16 @@ record ModelDefaults(ImageRequest request, Map<String, String> settings) {
                 request = set(setting, request, config);
             }
         }
+        List<LoraFile> loras = List.of();
+        if (config.has(LORA)) {
+            Path lora = model.resolve(config.text(LORA));
+            config.require(Files.exists(lora), LORA, config.text(LORA), "a file in the model's directory");
+            loras = List.of(new LoraFile(lora, 1));
+        }
         config.requireNothingElse();
         Map<String, String> settings = config.settings();
         settings.keySet().removeIf(field -> !config.has(field));
-        return new ModelDefaults(request, settings);
+        return new ModelDefaults(request, loras, settings);
     }
 
     private static ImageRequest set(Setting setting, ImageRequest request, Config config) {

@@ -1,6 +1,7 @@
 package org.scaledit;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -249,8 +250,9 @@ public final class ScaleDit implements AutoCloseable {
 
     /** What acts on high resolution alone would be ignored. */
     private void requirePlain(ImageRequest request) {
-        String given =
-                !options.loras.isEmpty() ? "a LoRA is" : request.guideImage().isPresent() ? "a guidance image is" : "";
+        String given = options.loras != null && !options.loras.isEmpty()
+                ? "a LoRA is"
+                : request.guideImage().isPresent() ? "a guidance image is" : "";
         if (!given.isEmpty()) {
             throw new IllegalArgumentException(
                     given + " given with 0 levels, expected 1 or more: a picture of plain FLUX has none");
@@ -281,7 +283,7 @@ public final class ScaleDit implements AutoCloseable {
 
         private @Nullable Path model; // null: the embedded one
         private @Nullable Path vae;
-        private final List<LoraFile> loras = new ArrayList<>();
+        private @Nullable List<LoraFile> loras; // null: those of the model
         private LoraScope loraScope = LoraScope.GUIDANCE;
         private @Nullable Precision precision;
         private Device device = Device.CPU;
@@ -297,19 +299,25 @@ public final class ScaleDit implements AutoCloseable {
             return this;
         }
 
-        /** Adds a LoRA (PEFT, kohya, ComfyUI or BFL names); its effect is multiplied by {@code scale}. */
+        /**
+         * Adds a LoRA (PEFT, kohya, ComfyUI or BFL names); its effect is multiplied by {@code scale}. One that the model brings
+         * is then left out.
+         */
         public Builder lora(Path file, double scale) {
             if (!Double.isFinite(scale)) {
                 throw new IllegalArgumentException(
                         "scale of LoRA " + file + " is " + scale + ", expected a finite number");
             }
+            if (loras == null) {
+                loras = new ArrayList<>();
+            }
             loras.add(new LoraFile(file, scale));
             return this;
         }
 
-        /** Takes back every LoRA that was added. */
+        /** Takes back every LoRA that was added, and leaves out one that the model brings. */
         public Builder withoutLoras() {
-            loras.clear();
+            loras = new ArrayList<>();
             return this;
         }
 
@@ -347,15 +355,18 @@ public final class ScaleDit implements AutoCloseable {
         public ScaleDit load() {
             Builder options = new Builder(model);
             options.vae = vae;
-            options.loras.addAll(loras);
+            options.loras = loras == null ? null : List.copyOf(loras);
             options.loraScope = loraScope;
             options.precision = precision;
             options.device = device;
             options.memory = memory;
             Path directory = model == null ? EmbeddedModel.directory() : model;
-            ImageRequest defaults = ModelDefaults.read(directory).request();
+            ModelDefaults defaults = ModelDefaults.read(directory);
+            List<LoraFile> used = loras == null ? defaults.loras() : loras;
             return new ScaleDit(
-                    options, Pipeline.open(directory, vae, loras, loraScope, precision(), device, memory), defaults);
+                    options,
+                    Pipeline.open(directory, vae, used, loraScope, precision(), device, memory),
+                    defaults.request());
         }
 
         private Precision precision() {
@@ -370,11 +381,13 @@ public final class ScaleDit implements AutoCloseable {
             if (vae != null) {
                 json.put("vae", Settings.absolute(vae));
             }
-            for (LoraFile lora : loras) {
-                json.withArray("loras")
-                        .addObject()
-                        .put("file", Settings.absolute(lora.file()))
-                        .put("scale", lora.scale());
+            if (loras != null) {
+                ArrayNode files = json.putArray("loras"); // none is something else than the model's own
+                for (LoraFile lora : loras) {
+                    files.addObject()
+                            .put("file", Settings.absolute(lora.file()))
+                            .put("scale", lora.scale());
+                }
             }
             json.put("loraScope", Settings.name(loraScope));
             json.put("precision", Settings.name(precision()));
@@ -385,6 +398,9 @@ public final class ScaleDit implements AutoCloseable {
             String model = Settings.required(json, "model").asText();
             Builder builder = new Builder(model.equals(EMBEDDED) ? null : Path.of(model));
             Settings.path(json, "vae").ifPresent(builder::vae);
+            if (json.has("loras")) {
+                builder.withoutLoras();
+            }
             for (JsonNode lora : json.path("loras")) {
                 builder.lora(
                         Path.of(Settings.required(lora, "file").asText()),

@@ -104,6 +104,23 @@ class QuantizationTest {
                         "vae/diffusion_pytorch_model.safetensors");
     }
 
+    /** It is quantised with the model, keeps what its metadata say, and is read as before. */
+    @Test
+    void takesALoraAlong() throws IOException {
+        Path model = Golden.copyOfTinyFlux(folder.resolve("model"));
+        Path lora = Golden.path("golden/lora/scaledit_lora.safetensors");
+        Files.copy(lora, model.resolve("lora.safetensors"));
+        List<String> parts = new ArrayList<>();
+        Quantization.write(model, output(), part -> parts.add(part.name()));
+        assertThat(parts).hasSize(5).endsWith("lora.safetensors");
+        try (Safetensors before = Safetensors.open(lora);
+                Safetensors after = Safetensors.open(output().resolve("lora.safetensors"))) {
+            assertThat(after.metadata()).isEqualTo(before.metadata());
+            assertThat(after.names()).isEqualTo(before.names());
+        }
+        Lora.load(output().resolve("lora.safetensors")).close();
+    }
+
     /** Row by row the largest value stays the largest. */
     @Test
     void onceMoreChangesNothingThatCounts() {

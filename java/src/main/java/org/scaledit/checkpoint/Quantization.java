@@ -7,8 +7,10 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CancellationException;
 import java.util.function.Consumer;
+import java.util.stream.Collectors;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -24,6 +26,8 @@ import org.scaledit.tensor.Torch;
  * three bits more than bfloat16, and stay float32 where one of them is beyond its range.
  */
 public final class Quantization {
+    private static final String SAFETENSORS = ".safetensors";
+
     /** The largest number of float16. */
     private static final double LARGEST_FLOAT16 = 65504;
 
@@ -49,8 +53,8 @@ public final class Quantization {
     }
 
     /**
-     * Writes the folder, which appears when it is whole. Tokenizers, configurations and what else is no safetensors file
-     * are copied.
+     * Writes the folder, which appears when it is whole. Other safetensors files than those of the parts, such as a LoRA, are
+     * written likewise, their metadata with them. Tokenizers, configurations and what else is no safetensors file are copied.
      *
      * @param output must not exist
      * @param done hears of each part
@@ -68,7 +72,16 @@ public final class Quantization {
                 directory.config(part); // or nobody could load it
                 try (Safetensors source = directory.weights(part)) {
                     Path file = unfinished.path().resolve(part).resolve(ModelDirectory.weightsFile(part));
-                    done.accept(new Quantization(part, source).write(file));
+                    done.accept(new Quantization(part, source).write(file, Map.of("format", "pt")));
+                }
+            }
+            for (Path file : others(model.toRealPath())) {
+                throwIfInterrupted();
+                try (Safetensors source = Safetensors.open(file)) {
+                    String name = model.toRealPath().relativize(file).toString();
+                    Path copy = unfinished.path().resolve(name);
+                    Files.createDirectories(copy.getParent());
+                    done.accept(new Quantization(name, source).write(copy, source.metadata()));
                 }
             }
             unfinished.commit();
@@ -84,10 +97,19 @@ public final class Quantization {
     }
 
     private static boolean isWeights(String file) {
-        return file.endsWith(".safetensors") || file.endsWith(".safetensors.index.json");
+        return file.endsWith(SAFETENSORS) || file.endsWith(".safetensors.index.json");
     }
 
-    private Part write(Path file) throws IOException {
+    /** Weights that are no part's: a LoRA, for example. */
+    private static List<Path> others(Path model) throws IOException {
+        Set<Path> parts = ModelDirectory.weighted().stream().map(model::resolve).collect(Collectors.toSet());
+        return UnfinishedFolder.files(model).stream()
+                .filter(file ->
+                        file.getFileName().toString().endsWith(SAFETENSORS) && !parts.contains(file.getParent()))
+                .toList();
+    }
+
+    private Part write(Path file, Map<String, String> metadata) throws IOException {
         source.names().forEach(name -> formats.put(name, format(name)));
         Map<String, Declaration> contents = new LinkedHashMap<>();
         formats.forEach((name, format) -> {
@@ -97,7 +119,7 @@ public final class Quantization {
                 contents.put(Int8Rows.scalesOf(name), Declaration.of(Dtype.F32, shape[0], 1));
             }
         });
-        try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, Map.of("format", "pt"))) {
+        try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, metadata)) {
             source.names().forEach(name -> Tensors.run(() -> write(writer, name)));
             writer.commit();
         }
