@@ -30,11 +30,11 @@ class ModelRecipeTest {
         assertThat(recipe.transformer().config().jointWidth()).isEqualTo(16);
         ModelRecipe.Training training = recipe.transformer().training();
         assertThat(training.steps()).isEqualTo(8);
-        assertThat(training.phase(4).size()).isEqualTo(32);
-        assertThat(training.phase(5).size()).isEqualTo(64);
+        assertThat(training.phase(4).batches().get(0).size()).isEqualTo(32);
+        assertThat(training.phase(5).batches().get(0).size()).isEqualTo(64);
         assertThat(training.samples(6)).isEqualTo(4 * 3 + 2 * 2 * 2);
-        assertThat(training.phase(5).of(10)).isEqualTo(3);
-        assertThat(training.phase(1).of(10)).isEqualTo(10);
+        assertThat(training.phase(5).batches().get(0).of(10)).isEqualTo(3);
+        assertThat(training.phase(1).batches().get(0).of(10)).isEqualTo(10);
         assertThat(recipe.settings("vae"))
                 .containsEntry("seed", "3")
                 .containsEntry("vae.training.phases[0].accumulate", "1") // what was taken instead
@@ -53,10 +53,12 @@ class ModelRecipeTest {
 
     @ParameterizedTest
     @CsvSource(delimiter = '|', quoteCharacter = '`', textBlock = """
-            "seed": 3, | "seed": 3, "sede": 4, | has sede, expected none but seed, data, text, vae, transformer
+            "seed": 3, | "seed": 3, "sede": 4, | has sede, expected none but seed, data, text, vae, transformer, start
             "layers": 1, "heads": 2} | "layers": 1, "heads": 2, "size": 3} | has text.clip.size, expected none but tokens, heads, width, layers
             "batch": 2, "steps": 3} | "batch": 2, "stebs": 3} | has no field vae.training.phases[0].steps, expected a non-negative integer
             "channels": [8, 8, 16, 16] | "channels": [8, 8, 16] | has vae.channels [8, 8, 16], expected four multiples of groups, 4
+            {"size": 32, "batch": 3, "steps": 4} | {"batches": [{"size": 32, "batch": 1}, {"size": 32, "batch": 1, "samples": 5}], "steps": 4} | has transformer.training.phases[0].samples 5, expected 0, as in another batch of the same size
+            {"size": 32, "batch": 3, "steps": 4} | {"batches": [{"size": 32, "batch": 1}], "size": 32, "steps": 4} | has transformer.training.phases[0].size, expected none but batches, steps
             "attention": true, | "attention": 1, | has vae.attention 1, expected true or false
             "channels": [8, 8, 16, 16] | "channels": "wide" | has vae.channels "wide", expected a list of non-negative integers
             "tile": 64 | "tile": 40 | has vae.tile 40, expected a multiple of 32

@@ -27,6 +27,7 @@ import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Quantization;
+import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
@@ -158,7 +159,10 @@ class ModelTrainingTest {
     void ranksThatShareTheBatchesOfAStepTrainNearlyTheModelOfOne() throws IOException {
         String config = TinyModel.CONFIG
                 .replace("\"batch\": 3,", "\"batch\": 3, \"accumulate\": 2,")
-                .replace("\"batch\": 2, \"steps\"", "\"batch\": 2, \"accumulate\": 4, \"steps\"");
+                .replace("\"batch\": 2, \"steps\"", "\"batch\": 2, \"accumulate\": 4, \"steps\"")
+                .replace( // pictures of both sizes in every step
+                        "{\"size\": 64, \"batch\": 2, \"accumulate\": 2, \"steps\": 4, \"samples\": 3}",
+                        "{\"batches\": [{\"size\": 64, \"batch\": 2, \"samples\": 3}, {\"size\": 32, \"batch\": 3}], \"steps\": 4}");
         ModelTraining.Run one = run("one", config, false);
         ModelTraining.run(one, stage -> SilentListener.NONE);
         ModelTraining.Run two = run("two", config, false, 2);
@@ -196,8 +200,54 @@ class ModelTrainingTest {
         assertNear(mixed, one);
 
         assertThatThrownBy(() -> run("odd", config, false, 3))
-                .hasMessage("a phase's accumulate is 4, expected a multiple of the 3 GPUs");
+                .hasMessage("a step of a phase has 4 batches, expected a multiple of the 3 GPUs");
         assertThatThrownBy(() -> run("none", config, false, 0)).hasMessage("gpus is 0, expected 1 or more");
+    }
+
+    /** A model is trained further: its autoencoder stays, and the rest begins as it is, also if it is stored in INT8. */
+    @Test
+    void aModelIsTrainedFurther() throws IOException {
+        ModelTraining.Run before = run("before", TinyModel.CONFIG, false);
+        ModelTraining.run(before, stage -> SilentListener.NONE);
+        Quantization.write(before.model(), folder.resolve("int8"), part -> {});
+        for (Path start : List.of(before.model(), folder.resolve("int8"))) {
+            String name = "further-" + start.getFileName();
+            String config = TinyModel.CONFIG
+                    .replace("\"seed\": 3,", "\"seed\": 4, \"start\": \"" + start + "\",")
+                    .replace("\"learning_rate\": 3e-3", "\"learning_rate\": 1e-9");
+            ModelTraining.Run further = run(name, config, false);
+            ModelTraining.run(further, stage -> {
+                assertThat(stage).isEqualTo(Stage.TRANSFORMER);
+                return SilentListener.NONE;
+            });
+            assertThat(further.model().resolve("vae/diffusion_pytorch_model.safetensors"))
+                    .hasSameBinaryContentAs(start.resolve("vae/diffusion_pytorch_model.safetensors"));
+            for (String part : List.of("transformer", "text_encoder", "text_encoder_2")) {
+                try (Safetensors made = ModelDirectory.open(further.model()).weights(part);
+                        Safetensors begun = ModelDirectory.open(start).weights(part)) {
+                    Tensors.run(() -> made.names()
+                            .forEach(weight -> assertThat(Tensors.toFloat32(made.tensor(weight))
+                                            .sub(Tensors.toFloat32(begun.tensor(weight)))
+                                            .abs()
+                                            .max()
+                                            .item_float())
+                                    .as("%s %s", part, weight)
+                                    .isLessThan(1e-6f)));
+                }
+            }
+            ModelTraining.run(run(name, config, true), stage -> SilentListener.NONE); // there is nothing left to do
+        }
+        assertThatThrownBy(() -> ModelTraining.run(
+                        run(
+                                "wider",
+                                TinyModel.CONFIG
+                                        .replace("\"seed\": 3,", "\"seed\": 3, \"start\": \"" + before.model() + "\",")
+                                        .replace("\"heads\": 1, \"head_dim\": 64", "\"heads\": 2, \"head_dim\": 64"),
+                                false),
+                        stage -> SilentListener.NONE))
+                .hasMessageContaining("has shape");
+        assertThatThrownBy(() -> recipe(TinyModel.CONFIG.replace("\"seed\": 3,", "\"seed\": 3, \"start\": \"none\",")))
+                .hasMessageContaining("none");
     }
 
     /** Scenes come out of the seed, so that the same run twice is the same; the model that it leaves makes a picture. */

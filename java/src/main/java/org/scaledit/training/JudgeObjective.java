@@ -57,9 +57,9 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
     public void begin(ModelRecipe.Phase phase) {}
 
     @Override
-    public Batch batch(ModelRecipe.Phase phase, long count, int[] samples) {
+    public Batch batch(ModelRecipe.Batch kind, long count, int[] samples) {
         int batch = samples.length;
-        int size = phase.size();
+        int size = kind.size();
         int grid = recipe.network().grid();
         Placement onHost = new Placement(placement.dtype(), false);
         Tensor pictures = Tensors.outlive(() -> torch.empty(new long[] {batch, 3, size, size}, onHost.options(), null));

@@ -46,12 +46,9 @@ public record JudgeRecipe(
         double noise = ModelRecipe.number(augmentation, "noise", 0, 1);
         int exam = ModelRecipe.integer(config, "exam", 1, 1_000_000);
         ModelRecipe.Training training = ModelRecipe.training(config.object("training"), network.stride());
-        training.phases()
-                .forEach(phase -> config.require(
-                        phase.size() == network.size(),
-                        "training.phases",
-                        phase.size(),
-                        "network.size, " + network.size()));
+        training.sizes()
+                .forEach(size -> config.require(
+                        size == network.size(), "training.phases", size, "network.size, " + network.size()));
         config.requireNothingElse();
         Map<String, String> settings = ModelRecipe.settings(config.settings(), "network", "augmentation", "training");
         return new JudgeRecipe(seed, scenes, network, blur, noise, exam, training, settings);

@@ -45,7 +45,10 @@ record ModelFiles(Path folder) {
      * @param captions that the tokenizers' words are taken from, if encoders are trained
      */
     void begin(ModelRecipe recipe, Supplier<List<String>> captions) {
-        recipe.text().frozen().ifPresentOrElse(this::copyText, () -> beginText(recipe, captions.get()));
+        recipe.text()
+                .frozen()
+                .or(recipe::start)
+                .ifPresentOrElse(this::copyText, () -> beginText(recipe, captions.get()));
         FluxConfig flux = recipe.transformer().config();
         write(TRANSFORMER, CONFIG, """
                 {"_class_name": "FluxTransformer2DModel", "in_channels": %d, "out_channels": null, "patch_size": 1,
@@ -119,7 +122,16 @@ record ModelFiles(Path folder) {
 
     /** Encoders and tokenizers of another model. */
     private void copyText(Path model) {
-        for (String part : List.of(CLIP_TOKENIZER, T5_TOKENIZER, CLIP, T5)) {
+        copy(model, CLIP_TOKENIZER, T5_TOKENIZER, CLIP, T5);
+    }
+
+    /** The autoencoder of another model. */
+    void copyVae(Path model) {
+        copy(model, VAE);
+    }
+
+    private void copy(Path model, String... parts) {
+        for (String part : parts) {
             try (Stream<Path> files = Files.list(ModelDirectory.open(model).part(part))) {
                 for (Path file : files.filter(Files::isRegularFile).toList()) {
                     Path copy = made(part).resolve(file.getFileName().toString());

@@ -1,6 +1,7 @@
 package org.scaledit.training;
 
 import java.nio.file.Path;
+import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -13,16 +14,27 @@ import org.scaledit.sampling.TokenGrid;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
+import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.transformer.LoraScope;
+import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.VaeConfig;
 
 /**
  * What a model that is trained from scratch is made of, and how. Read from a JSON file; {@code tools/demo-model} has one.
  *
+ * @param start a model of the same sizes that is trained further: its autoencoder and tokenizers are taken as they are, its
+ *     transformer and text encoders to begin with
  * @param data where pictures and captions come from
  * @param settings everything that was read, by the fields' names
  */
 public record ModelRecipe(
-        long seed, Data data, Text text, Vae vae, Transformer transformer, Map<String, String> settings) {
+        long seed,
+        Optional<Path> start,
+        Data data,
+        Text text,
+        Vae vae,
+        Transformer transformer,
+        Map<String, String> settings) {
     private static final String SAVE_EVERY = ".save_every";
 
     /**
@@ -109,6 +121,14 @@ public record ModelRecipe(
             int saveEvery,
             List<Phase> phases) {
 
+        /** Of the pictures in all phases. */
+        List<Integer> sizes() {
+            return phases.stream()
+                    .flatMap(phase -> phase.batches.stream())
+                    .map(Batch::size)
+                    .toList();
+        }
+
         long steps() {
             return phases.stream().mapToLong(Phase::steps).sum();
         }
@@ -119,9 +139,9 @@ public record ModelRecipe(
                 throw new IllegalArgumentException("gpus is " + ranks + ", expected 1 or more");
             }
             for (Phase phase : phases) {
-                if (phase.accumulate % ranks != 0) {
-                    throw new IllegalArgumentException("a phase's accumulate is " + phase.accumulate
-                            + ", expected a multiple of the " + ranks + " GPUs");
+                if (phase.batches.size() % ranks != 0) {
+                    throw new IllegalArgumentException("a step of a phase has " + phase.batches.size()
+                            + " batches, expected a multiple of the " + ranks + " GPUs");
                 }
             }
         }
@@ -155,18 +175,28 @@ public record ModelRecipe(
     }
 
     /**
-     * Steps with pictures of one size.
+     * Steps of the same kind.
      *
-     * @param size pixels along each side
-     * @param batch pictures at a time
-     * @param accumulate batches of a step
-     * @param samples how many of the data are used; 0 for all
+     * @param batches of each step, whose gradients count alike; one after the other or, of several ranks, dealt out
      */
-    public record Phase(int size, int batch, int accumulate, int steps, int samples) {
-        long samplesPerStep() {
-            return (long) batch * accumulate;
+    public record Phase(List<Batch> batches, int steps) {
+        /** Samples of a step's first batches. */
+        long samples(int firstBatches) {
+            return batches.stream().limit(firstBatches).mapToLong(Batch::count).sum();
         }
 
+        long samplesPerStep() {
+            return samples(batches.size());
+        }
+    }
+
+    /**
+     * Pictures of one size at a time.
+     *
+     * @param size pixels along each side
+     * @param samples how many of the data are used; 0 for all
+     */
+    public record Batch(int size, int count, int samples) {
         /** How many of so many samples are used. */
         int of(int all) {
             return samples == 0 ? all : Math.min(samples, all);
@@ -189,8 +219,17 @@ public record ModelRecipe(
         Vae vae = vae(config.object("vae"), smallest);
         Transformer transformer = transformer(config.object("transformer"), text, vae.tile, smallest);
         requireTokens(textConfig, text, transformer.config);
+        Optional<Path> start = config.has("start")
+                ? Optional.of(config.file().resolveSibling(config.text("start")))
+                : Optional.empty();
+        start.ifPresent(model -> {
+            ModelDirectory directory = ModelDirectory.open(model);
+            FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE);
+            TextEncoders.check(directory);
+            AutoencoderKl.check(directory.part(ModelFiles.VAE));
+        });
         config.requireNothingElse();
-        return new ModelRecipe(seed, data, text, vae, transformer, config.settings());
+        return new ModelRecipe(seed, start, data, text, vae, transformer, config.settings());
     }
 
     /** What decides about a stage: the fields that begin with one of {@code parts}, but not how often it is written. */
@@ -284,7 +323,7 @@ public record ModelRecipe(
         int tile = integer(config, "tile", 32, 8192);
         config.require(tile % 32 == 0, "tile", tile, "a multiple of 32");
         Training training = training(config.object("training"), 8);
-        int least = training.phases.stream().mapToInt(Phase::size).reduce(smallest, Math::max);
+        int least = training.sizes().stream().reduce(smallest, Math::max);
         List<Integer> sizes = integers(
                 config,
                 "picture_sizes",
@@ -330,11 +369,12 @@ public record ModelRecipe(
         String timesteps = config.text("timesteps");
         config.require("timesteps", "logit-normal", "uniform");
         Training training = training(config.object("training"), 16);
-        training.phases.forEach(phase -> config.require(
-                phase.size >= smallest && phase.size <= tile,
-                "training.phases",
-                phase.size,
-                "sizes from " + smallest + " to vae.tile, " + tile));
+        training.sizes()
+                .forEach(size -> config.require(
+                        size >= smallest && size <= tile,
+                        "training.phases",
+                        size,
+                        "sizes from " + smallest + " to vae.tile, " + tile));
         return new Transformer(
                 flux,
                 number(config, "caption_dropout", 0, 1),
@@ -365,16 +405,30 @@ public record ModelRecipe(
         return training;
     }
 
+    /** Its batches are listed, or are all like the one whose fields it has. */
     private static Phase phase(Config config, int step) {
+        List<Config> listed = config.has("batches") ? config.objects("batches") : List.of(config);
+        List<Batch> batches =
+                listed.stream().flatMap(batch -> batches(batch, step).stream()).toList();
+        for (Batch batch : batches) {
+            for (Batch other : batches) {
+                config.require(
+                        batch.size != other.size || batch.samples == other.samples,
+                        "samples",
+                        other.samples,
+                        batch.samples + ", as in another batch of the same size");
+            }
+        }
+        return new Phase(batches, integer(config, "steps", 1, Integer.MAX_VALUE));
+    }
+
+    private static List<Batch> batches(Config config, int step) {
         int size = integer(config, "size", 16, 8192);
         config.require(size % step == 0, "size", size, "a multiple of " + step);
-        int samples = config.integer("samples", 0);
-        return new Phase(
-                size,
-                integer(config, "batch", 1, 65_536),
-                config.has("accumulate") ? integer(config, "accumulate", 1, 4096) : config.integer("accumulate", 1),
-                integer(config, "steps", 1, Integer.MAX_VALUE),
-                samples);
+        Batch batch = new Batch(size, integer(config, "batch", 1, 65_536), config.integer("samples", 0));
+        int accumulate =
+                config.has("accumulate") ? integer(config, "accumulate", 1, 4096) : config.integer("accumulate", 1);
+        return Collections.nCopies(accumulate, batch);
     }
 
     static int integer(Config config, String field, int least, int most) {

@@ -135,8 +135,13 @@ public final class ModelTraining {
     }
 
     private void run() {
-        TrainingCheckpoint.requireStart(run.checkpoint(Stage.VAE), run.model(), run.resume);
-        if (files.hasVae()) {
+        Stage first = recipe.start().isPresent() ? Stage.TRANSFORMER : Stage.VAE;
+        TrainingCheckpoint.requireStart(run.checkpoint(first), run.model(), run.resume);
+        if (recipe.start().isPresent()) {
+            if (!run.resume) {
+                files.copyVae(recipe.start().get());
+            }
+        } else if (files.hasVae()) {
             requireSame(Stage.VAE, origin(VAE_SETTINGS));
         } else {
             trainVae();
@@ -168,6 +173,13 @@ public final class ModelTraining {
     }
 
     private void begin(ParameterSet parameters) {
+        if (recipe.start().isPresent()) {
+            try (StartedWeights start =
+                    new StartedWeights(ModelDirectory.open(recipe.start().get()))) {
+                parameters.begin(start);
+            }
+            return;
+        }
         ModelRecipe.T5 t5 = recipe.text().t5();
         long seed = SampleOrder.start(recipe.seed());
         try (InitialWeights start = new InitialWeights(seed, t5.width() / t5.heads())) {
@@ -265,7 +277,14 @@ public final class ModelTraining {
                 TrainingCheckpoint.MODEL,
                 vae
                         + TrainingSet.identity(model, ModelFiles.CLIP_TOKENIZER, ModelFiles.T5_TOKENIZER)
-                        + (frozen ? TrainingSet.identity(model, ModelFiles.CLIP, ModelFiles.T5) : ""));
+                        + (frozen ? TrainingSet.identity(model, ModelFiles.CLIP, ModelFiles.T5) : "")
+                        + recipe.start()
+                                .map(start -> TrainingSet.identity(
+                                        ModelDirectory.open(start),
+                                        ModelFiles.TRANSFORMER,
+                                        ModelFiles.CLIP,
+                                        ModelFiles.T5))
+                                .orElse(""));
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
             begin(parameters);
             try (FrozenWeights clipWeights =
@@ -282,7 +301,7 @@ public final class ModelTraining {
                             parameters,
                             encoders,
                             files,
-                            phase -> latents(model, vae, phase, ranking.exchange(), listener),
+                            kind -> latents(model, vae, kind, ranking.exchange(), listener),
                             run.placement);
                     PartTraining<TransformerObjective.Batch> training = new PartTraining<>(
                             state(Stage.TRANSFORMER, origin),
@@ -325,15 +344,15 @@ public final class ModelTraining {
         ofPart.forEach((name, shape) -> shapes.put(part + "." + name, shape));
     }
 
-    /** Of a phase, filled. The autoencoder is in memory for that alone. */
+    /** Of a kind of batch, filled. The autoencoder is in memory for that alone. */
     private LatentSet latents(
             ModelDirectory model,
             String identity,
-            ModelRecipe.Phase phase,
+            ModelRecipe.Batch kind,
             Exchange exchange,
             TrainingListener listener) {
         LatentSet latents = new LatentSet(
-                source, phase.of(source.size()), phase.size(), identity, run.placement, ExampleCache.in(run.cache));
+                source, kind.of(source.size()), kind.size(), identity, run.placement, ExampleCache.in(run.cache));
         Path folder = model.part(ModelFiles.VAE);
         VaeConfig config = VaeConfig.of(Config.read(folder.resolve("config.json")));
         try {

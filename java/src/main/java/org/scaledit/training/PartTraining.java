@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import java.nio.file.Path;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.Map;
 import java.util.function.Consumer;
 import java.util.stream.LongStream;
@@ -30,7 +31,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
          *
          * @param count of the samples before its first one
          */
-        B batch(ModelRecipe.Phase phase, long count, int[] samples);
+        B batch(ModelRecipe.Batch kind, long count, int[] samples);
 
         /** Adds the gradients of {@code share} times the loss to those of the parameters; returns the loss. */
         double addGradients(B batch, double share);
@@ -119,7 +120,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     /** Trains a part in all ranks. */
     static void together(ModelRecipe.Training training, int ranks, boolean cuda, Consumer<Ranking> part) {
         int most = training.phases().stream()
-                .mapToInt(ModelRecipe.Phase::accumulate)
+                .mapToInt(phase -> phase.batches().size())
                 .max()
                 .orElse(0);
         double[] losses = new double[2 * most];
@@ -163,14 +164,15 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     public LossLog.Row step(long step) {
         TrainingLoop.throwIfInterruptedAfter(step - 1);
         ModelRecipe.Phase current = training.phase(step);
+        int all = current.batches().size();
         Prefetch<Samples<B>> coming = batches(current, step);
         parameters.clearGradients(); // those of a step that was not finished, too
         Exchange exchange = ranking.exchange;
         int half = (int) (step % 2) * (ranking.losses.length / 2);
-        for (int i = exchange.rank(); i < current.accumulate(); i += exchange.ranks()) {
+        for (int i = exchange.rank(); i < all; i += exchange.ranks()) {
             TrainingLoop.throwIfInterruptedAfter(step - 1);
             try (Samples<B> next = coming.take(TrainingLoop.after(step - 1))) {
-                double loss = objective.addGradients(next.batch, 1.0 / current.accumulate());
+                double loss = objective.addGradients(next.batch, 1.0 / all);
                 requireNumber(loss, next.samples, step);
                 ranking.losses[half + i] = loss;
             } catch (RuntimeException e) {
@@ -181,8 +183,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             parameters.gather();
         }
         exchange.sum(parameters.gradients());
-        double loss =
-                Arrays.stream(ranking.losses, half, half + current.accumulate()).sum() / current.accumulate();
+        double loss = Arrays.stream(ranking.losses, half, half + all).sum() / all;
         double norm = parameters.gradientNorm();
         if (!Double.isFinite(norm)) {
             throw new TrainingException("the gradients are no numbers at step " + step);
@@ -225,14 +226,18 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         }
         long before = training.samples(step - 1); // of this step
         Exchange exchange = ranking.exchange;
-        long left = stepsLeft(current, step) * current.accumulate() / exchange.ranks();
-        SampleOrder order = new SampleOrder(seed, current.of(source.size()), Recipe.Timesteps.UNIFORM);
-        coming = new Prefetch<>(0, left, number -> {
-            long count = before + (number * exchange.ranks() + exchange.rank()) * current.batch();
-            int[] samples = LongStream.range(count, count + current.batch())
+        int perStep = current.batches().size() / exchange.ranks();
+        Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
+        coming = new Prefetch<>(0, stepsLeft(current, step) * perStep, number -> {
+            int place = (int) (number % perStep) * exchange.ranks() + exchange.rank();
+            ModelRecipe.Batch kind = current.batches().get(place);
+            long count = before + number / perStep * current.samplesPerStep() + current.samples(place);
+            SampleOrder order = orders.computeIfAbsent(
+                    kind.of(source.size()), used -> new SampleOrder(seed, used, Recipe.Timesteps.UNIFORM));
+            int[] samples = LongStream.range(count, count + kind.count())
                     .mapToInt(order::sample)
                     .toArray();
-            return () -> new Samples<>(samples, objective.batch(current, count, samples));
+            return () -> new Samples<>(samples, objective.batch(kind, count, samples));
         });
         phase = current;
         batches = coming;

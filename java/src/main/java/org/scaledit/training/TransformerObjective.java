@@ -1,13 +1,13 @@
 package org.scaledit.training;
 
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Function;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
-import org.jspecify.annotations.Nullable;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
@@ -29,16 +29,16 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     private final SampleOrder order;
     private final ParameterSet parameters;
     private final ModelFiles files;
-    private final Function<ModelRecipe.Phase, LatentSet> latentsOf;
+    private final Function<ModelRecipe.Batch, LatentSet> latentsOf;
     private final Placement placement;
     private final TrainedTransformer transformer;
     private final TrainedTextEncoders encoders;
-    private @Nullable LatentSet latents; // of the phase
+    private final Map<Integer, LatentSet> latents = new LinkedHashMap<>(); // of the phase, by size
 
     /**
      * @param parameters with the names of the parts before those of diffusers and transformers
      * @param encoders of these parameters, or of others that stay; they stay the caller's
-     * @param latentsOf makes the latents of a phase, which are closed here
+     * @param latentsOf makes the latents of a kind of batch, which are closed here
      */
     TransformerObjective(
             ModelRecipe recipe,
@@ -46,7 +46,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             ParameterSet parameters,
             TrainedTextEncoders encoders,
             ModelFiles files,
-            Function<ModelRecipe.Phase, LatentSet> latentsOf,
+            Function<ModelRecipe.Batch, LatentSet> latentsOf,
             Placement placement) {
         this.recipe = recipe;
         this.source = source;
@@ -84,12 +84,12 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     @Override
     public void begin(ModelRecipe.Phase phase) {
         closeLatents();
-        latents = latentsOf.apply(phase);
+        phase.batches().forEach(kind -> latents.computeIfAbsent(kind.size(), size -> latentsOf.apply(kind)));
     }
 
     @Override
-    public Batch batch(ModelRecipe.Phase phase, long count, int[] samples) {
-        LatentSet set = latents;
+    public Batch batch(ModelRecipe.Batch kind, long count, int[] samples) {
+        LatentSet set = latents.get(kind.size());
         if (set == null) {
             throw new IllegalStateException("the phase has not begun");
         }
@@ -154,10 +154,8 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     }
 
     private void closeLatents() {
-        if (latents != null) {
-            latents.close();
-            latents = null;
-        }
+        latents.values().forEach(LatentSet::close);
+        latents.clear();
     }
 
     @Override

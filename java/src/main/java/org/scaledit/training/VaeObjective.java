@@ -47,8 +47,8 @@ final class VaeObjective implements PartTraining.Objective<VaeObjective.Batch> {
     public void begin(ModelRecipe.Phase phase) {}
 
     @Override
-    public Batch batch(ModelRecipe.Phase phase, long count, int[] samples) {
-        int size = phase.size();
+    public Batch batch(ModelRecipe.Batch kind, long count, int[] samples) {
+        int size = kind.size();
         Tensor pictures = Tensors.outlive(
                 () -> torch.empty(new long[] {samples.length, 3, size, size}, Placement.FLOAT32_CPU.options(), null));
         for (int i = 0; i < samples.length; i++) {
