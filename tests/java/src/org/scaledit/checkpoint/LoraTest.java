@@ -3,10 +3,15 @@ package org.scaledit.checkpoint;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.ObjectMapper;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.TreeMap;
 import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -51,6 +56,42 @@ class LoraTest {
                                 .isLessThanOrEqualTo(1e-6f);
                         assertThat(addition.abs().max().item_float()).as(module).isGreaterThan(0.01f);
                     }));
+        }
+    }
+
+    /** Read from a file that diffusers has written, and written again: the same tensors, and what diffusers asks for of it. */
+    @Test
+    void isWrittenAsDiffusersWritesIt() {
+        Path file = folder.resolve("again.safetensors");
+        try (Lora lora = golden("peft_alpha_in_metadata");
+                Safetensors theirs =
+                        Safetensors.open(Golden.path("golden/lora_formats/peft_alpha_in_metadata.safetensors"))) {
+            PeftLora.write(file, new TreeMap<>(lora.layers()), Map.of());
+            try (Safetensors ours = Safetensors.open(file)) {
+                assertThat(ours.names()).containsExactlyInAnyOrderElementsOf(theirs.names());
+                ours.names()
+                        .forEach(name -> Tensors.run(
+                                () -> assertThat(Golden.maxAbsoluteDifference(ours.tensor(name), theirs.tensor(name)))
+                                        .as(name)
+                                        .isZero()));
+                JsonNode settings = settings(ours);
+                JsonNode expected = settings(theirs);
+                for (String field : List.of("r", "lora_alpha")) {
+                    assertThat(settings.get("transformer." + field).asDouble())
+                            .isEqualTo(expected.get("transformer." + field).asDouble());
+                }
+                assertThat(settings.get("transformer.target_modules"))
+                        .isEqualTo(expected.get("transformer.target_modules"));
+            }
+        }
+    }
+
+    private static JsonNode settings(Safetensors file) {
+        try {
+            return new ObjectMapper()
+                    .readTree(Objects.requireNonNull(file.metadata().get("lora_adapter_metadata")));
+        } catch (JsonProcessingException e) {
+            throw new IllegalStateException(e);
         }
     }
 
