@@ -50,14 +50,20 @@ record ModelDefaults(ImageRequest request, List<LoraFile> loras, Map<String, Str
             new Setting("guidance_text", (request, config, field) -> request.guidanceText(config.flag(field))),
             new Setting("guidance_margin", (request, config, field) -> request.guidanceMargin(config.integer(field))));
 
+    /** Of a model's directory; nothing if it does not have the file. */
+    static ModelDefaults read(Path model) {
+        return read(model, ImageRequest.of(""));
+    }
+
     /**
-     * Of a model's directory; nothing if it does not have the file.
+     * The same.
      *
+     * @param usual what is so where the file says nothing
      * @throws CheckpointException in one sentence, if a field is unknown, of the wrong kind or out of range
      */
-    static ModelDefaults read(Path model) {
+    static ModelDefaults read(Path model, ImageRequest usual) {
         Path file = model.resolve(FILE);
-        ImageRequest request = ImageRequest.of("");
+        ImageRequest request = usual;
         if (Files.notExists(file)) {
             return new ModelDefaults(request, List.of(), Map.of());
         }

@@ -101,7 +101,8 @@ public final class ScaleDit implements AutoCloseable {
     }
 
     /**
-     * Opens the model of the jar {@code scaledit-demo-model}, a small one, with everything at its default.
+     * Opens the model of the jar {@code scaledit-demo-model}, a small one, with everything at its default. On a CPU its pictures
+     * are 1024 pixels wide and high unless a request says otherwise.
      *
      * @throws RuntimeException with one sentence, if the class path has no such jar
      */
@@ -281,6 +282,9 @@ public final class ScaleDit implements AutoCloseable {
         /** What stands for the embedded model in a picture's settings, where every other one has an absolute path. */
         private static final String EMBEDDED = "embedded";
 
+        /** Pixels along a side that are painted there in half a minute. */
+        private static final int EMBEDDED_ON_CPU = 1024;
+
         private @Nullable Path model; // null: the embedded one
         private @Nullable Path vae;
         private @Nullable List<LoraFile> loras; // null: those of the model
@@ -361,7 +365,11 @@ public final class ScaleDit implements AutoCloseable {
             options.device = device;
             options.memory = memory;
             Path directory = model == null ? EmbeddedModel.directory() : model;
-            ModelDefaults defaults = ModelDefaults.read(directory);
+            ImageRequest usual = ImageRequest.of("");
+            if (model == null && device == Device.CPU) {
+                usual = usual.size(EMBEDDED_ON_CPU, EMBEDDED_ON_CPU);
+            }
+            ModelDefaults defaults = ModelDefaults.read(directory, usual);
             List<LoraFile> used = loras == null ? defaults.loras() : loras;
             return new ScaleDit(
                     options,

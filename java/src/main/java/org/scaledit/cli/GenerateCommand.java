@@ -23,9 +23,6 @@ import picocli.CommandLine.Spec;
 final class GenerateCommand implements Callable<Integer> {
     private static final int STAGE_COLUMNS = 18;
 
-    /** Pixels along a side: a sixteenth of the tokens of 4096. */
-    private static final int EMBEDDED_ON_CPU = 1024;
-
     @Spec
     @SuppressWarnings("NullAway.Init")
     private CommandSpec spec;
@@ -126,9 +123,6 @@ final class GenerateCommand implements Callable<Integer> {
         }
         if (request == null) {
             throw new ParameterException(spec.commandLine(), "No prompt given, expected PROMPT or --from PNG");
-        }
-        if (model == null && from == null && options.device() != ScaleDit.Device.CUDA) {
-            request = request.size(EMBEDDED_ON_CPU, EMBEDDED_ON_CPU);
         }
         request = width == null ? request : request.width(width);
         request = height == null ? request : request.height(height);
