@@ -162,7 +162,9 @@ class ModelDefaultsTest {
         assertThatThrownBy(() -> ScaleDit.load(model))
                 .isInstanceOf(CheckpointException.class)
                 .hasMessage(model.resolve("generation_config.json")
-                        + " has lora guidance.safetensors, expected a file in the model's directory");
+                        + " has lora guidance.safetensors, expected a safetensors file in the model's directory");
+        Files.writeString(model.resolve("generation_config.json"), "{\"lora\": \"../model/transformer/config.json\"}");
+        assertThatThrownBy(() -> ScaleDit.load(model)).hasMessageEndingWith("file in the model's directory");
     }
 
     private byte[] pixels(ScaleDit.Builder builder, String name) throws IOException {

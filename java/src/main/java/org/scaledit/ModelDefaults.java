@@ -76,7 +76,11 @@ record ModelDefaults(ImageRequest request, List<LoraFile> loras, Map<String, Str
         List<LoraFile> loras = List.of();
         if (config.has(LORA)) {
             Path lora = model.resolve(config.text(LORA));
-            config.require(Files.exists(lora), LORA, config.text(LORA), "a file in the model's directory");
+            config.require(
+                    config.text(LORA).matches("[\\w.-]+\\.safetensors") && Files.isRegularFile(lora),
+                    LORA,
+                    config.text(LORA),
+                    "a safetensors file in the model's directory");
             loras = List.of(new LoraFile(lora, 1));
         }
         config.requireNothingElse();

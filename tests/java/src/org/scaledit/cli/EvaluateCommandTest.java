@@ -163,19 +163,13 @@ class EvaluateCommandTest {
     @Test
     void aModelsPicturesAreJudged() throws IOException {
         String tiny = Golden.tinyFlux().toString();
-        for (String size : List.of("64", "128")) {
-            Outcome outcome = evaluated(
-                    "model" + size,
-                    tiny,
-                    "--prompts",
-                    "2",
-                    "--size",
-                    size,
-                    "--steps",
-                    "1",
-                    "--guide-steps",
-                    "1",
-                    "--quiet");
+        for (String size : List.of("64", "128", "128 --levels 2 --ratio 2")) {
+            List<String> options = new ArrayList<>(List.of(tiny));
+            options.addAll(List.of(("--prompts 2 --guide-steps 1 --quiet --size " + size).split(" ")));
+            if (!size.equals("64")) {
+                options.addAll(List.of("--steps", "1"));
+            }
+            Outcome outcome = evaluated("model" + size, options.toArray(String[]::new));
             assertThat(outcome.err()).isEmpty();
             assertThat(outcome.status()).isZero();
             JsonNode json = new ObjectMapper()

@@ -204,13 +204,34 @@ class ModelTrainingTest {
         assertThatThrownBy(() -> run("none", config, false, 0)).hasMessage("gpus is 0, expected 1 or more");
     }
 
+    /** The same model with T5 in files that an index lists. */
+    private Path sharded(Path model) throws IOException {
+        Path copy = folder.resolve("sharded");
+        try (Stream<Path> files = Files.walk(model)) {
+            for (Path file : files.toList()) {
+                Files.copy(file, copy.resolve(model.relativize(file)));
+            }
+        }
+        Path folder = copy.resolve("text_encoder_2");
+        StringBuilder index = new StringBuilder();
+        try (Safetensors weights = ModelDirectory.open(copy).weights("text_encoder_2")) {
+            weights.names()
+                    .forEach(name -> index.append(index.isEmpty() ? "" : ",")
+                            .append("\"" + name + "\": \"model-00001-of-00001.safetensors\""));
+        }
+        Files.move(folder.resolve("model.safetensors"), folder.resolve("model-00001-of-00001.safetensors"));
+        Files.writeString(
+                folder.resolve("model.safetensors.index.json"), "{\"metadata\": {}, \"weight_map\": {" + index + "}}");
+        return copy;
+    }
+
     /** A model is trained further: its autoencoder stays, and the rest begins as it is, also if it is stored in INT8. */
     @Test
     void aModelIsTrainedFurther() throws IOException {
         ModelTraining.Run before = run("before", TinyModel.CONFIG, false);
         ModelTraining.run(before, stage -> SilentListener.NONE);
         Quantization.write(before.model(), folder.resolve("int8"), part -> {});
-        for (Path start : List.of(before.model(), folder.resolve("int8"))) {
+        for (Path start : List.of(before.model(), folder.resolve("int8"), sharded(before.model()))) {
             String name = "further-" + start.getFileName();
             String config = TinyModel.CONFIG
                     .replace("\"seed\": 3,", "\"seed\": 4, \"start\": \"" + start + "\",")
@@ -235,17 +256,24 @@ class ModelTrainingTest {
                                     .isLessThan(1e-6f)));
                 }
             }
+            assertThat(further.model().resolve("text_encoder_2/model.safetensors"))
+                    .exists();
+            assertThat(further.model().resolve("text_encoder_2/model.safetensors.index.json"))
+                    .doesNotExist();
             ModelTraining.run(run(name, config, true), stage -> SilentListener.NONE); // there is nothing left to do
         }
-        assertThatThrownBy(() -> ModelTraining.run(
-                        run(
-                                "wider",
-                                TinyModel.CONFIG
-                                        .replace("\"seed\": 3,", "\"seed\": 3, \"start\": \"" + before.model() + "\",")
-                                        .replace("\"heads\": 1, \"head_dim\": 64", "\"heads\": 2, \"head_dim\": 64"),
-                                false),
-                        stage -> SilentListener.NONE))
-                .hasMessageContaining("has shape");
+        String started =
+                TinyModel.CONFIG.replace("\"seed\": 3,", "\"seed\": 3, \"start\": \"" + before.model() + "\",");
+        for (String[] change : new String[][] {
+            {"\"single_blocks\": 1", "\"single_blocks\": 2", "transformer"},
+            {"\"layers\": 1, \"heads\": 2, \"hidden\": 32", "\"layers\": 1, \"heads\": 2, \"hidden\": 48", "text.t5"},
+            {"\"tile\": 64", "\"tile\": 96", "vae"},
+            {"\"tokens\": 12", "\"tokens\": 11", "text.tokens"}
+        }) {
+            assertThatThrownBy(() -> recipe(started.replace(change[0], change[1])))
+                    .hasMessageContaining(" has " + change[2] + " ")
+                    .hasMessageMatching(".*(as the model has that is trained further|as pictures have with .*)");
+        }
         assertThatThrownBy(() -> recipe(TinyModel.CONFIG.replace("\"seed\": 3,", "\"seed\": 3, \"start\": \"none\",")))
                 .hasMessageContaining("none");
     }

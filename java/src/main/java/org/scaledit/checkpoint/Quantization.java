@@ -86,6 +86,7 @@ public final class Quantization {
             }
             unfinished.commit();
         } catch (IOException e) {
+            throwIfInterrupted(); // an interrupt closes the file that is being written
             throw new CheckpointException("cannot write " + output + ": " + Reasons.of(e), e);
         }
     }
@@ -123,7 +124,12 @@ public final class Quantization {
             source.names().forEach(name -> Tensors.run(() -> write(writer, name)));
             writer.commit();
         }
-        return new Part(part, source.bytes(), Files.size(file), Math.sqrt(squaredError / squaredNorm), beyondFloat16);
+        return new Part(
+                part,
+                source.bytes(),
+                Files.size(file),
+                squaredNorm == 0 ? 0 : Math.sqrt(squaredError / squaredNorm),
+                beyondFloat16);
     }
 
     private Dtype format(String name) {

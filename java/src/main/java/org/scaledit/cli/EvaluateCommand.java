@@ -5,7 +5,6 @@ import java.nio.file.Path;
 import java.util.Locale;
 import java.util.Objects;
 import java.util.concurrent.Callable;
-import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
@@ -15,7 +14,6 @@ import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Sprites;
 import org.scaledit.scenes.Vocabulary;
-import org.scaledit.tensor.Placement;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Model.CommandSpec;
@@ -103,10 +101,9 @@ final class EvaluateCommand implements Callable<Integer> {
         options.checkFiles();
         Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
         Composer composer = new Composer(Vocabulary.standard(), opened, true);
-        Placement placement = new Placement(torch.ScalarType.Float, options.device() == ScaleDit.Device.CUDA);
         Arguments.makeFolder(output);
         try (CleanInterrupt interrupt = new CleanInterrupt();
-                Judge opinion = Judge.open(judge, placement);
+                Judge opinion = PromptBenchmark.judge(judge, options.device() == ScaleDit.Device.CUDA);
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
             int side = size == null ? opinion.size() : size;

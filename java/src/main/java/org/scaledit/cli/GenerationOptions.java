@@ -1,7 +1,9 @@
 package org.scaledit.cli;
 
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
@@ -179,7 +181,33 @@ final class GenerationOptions {
         request = guidanceMargin == null ? request : request.guidanceMargin(guidanceMargin);
         request = attention == null ? request : request.attention(attention);
         request = textTokens == null ? request : request.textTokens(textTokens);
+        if (request.levels() == 0) {
+            requirePlain();
+        }
         return request;
+    }
+
+    /** What acts on high resolution alone would be ignored. */
+    private void requirePlain() {
+        Map<String, @Nullable Object> ofHighResolution = new LinkedHashMap<>();
+        ofHighResolution.put("ratio", ratio);
+        ofHighResolution.put("steps", steps);
+        ofHighResolution.put("guidance", guidance);
+        ofHighResolution.put("init", init);
+        ofHighResolution.put("strength", strength);
+        ofHighResolution.put("window", window);
+        ofHighResolution.put("reach", reach);
+        ofHighResolution.put("guidance-attention", guidanceAttention);
+        ofHighResolution.put("guidance-text", guidanceText);
+        ofHighResolution.put("guidance-margin", guidanceMargin);
+        ofHighResolution.put("lora-scope", loraScope);
+        ofHighResolution.forEach((name, value) -> {
+            if (value != null) {
+                throw new IllegalArgumentException(
+                        "--" + name + " is given with 0 levels, expected 1 or more: a picture of"
+                                + " plain FLUX has no high-resolution pass");
+            }
+        });
     }
 
     /** Opens the model with what was given. */

@@ -44,8 +44,8 @@ final class TrainingOptions {
             paramLabel = "N",
             defaultValue = "1",
             description =
-                    "GPUs, each with a copy of what is trained, which share the batches of a step: accumulate, of every"
-                            + " phase, is a multiple of it. A training may go on with another number. Default: ${DEFAULT-VALUE}.")
+                    "GPUs, each with a copy of what is trained, which share the batches of a step: in every phase a"
+                            + " multiple of it. A training may go on with another number. Default: ${DEFAULT-VALUE}.")
     private int gpus;
 
     @Option(

@@ -13,9 +13,11 @@ import java.util.SplittableRandom;
 import java.util.concurrent.CancellationException;
 import java.util.stream.Collectors;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.GeneratedImage;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.image.OutputFile;
 import org.scaledit.image.Pixels;
 import org.scaledit.judge.Detection;
@@ -26,7 +28,9 @@ import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.Probe;
 import org.scaledit.scenes.Scene;
 import org.scaledit.scenes.SceneRenderer;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Torch;
 
 /** How much of what prompts ask for a model paints, as GenEval measures it (arXiv 2310.11513), with scenes and a judge of them. */
 public final class PromptBenchmark {
@@ -115,6 +119,20 @@ public final class PromptBenchmark {
         return benchmark;
     }
 
+    /**
+     * Opens a judge, once it is certain that it can compute.
+     *
+     * @param cuda whether on a GPU; in float32 there as well
+     */
+    public static Judge judge(Path folder, boolean cuda) {
+        if (cuda) {
+            CudaAttention.requireGpu();
+        } else {
+            Torch.load();
+        }
+        return Judge.open(folder, new Placement(torch.ScalarType.Float, cuda));
+    }
+
     private static void throwIfInterrupted() {
         if (Thread.interrupted()) {
             throw new CancellationException("the evaluation was stopped");
@@ -124,7 +142,8 @@ public final class PromptBenchmark {
     private void add(Probe probe, Scene scene, Painter painter) {
         byte[] rgb = painter.paint(scene);
         Tensors.run(() -> {
-            Tensor picture = Pixels.toTensor(rgb, order.size);
+            Tensor picture =
+                    Pixels.toTensor(rgb, (int) Math.sqrt(rgb.length / 3.0)); // of several levels larger than asked for
             List<Detection> seen = judge.detect(picture);
             boolean right = Scoring.isRight(probe, scene, seen);
             rows.add(new Row(probe, scene.caption(), seen, right));

@@ -53,10 +53,6 @@ final class LatentSet implements AutoCloseable {
         this.identity = source.fingerprint() + " " + vae + " " + size + " " + placement.dtype();
     }
 
-    int samples() {
-        return samples;
-    }
-
     TokenGrid grid() {
         return grid;
     }

@@ -8,6 +8,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.function.Predicate;
 import java.util.function.Supplier;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
@@ -45,10 +46,15 @@ record ModelFiles(Path folder) {
      * @param captions that the tokenizers' words are taken from, if encoders are trained
      */
     void begin(ModelRecipe recipe, Supplier<List<String>> captions) {
-        recipe.text()
-                .frozen()
-                .or(recipe::start)
-                .ifPresentOrElse(this::copyText, () -> beginText(recipe, captions.get()));
+        if (recipe.text().frozen().isPresent()) {
+            copy(recipe.text().frozen().get(), file -> true, CLIP_TOKENIZER, T5_TOKENIZER, CLIP, T5);
+        } else if (recipe.start().isPresent()) {
+            // Their weights are written when they have been trained, in one file: an index of several would be read
+            // first.
+            copy(recipe.start().get(), file -> !file.contains(".safetensors"), CLIP_TOKENIZER, T5_TOKENIZER, CLIP, T5);
+        } else {
+            beginText(recipe, captions.get());
+        }
         FluxConfig flux = recipe.transformer().config();
         write(TRANSFORMER, CONFIG, """
                 {"_class_name": "FluxTransformer2DModel", "in_channels": %d, "out_channels": null, "patch_size": 1,
@@ -120,20 +126,18 @@ record ModelFiles(Path folder) {
                         T5_FARTHEST));
     }
 
-    /** Encoders and tokenizers of another model. */
-    private void copyText(Path model) {
-        copy(model, CLIP_TOKENIZER, T5_TOKENIZER, CLIP, T5);
-    }
-
     /** The autoencoder of another model. */
     void copyVae(Path model) {
-        copy(model, VAE);
+        copy(model, file -> true, VAE);
     }
 
-    private void copy(Path model, String... parts) {
+    /** @param wanted which files, by their names */
+    private void copy(Path model, Predicate<String> wanted, String... parts) {
         for (String part : parts) {
             try (Stream<Path> files = Files.list(ModelDirectory.open(model).part(part))) {
-                for (Path file : files.filter(Files::isRegularFile).toList()) {
+                for (Path file : files.filter(Files::isRegularFile)
+                        .filter(file -> wanted.test(file.getFileName().toString()))
+                        .toList()) {
                     Path copy = made(part).resolve(file.getFileName().toString());
                     try (UnfinishedFile unfinished = new UnfinishedFile(copy)) {
                         Files.copy(file, unfinished.stream());

@@ -54,10 +54,24 @@ public record ModelRecipe(
     public record Text(int tokens, Optional<Path> frozen, Clip clip, T5 t5) {}
 
     /** @param tokens in a text, padding included */
-    public record Clip(int tokens, int width, int layers, int heads) {}
+    public record Clip(int tokens, int width, int layers, int heads) {
+        static Clip of(ModelDirectory model) {
+            Config clip = model.config(ModelFiles.CLIP);
+            return new Clip(
+                    clip.integer("max_position_embeddings"),
+                    clip.integer("hidden_size"),
+                    clip.integer("num_hidden_layers"),
+                    clip.integer("num_attention_heads"));
+        }
+    }
 
     /** @param hidden width of the MLPs */
-    public record T5(int width, int layers, int heads, int hidden) {}
+    public record T5(int width, int layers, int heads, int hidden) {
+        static T5 of(ModelDirectory model) {
+            Config t5 = model.config(ModelFiles.T5);
+            return new T5(t5.integer("d_model"), t5.integer("num_layers"), t5.integer("num_heads"), t5.integer("d_ff"));
+        }
+    }
 
     /**
      * The autoencoder, of 16 channels and an eighth of the size.
@@ -218,16 +232,11 @@ public record ModelRecipe(
         int smallest = data.folder.isPresent() ? TokenGrid.PIXELS_PER_TOKEN : SceneRenderer.SMALLEST;
         Vae vae = vae(config.object("vae"), smallest);
         Transformer transformer = transformer(config.object("transformer"), text, vae.tile, smallest);
-        requireTokens(textConfig, text, transformer.config);
         Optional<Path> start = config.has("start")
                 ? Optional.of(config.file().resolveSibling(config.text("start")))
                 : Optional.empty();
-        start.ifPresent(model -> {
-            ModelDirectory directory = ModelDirectory.open(model);
-            FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE);
-            TextEncoders.check(directory);
-            AutoencoderKl.check(directory.part(ModelFiles.VAE));
-        });
+        requireTokens(textConfig, text, start, transformer.config);
+        start.ifPresent(model -> requireSizes(config, ModelDirectory.open(model), text, vae, transformer));
         config.requireNothingElse();
         return new ModelRecipe(seed, start, data, text, vae, transformer, config.settings());
     }
@@ -270,21 +279,7 @@ public record ModelRecipe(
             Path model = config.file().resolveSibling(config.text("model"));
             ModelDirectory directory = ModelDirectory.open(model);
             TextEncoders.check(directory);
-            Config clip = directory.config(ModelFiles.CLIP);
-            Config t5 = directory.config(ModelFiles.T5);
-            return new Text(
-                    tokens,
-                    Optional.of(model),
-                    new Clip(
-                            clip.integer("max_position_embeddings"),
-                            clip.integer("hidden_size"),
-                            clip.integer("num_hidden_layers"),
-                            clip.integer("num_attention_heads")),
-                    new T5(
-                            t5.integer("d_model"),
-                            t5.integer("num_layers"),
-                            t5.integer("num_heads"),
-                            t5.integer("d_ff")));
+            return new Text(tokens, Optional.of(model), Clip.of(directory), T5.of(directory));
         }
         Config clip = config.object("clip");
         Config t5 = config.object("t5");
@@ -304,11 +299,33 @@ public record ModelRecipe(
     }
 
     /** A picture is made with as many tokens as the encoders' own tokenizer allows. */
-    private static void requireTokens(Config config, Text text, FluxConfig flux) {
-        text.frozen.ifPresent(model -> {
+    private static void requireTokens(Config config, Text text, Optional<Path> start, FluxConfig flux) {
+        text.frozen.or(() -> start).ifPresent(model -> {
             int usual = Math.min(flux.textTokens(), TextEncoders.mostTokens(ModelDirectory.open(model)));
-            config.require(text.tokens == usual, "tokens", text.tokens, usual + ", as pictures have with text.model");
+            config.require(
+                    text.tokens == usual,
+                    "tokens",
+                    text.tokens,
+                    usual + ", as pictures have with " + (text.frozen.isPresent() ? "text.model" : "start"));
         });
+    }
+
+    /** A model that is trained further is what the recipe says. */
+    private static void requireSizes(Config config, ModelDirectory start, Text text, Vae vae, Transformer transformer) {
+        TextEncoders.check(start);
+        AutoencoderKl.check(start.part(ModelFiles.VAE));
+        requireSame(
+                config, "transformer", transformer.config, FluxTransformer.check(start, List.of(), LoraScope.GUIDANCE));
+        if (text.frozen.isEmpty()) {
+            requireSame(config, "text.clip", text.clip, Clip.of(start));
+            requireSame(config, "text.t5", text.t5, T5.of(start));
+        }
+        VaeConfig theirs = VaeConfig.of(start.config(ModelFiles.VAE));
+        requireSame(config, "vae", vae.config(theirs.scalingFactor(), theirs.shiftFactor()), theirs);
+    }
+
+    private static void requireSame(Config config, String field, Object recipes, Object theirs) {
+        config.require(recipes.equals(theirs), field, recipes, theirs + ", as the model has that is trained further");
     }
 
     /** @param smallest size of a whole picture */

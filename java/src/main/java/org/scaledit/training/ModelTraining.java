@@ -26,7 +26,8 @@ import org.scaledit.vae.TrainedAutoencoder;
 import org.scaledit.vae.VaeConfig;
 
 /**
- * Trains a whole model from scratch: first its autoencoder, then its transformer with both text encoders, or with those of another model. What comes out is a
+ * Trains a whole model: from scratch first its autoencoder, then its transformer with both text encoders, or with those of another
+ * model; one that is trained further keeps its autoencoder. What comes out is a
  * directory in diffusers' layout. A training that was stopped at any moment goes on from its last checkpoint, on a CPU bit for
  * bit as if it had not been stopped.
  */
@@ -77,7 +78,9 @@ public final class ModelTraining {
             Placement placement,
             int ranks) {
         public Run {
-            recipe.vae().training().requireRanks(ranks);
+            if (recipe.start().isEmpty()) {
+                recipe.vae().training().requireRanks(ranks);
+            }
             recipe.transformer().training().requireRanks(ranks);
         }
 
