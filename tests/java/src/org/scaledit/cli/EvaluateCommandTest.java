@@ -2,13 +2,11 @@ package org.scaledit.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.scaledit.cli.Outcome.run;
 
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.io.PrintStream;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -40,8 +38,6 @@ class EvaluateCommandTest {
     private static Path config;
     private static Outcome training;
 
-    private record Outcome(int status, String out, String err) {}
-
     @BeforeAll
     static void train() throws IOException {
         sprites = Files.createDirectories(folder.resolve("sprites"));
@@ -53,23 +49,6 @@ class EvaluateCommandTest {
                         .replace("\"warmup_steps\": 50", "\"warmup_steps\": 2")
                         .replace("\"exam\": 40", "\"exam\": 1"));
         training = trained("run");
-    }
-
-    private static Outcome run(String... arguments) {
-        PrintStream out = System.out;
-        PrintStream err = System.err;
-        ByteArrayOutputStream outBytes = new ByteArrayOutputStream();
-        ByteArrayOutputStream errBytes = new ByteArrayOutputStream();
-        try {
-            System.setOut(new PrintStream(outBytes, true, StandardCharsets.UTF_8));
-            System.setErr(new PrintStream(errBytes, true, StandardCharsets.UTF_8));
-            int status = Main.run(arguments);
-            return new Outcome(
-                    status, outBytes.toString(StandardCharsets.UTF_8), errBytes.toString(StandardCharsets.UTF_8));
-        } finally {
-            System.setOut(out);
-            System.setErr(err);
-        }
     }
 
     private static Outcome trained(String output, String... more) {

@@ -1,11 +1,9 @@
 package org.scaledit.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.scaledit.cli.Outcome.run;
 
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.io.PrintStream;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -24,25 +22,6 @@ class MainTest {
 
     @TempDir
     static Path folder;
-
-    private record Outcome(int status, String out, String err) {}
-
-    private static synchronized Outcome run(String... arguments) {
-        PrintStream out = System.out;
-        PrintStream err = System.err;
-        ByteArrayOutputStream outBytes = new ByteArrayOutputStream();
-        ByteArrayOutputStream errBytes = new ByteArrayOutputStream();
-        try {
-            System.setOut(new PrintStream(outBytes, true, StandardCharsets.UTF_8));
-            System.setErr(new PrintStream(errBytes, true, StandardCharsets.UTF_8));
-            int status = Main.run(arguments);
-            return new Outcome(
-                    status, outBytes.toString(StandardCharsets.UTF_8), errBytes.toString(StandardCharsets.UTF_8));
-        } finally {
-            System.setOut(out);
-            System.setErr(err);
-        }
-    }
 
     /** A small picture with few steps. */
     private static Outcome generate(String... more) {

@@ -1,11 +1,9 @@
 package org.scaledit.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.scaledit.cli.Outcome.run;
 
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.io.PrintStream;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -35,20 +33,6 @@ class TrainLoraCommandTest {
     @BeforeAll
     static void draw() {
         data = DrawnPictures.in(folder.resolve("data"), 5, 64, 64);
-    }
-
-    private record Outcome(int status, String err) {}
-
-    private static Outcome run(List<String> arguments) {
-        PrintStream err = System.err;
-        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
-        try {
-            System.setErr(new PrintStream(bytes, true, StandardCharsets.UTF_8));
-            int status = Main.run(arguments.toArray(String[]::new));
-            return new Outcome(status, bytes.toString(StandardCharsets.UTF_8));
-        } finally {
-            System.setErr(err);
-        }
     }
 
     private static List<String> training(Path output, String... more) {

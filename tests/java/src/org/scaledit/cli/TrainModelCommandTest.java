@@ -1,11 +1,9 @@
 package org.scaledit.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.scaledit.cli.Outcome.run;
 
-import java.io.ByteArrayOutputStream;
 import java.io.IOException;
-import java.io.PrintStream;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import org.junit.jupiter.api.BeforeAll;
@@ -25,20 +23,6 @@ class TrainModelCommandTest {
     static void draw() throws IOException {
         DrawnPictures.in(folder.resolve("data"), 3, 64, 64);
         config = Files.writeString(folder.resolve("model.json"), TinyModel.CONFIG);
-    }
-
-    private record Outcome(int status, String err) {}
-
-    private static Outcome run(String... arguments) {
-        PrintStream err = System.err;
-        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
-        try {
-            System.setErr(new PrintStream(bytes, true, StandardCharsets.UTF_8));
-            int status = Main.run(arguments);
-            return new Outcome(status, bytes.toString(StandardCharsets.UTF_8));
-        } finally {
-            System.setErr(err);
-        }
     }
 
     private static Outcome train(Path config, Path output, String... more) {

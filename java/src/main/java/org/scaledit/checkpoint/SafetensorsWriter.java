@@ -69,6 +69,20 @@ public final class SafetensorsWriter implements AutoCloseable {
         write(header(contents, metadata));
     }
 
+    /**
+     * Writes a file of tensors that are at hand, in their precision; it appears when it is whole.
+     *
+     * @throws CheckpointException likewise
+     */
+    public static void write(Path file, Map<String, Tensor> tensors, Map<String, String> metadata) {
+        Map<String, Declaration> contents = new LinkedHashMap<>();
+        tensors.forEach((name, tensor) -> contents.put(name, Declaration.of(Dtype.of(tensor), tensor.shape())));
+        try (SafetensorsWriter writer = create(file, contents, metadata)) {
+            tensors.forEach((name, tensor) -> Tensors.run(() -> writer.write(name, tensor.detach())));
+            writer.commit();
+        }
+    }
+
     private static byte[] header(Map<String, Declaration> contents, Map<String, String> metadata) {
         ObjectNode json = Json.newObject();
         if (!metadata.isEmpty()) {

@@ -39,7 +39,7 @@ public final class PromptBenchmark {
 
     /** Paints a scene that is known by its caption, or by all of it. */
     public interface Painter {
-        /** @return red, green and blue of each pixel, row by row: {@code [size · size · 3]} */
+        /** @return red, green and blue of each pixel of a square, row by row: {@code [side · side · 3]} */
         byte[] paint(Scene scene);
 
         /** A model's pictures: from the caption, with the scene's seed. */

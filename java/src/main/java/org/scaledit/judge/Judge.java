@@ -11,10 +11,8 @@ import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
-import org.scaledit.checkpoint.Dtype;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.SafetensorsWriter;
-import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
 import org.scaledit.checkpoint.Weights;
 import org.scaledit.image.OutputFile;
 import org.scaledit.image.Resize;
@@ -89,13 +87,7 @@ public final class Judge implements AutoCloseable {
      * @param folder exists
      */
     public static void write(Path folder, DetectorConfig config, Map<String, Tensor> weights, Accuracy accuracy) {
-        Map<String, Declaration> contents = new LinkedHashMap<>();
-        weights.forEach((name, tensor) -> contents.put(name, Declaration.of(Dtype.of(tensor), tensor.shape())));
-        Path file = folder.resolve(WEIGHTS + ".safetensors");
-        try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, Map.of("format", "pt"))) {
-            weights.forEach(writer::write);
-            writer.commit();
-        }
+        SafetensorsWriter.write(folder.resolve(WEIGHTS + ".safetensors"), weights, Map.of("format", "pt"));
         ObjectNode json = JSON.createObjectNode();
         json.put("size", config.size());
         config.channels().forEach(json.putArray("channels")::add);

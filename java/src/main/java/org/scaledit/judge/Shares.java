@@ -38,7 +38,7 @@ public record Shares(Map<Probe, Double> of) {
 
     /** The mean of the probes, as GenEval has it. */
     public double overall() {
-        return of.values().stream().mapToDouble(Double::doubleValue).average().orElse(0);
+        return of.values().stream().mapToDouble(Double::doubleValue).average().orElseThrow();
     }
 
     private Map<String, Double> byName() {

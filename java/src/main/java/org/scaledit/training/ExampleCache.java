@@ -3,15 +3,11 @@ package org.scaledit.training;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.LinkedHashMap;
 import java.util.Map;
-import java.util.SortedMap;
 import java.util.TreeMap;
 import org.bytedeco.pytorch.Tensor;
-import org.scaledit.checkpoint.Dtype;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.SafetensorsWriter;
-import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
 import org.scaledit.file.Reasons;
 
 /** Tensors in files that are named by the hash of what they were computed from. An entry is there whole or not at all. */
@@ -33,13 +29,7 @@ record ExampleCache(Path folder) {
 
     /** @throws org.scaledit.checkpoint.CheckpointException if the entry cannot be written */
     void put(String key, Map<String, Tensor> tensors) {
-        SortedMap<String, Tensor> ordered = new TreeMap<>(tensors);
-        Map<String, Declaration> contents = new LinkedHashMap<>();
-        ordered.forEach((name, tensor) -> contents.put(name, Declaration.of(Dtype.of(tensor), tensor.shape())));
-        try (SafetensorsWriter writer = SafetensorsWriter.create(file(key), contents, Map.of())) {
-            ordered.forEach(writer::write);
-            writer.commit();
-        }
+        SafetensorsWriter.write(file(key), new TreeMap<>(tensors), Map.of());
     }
 
     /** @throws org.scaledit.checkpoint.CheckpointException if the entry has gone or is damaged */

@@ -3,7 +3,6 @@ package org.scaledit.training;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.concurrent.CancellationException;
 import org.bytedeco.pytorch.Tensor;
@@ -116,14 +115,13 @@ public final class JudgeTraining {
     }
 
     private Map<String, String> origin() {
-        Map<String, String> origin = new LinkedHashMap<>(recipe.settings());
-        origin.put("precision", run.placement.dtype() == torch.ScalarType.Float ? "float32" : "bfloat16");
-        origin.put(TrainingCheckpoint.DATA, source.fingerprint());
-        return origin;
+        return TrainingCheckpoint.origin(recipe.settings(), run.placement, source.fingerprint());
     }
 
     private void write(Map<String, Tensor> weights) {
-        Judge.Accuracy accuracy = new Judge.Accuracy(examined(weights, false), examined(weights, true));
+        Sprites sprites = Sprites.open(run.sprites);
+        Judge.Accuracy accuracy =
+                new Judge.Accuracy(examined(weights, sprites, false), examined(weights, sprites, true));
         try {
             Files.createDirectories(run.judge());
         } catch (IOException e) {
@@ -132,8 +130,7 @@ public final class JudgeTraining {
         Judge.write(run.judge(), recipe.network(), weights, accuracy);
     }
 
-    private Shares examined(Map<String, Tensor> weights, boolean heldOut) {
-        Sprites sprites = Sprites.open(run.sprites);
+    private Shares examined(Map<String, Tensor> weights, Sprites sprites, boolean heldOut) {
         Detector detector = new Detector(recipe.network(), weights, run.placement.with(torch.ScalarType.Float));
         Exam exam = new Exam(new Composer(run.vocabulary(), sprites, heldOut), new SceneRenderer(sprites));
         return exam.of(detector, recipe.network().size(), recipe.exam());

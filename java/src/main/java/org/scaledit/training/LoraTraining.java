@@ -2,7 +2,6 @@ package org.scaledit.training;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -226,13 +225,12 @@ public final class LoraTraining {
 
     /** All that decides what a step does. */
     private Map<String, String> origin(TrainingSet set) {
-        Map<String, String> origin = new LinkedHashMap<>(recipe.settings(textTokens()));
-        origin.put("precision", run.placement.dtype() == torch.ScalarType.Float ? "float32" : "bfloat16");
+        Map<String, String> origin =
+                TrainingCheckpoint.origin(recipe.settings(textTokens()), run.placement, set.fingerprint());
         origin.put(
                 TrainingCheckpoint.MODEL,
                 TrainingSet.identity(
                         model, "transformer", "vae", "tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"));
-        origin.put(TrainingCheckpoint.DATA, set.fingerprint());
         return origin;
     }
 

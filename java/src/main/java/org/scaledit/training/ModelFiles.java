@@ -4,7 +4,6 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -14,10 +13,8 @@ import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
-import org.scaledit.checkpoint.Dtype;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.SafetensorsWriter;
-import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
 import org.scaledit.file.Reasons;
 import org.scaledit.file.UnfinishedFile;
 import org.scaledit.text.TokenizerFiles;
@@ -198,12 +195,7 @@ record ModelFiles(Path folder) {
     void weights(String part, Map<String, Tensor> weights) {
         boolean text = part.equals(CLIP) || part.equals(T5);
         Path file = made(part).resolve((text ? "model" : "diffusion_pytorch_model") + ".safetensors");
-        Map<String, Declaration> contents = new LinkedHashMap<>();
-        weights.forEach((name, tensor) -> contents.put(name, Declaration.of(Dtype.of(tensor), tensor.shape())));
-        try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, Map.of("format", "pt"))) {
-            weights.forEach(writer::write);
-            writer.commit();
-        }
+        SafetensorsWriter.write(file, weights, Map.of("format", "pt"));
     }
 
     private Path made(String part) {

@@ -13,7 +13,6 @@ import java.util.function.Function;
 import java.util.stream.IntStream;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
-import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.Weights;
@@ -160,10 +159,7 @@ public final class ModelTraining {
     }
 
     private Map<String, String> origin(String... parts) {
-        Map<String, String> origin = new LinkedHashMap<>(recipe.settings(parts));
-        origin.put("precision", run.placement.dtype() == torch.ScalarType.Float ? "float32" : "bfloat16");
-        origin.put(TrainingCheckpoint.DATA, source.fingerprint());
-        return origin;
+        return TrainingCheckpoint.origin(recipe.settings(parts), run.placement, source.fingerprint());
     }
 
     private PartTraining.State state(Stage stage, Map<String, String> origin) {
@@ -290,9 +286,8 @@ public final class ModelTraining {
                                 .orElse(""));
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
             begin(parameters);
-            try (FrozenWeights clipWeights =
-                            FrozenWeights.of(frozen, model.part(ModelFiles.CLIP), clip, run.placement);
-                    FrozenWeights t5Weights = FrozenWeights.of(frozen, model.part(ModelFiles.T5), t5, run.placement);
+            try (FrozenWeights clipWeights = FrozenWeights.of(frozen, model, ModelFiles.CLIP, clip, run.placement);
+                    FrozenWeights t5Weights = FrozenWeights.of(frozen, model, ModelFiles.T5, t5, run.placement);
                     TrainedTextEncoders encoders = new TrainedTextEncoders(
                             model,
                             frozen ? clipWeights.tensors : parameters.leaves(ModelFiles.CLIP + "."),
@@ -327,11 +322,12 @@ public final class ModelTraining {
      */
     private record FrozenWeights(Optional<Weights> weights, Map<String, Tensor> tensors) implements AutoCloseable {
 
-        static FrozenWeights of(boolean frozen, Path folder, Map<String, long[]> shapes, Placement placement) {
+        static FrozenWeights of(
+                boolean frozen, ModelDirectory model, String part, Map<String, long[]> shapes, Placement placement) {
             if (!frozen) {
                 return new FrozenWeights(Optional.empty(), Map.of());
             }
-            Weights weights = Weights.of(Safetensors.openModel(folder, "model"), placement);
+            Weights weights = Weights.of(model.weights(part), placement);
             Map<String, Tensor> tensors = new LinkedHashMap<>();
             shapes.forEach((name, shape) -> tensors.put(name, weights.load(name, shape)));
             return new FrozenWeights(Optional.of(weights), tensors);
@@ -356,12 +352,11 @@ public final class ModelTraining {
             TrainingListener listener) {
         LatentSet latents = new LatentSet(
                 source, kind.of(source.size()), kind.size(), identity, run.placement, ExampleCache.in(run.cache));
-        Path folder = model.part(ModelFiles.VAE);
-        VaeConfig config = VaeConfig.of(Config.read(folder.resolve("config.json")));
+        VaeConfig config = VaeConfig.of(model.config(ModelFiles.VAE));
         try {
             Tensors.run(() -> {
                 Map<String, Tensor> weights = new LinkedHashMap<>();
-                try (Safetensors file = Safetensors.openModel(folder, "diffusion_pytorch_model")) {
+                try (Safetensors file = model.weights(ModelFiles.VAE)) {
                     AutoencoderKl.expectedTensors(config)
                             .forEach((name, shape) -> weights.put(name, run.placement.place(file.tensor(name))));
                     latents.fill(

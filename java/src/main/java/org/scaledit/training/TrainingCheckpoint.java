@@ -7,11 +7,11 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.CheckpointException;
-import org.scaledit.checkpoint.Dtype;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.SafetensorsWriter;
-import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
+import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -35,6 +35,19 @@ final class TrainingCheckpoint implements AutoCloseable {
     private TrainingCheckpoint(Safetensors source, long steps) {
         this.source = source;
         this.steps = steps;
+    }
+
+    /**
+     * What must be the same when a training goes on.
+     *
+     * @param settings of the recipe that decide about it
+     * @param fingerprint of the data
+     */
+    static Map<String, String> origin(Map<String, String> settings, Placement placement, String fingerprint) {
+        Map<String, String> origin = new LinkedHashMap<>(settings);
+        origin.put("precision", placement.dtype() == torch.ScalarType.Float ? "float32" : "bfloat16");
+        origin.put(DATA, fingerprint);
+        return origin;
     }
 
     /**
@@ -64,15 +77,9 @@ final class TrainingCheckpoint implements AutoCloseable {
      */
     static void write(
             Path file, long steps, Map<String, String> origin, Map<String, Tensor> parameters, Optimizer optimizer) {
-        Map<String, Tensor> tensors = tensors(parameters, optimizer);
-        Map<String, Declaration> contents = new LinkedHashMap<>();
-        tensors.forEach((name, tensor) -> contents.put(name, Declaration.of(Dtype.of(tensor), tensor.shape())));
         Map<String, String> metadata = new LinkedHashMap<>(origin);
         metadata.put(STEPS, String.valueOf(steps));
-        try (SafetensorsWriter writer = SafetensorsWriter.create(file, contents, metadata)) {
-            tensors.forEach((name, tensor) -> writer.write(name, tensor.detach()));
-            writer.commit();
-        }
+        SafetensorsWriter.write(file, tensors(parameters, optimizer), metadata);
     }
 
     private static Map<String, Tensor> tensors(Map<String, Tensor> parameters, Optimizer optimizer) {
