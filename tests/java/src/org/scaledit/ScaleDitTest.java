@@ -13,6 +13,7 @@ import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.locks.LockSupport;
 import java.util.function.Consumer;
 import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerScope;
@@ -505,9 +506,7 @@ class ScaleDitTest {
     private static void leavesNoHandle(ImageRequest request) {
         try (ScaleDit model = tinyWithLora().load()) {
             GeneratedImage expected = model.generate(request);
-            System.gc(); // other tests' garbage, which would otherwise go while this one counts
-            Pointer.deallocateReferences();
-            long before = Pointer.totalCount();
+            long before = settledHandles();
             for (Progress.Stage stage : List.of(Progress.Stage.GUIDANCE_IMAGE, Progress.Stage.HIGH_RESOLUTION)) {
                 // The interrupt is noticed after the next step's first block.
                 assertThatThrownBy(() -> model.generate(
@@ -525,6 +524,20 @@ class ScaleDitTest {
             assertThat(Pointer.totalCount()).isEqualTo(before);
             assertThat(psnr(expected, model.generate(request))).isInfinite();
         }
+    }
+
+    /** Once other tests' garbage has gone, which comes to be freed some time after it is collected, and would while this one counts. */
+    private static long settledHandles() {
+        long handles = -1;
+        for (int unchanged = 0; unchanged < 5; ) {
+            System.gc();
+            LockSupport.parkNanos(20_000_000);
+            Pointer.deallocateReferences();
+            long now = Pointer.totalCount();
+            unchanged = now == handles ? unchanged + 1 : 0;
+            handles = now;
+        }
+        return handles;
     }
 
     /** Runs the action when the first step of the stage is done. */
