@@ -263,6 +263,67 @@ class SceneTest {
         return new Box(left / (double) size, top / (double) size, right / (double) size, bottom / (double) size);
     }
 
+    /** They fill its box; of two objects in one place the later one is seen; parts are those of the object itself. */
+    @Test
+    void sightingsSayWhichObjectACellShowsAndWhichPart() {
+        int cells = 64;
+        int seen = 0;
+        for (Scene scene : scenes.subList(0, 100)) {
+            if (scene.items().size() > 1) {
+                continue;
+            }
+            Item item = scene.items().get(0);
+            int number = VOCABULARY.objects().indexOf(item.object());
+            Sightings sightings = renderer.sightings(scene, VOCABULARY, cells);
+            double left = 1;
+            double bottom = 0;
+            for (int cell = 0; cell < cells * cells; cell++) {
+                if (sightings.objects()[cell] == number) {
+                    left = Math.min(left, (double) (cell % cells) / cells);
+                    bottom = Math.max(bottom, (cell / cells + 1.0) / cells);
+                    assertThat(sightings.parts()[cell]).isBetween(0L, Sightings.PARTS - 1L);
+                } else {
+                    assertThat(sightings.objects()[cell]).isEqualTo(Sightings.background(VOCABULARY));
+                    assertThat(sightings.parts()[cell]).isEqualTo(Sightings.NO_PART);
+                }
+            }
+            assertThat(left).isCloseTo(item.box().left(), within(2.5 / cells));
+            assertThat(bottom).isCloseTo(item.box().bottom(), within(2.5 / cells));
+            seen++;
+        }
+        assertThat(seen).isGreaterThan(20);
+
+        Item item = upright(scenes.get(0).items().get(0).object(), false);
+        Item other = upright(scenes.get(1).items().get(0).object(), true);
+        Sightings both = renderer.sightings(of(Style.CARTOON, Background.PLAIN, other, item), VOCABULARY, cells);
+        Sightings one = renderer.sightings(of(Style.CARTOON, Background.PLAIN, item), VOCABULARY, cells);
+        Sightings mirrored = renderer.sightings(
+                of(Style.CARTOON, Background.PLAIN, upright(item.object(), true)), VOCABULARY, cells);
+        for (int cell = 0; cell < cells * cells; cell++) {
+            int across = cell / cells * cells + cells - 1 - cell % cells;
+            assertThat(mirrored.parts()[across]).isEqualTo(one.parts()[cell]);
+            if (one.parts()[cell] != Sightings.NO_PART) {
+                assertThat(both.objects()[cell]).isEqualTo(one.objects()[cell]);
+            }
+        }
+        assertThat(one.parts()[31 * cells + 31]).isEqualTo(5); // left and above of the middle
+        assertThat(one.parts()[32 * cells + 32]).isEqualTo(10);
+    }
+
+    /** In the middle, across three quarters of the picture. */
+    private static Item upright(SceneObject object, boolean mirrored) {
+        return new Item(
+                object,
+                Optional.empty(),
+                Material.NONE,
+                mirrored,
+                0,
+                0.5,
+                0.5,
+                0.75,
+                new Box(0.125, 0.125, 0.875, 0.875));
+    }
+
     @Test
     void objectsAreWhereTheSceneSays() {
         for (Scene scene : scenes) {

@@ -70,6 +70,7 @@ class ModelRecipeTest {
             "guidance": false | "guidance": 1 | has transformer.guidance 1, expected true or false
             "tokens": 12 | "tokens": 300 | has transformer.guidance false, expected true, as text.tokens is more than 256
             "caption_dropout": 0.2 | "caption_dropout": 2 | has transformer.caption_dropout 2.0, expected a number from 0.0 to 1.0
+            "timesteps": "logit-normal" | "timesteps": "logit-normal", "recognition": {"block": 1, "weight": 0.1, "emphasis": 3, "phases": 1} | has transformer.recognition true, expected none, as only data.scenes tell what they show
             "timesteps": "logit-normal" | "timesteps": "normal" | has transformer.timesteps normal, expected logit-normal or uniform
             "size": 32, "batch": 3 | "size": 40, "batch": 3 | has transformer.training.phases[0].size 40, expected a multiple of 16
             "size": 32, "batch": 3 | "size": 32, "batch": 0 | has transformer.training.phases[0].batch 0, expected an integer from 1 to 65536
@@ -83,6 +84,22 @@ class ModelRecipeTest {
         assertThatThrownBy(() -> read(TinyModel.CONFIG.replace(right, wrong)))
                 .isInstanceOf(CheckpointException.class)
                 .hasMessage(folder.resolve("model.json") + " " + message);
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', quoteCharacter = '`', textBlock = """
+            "block": 1 | "block": 2 | block 2, expected an integer from 1 to 1
+            "weight": 0.1 | "weight": -1 | weight -1.0, expected a number from 0.0 to 100.0
+            "emphasis": 3 | "emphasis": 0.5 | emphasis 0.5, expected a number from 1.0 to 100.0
+            "phases": 1 | "phases": 3 | phases 3, expected an integer from 1 to 2
+            """)
+    void whatIsWrongWithRecognitionIsNamed(String right, String wrong, String message) throws IOException {
+        ModelRecipe.Recognition recognition =
+                read(TinyModel.RECOGNISING).transformer().recognition().orElseThrow();
+        assertThat(recognition).isEqualTo(new ModelRecipe.Recognition(1, 0.1, 3, 1));
+        assertThatThrownBy(() -> read(TinyModel.RECOGNISING.replace(right, wrong)))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(folder.resolve("model.json") + " has transformer.recognition." + message);
     }
 
     @Test

@@ -281,11 +281,7 @@ class ModelTrainingTest {
     /** Scenes come out of the seed, so that the same run twice is the same; the model that it leaves makes a picture. */
     @Test
     void aModelOfScenesIsLoadedAndPaints() {
-        String config = TinyModel.CONFIG
-                .replace("\"folder\": \"data\"", "\"scenes\": 5")
-                .replace("\"picture_sizes\": [64, 80]", "\"picture_sizes\": [64, 128]");
-        ModelTraining.Run run =
-                run("scenes", config.replace("\"size\": 32, \"batch\": 3", "\"size\": 64, \"batch\": 3"), false);
+        ModelTraining.Run run = run("scenes", TinyModel.RECOGNISING, false);
         ModelTraining.run(run, stage -> SilentListener.NONE);
         try (ScaleDit model = ScaleDit.load(run.model())) {
             GeneratedImage image = model.generate(
@@ -296,6 +292,41 @@ class ModelTrainingTest {
                     progress -> {});
             assertThat(image.width()).isEqualTo(128);
         }
+    }
+
+    /** What recognises is in the checkpoint and not in the model; its exercises change the losses after the first step. */
+    @Test
+    void recognitionIsLearntAlongUntilItsPhasesEnd() throws IOException {
+        ModelTraining.Run whole = run("whole", TinyModel.RECOGNISING, false);
+        ModelTraining.run(whole, stage -> SilentListener.NONE);
+        ModelTraining.Run stopped = run("stopped", TinyModel.RECOGNISING, false);
+        assertThatThrownBy(() -> ModelTraining.run(stopped, stage -> new SilentListener() {
+                    @Override
+                    public void stepped(LossLog.Row row, long steps, Pace pace) {
+                        if (stage == Stage.TRANSFORMER && row.step() == 2) {
+                            Thread.currentThread().interrupt();
+                        }
+                    }
+                }))
+                .isInstanceOf(CancellationException.class);
+        ModelTraining.run(run("stopped", TinyModel.RECOGNISING, true), stage -> SilentListener.NONE);
+        assertSame(whole, run("stopped", TinyModel.RECOGNISING, true));
+
+        ModelTraining.Run without =
+                run("without", TinyModel.RECOGNISING.replace("\"weight\": 0.1", "\"weight\": 0"), false);
+        ModelTraining.run(without, stage -> SilentListener.NONE);
+        List<LossLog.Row> rows = LossLog.read(whole.lossLog(Stage.TRANSFORMER));
+        List<LossLog.Row> others = LossLog.read(without.lossLog(Stage.TRANSFORMER));
+        assertThat(rows.get(0).loss()).isEqualTo(others.get(0).loss());
+        assertThat(rows.get(0).gradientNorm()).isNotEqualTo(others.get(0).gradientNorm());
+        assertThat(rows.get(3).loss()).isNotEqualTo(others.get(3).loss());
+
+        // Trained further, a model has none of its weights to begin with.
+        String further =
+                TinyModel.RECOGNISING.replaceFirst("\\{", "{\"start\": \"" + folder.resolve("whole/model") + "\",");
+        ModelTraining.Run more = run("more", further, false);
+        ModelTraining.run(more, stage -> SilentListener.NONE);
+        assertThat(LossLog.read(more.lossLog(Stage.TRANSFORMER))).hasSize(8);
     }
 
     /** In bfloat16, and with each block computed once more: nearly the same losses. */

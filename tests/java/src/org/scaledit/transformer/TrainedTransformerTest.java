@@ -3,8 +3,10 @@ package org.scaledit.transformer;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Objects;
+import java.util.Optional;
 import java.util.function.UnaryOperator;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -158,10 +160,54 @@ class TrainedTransformerTest {
         }
     }
 
-    /** Also of what the text comes from. */
+    private static TrainedTransformer.HiddenLoss second(int block) {
+        torch.manual_seed(5);
+        Tensor target = torch.randn(2, WIDTH * HEIGHT, config.width());
+        return new TrainedTransformer.HiddenLoss(block, image -> torch.mse_loss(image, target));
+    }
+
+    /** It is none of what comes after its block, and adds to the gradients of all before: by differences of both losses' sum. */
+    @Test
+    void aSecondLossIsOfABlocksInput() {
+        try (TrainedTransformer trained = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false)) {
+            Tensors.run(() -> {
+                TrainedTransformer.Batch batch = batch();
+                Map<String, Tensor> alone = new LinkedHashMap<>();
+                clear();
+                double first = trained.addGradients(batch, loss());
+                weights.forEach((name, weight) -> alone.put(name, weight.grad().clone()));
+                clear();
+                assertThat(trained.addGradients(batch, loss(), Optional.of(second(1))))
+                        .isEqualTo(first);
+                for (String name : List.of(
+                        "x_embedder.weight",
+                        "context_embedder.weight",
+                        "time_text_embed.timestep_embedder.linear_1.weight",
+                        "transformer_blocks.0.attn.to_q.weight",
+                        "transformer_blocks.0.attn.add_v_proj.weight")) {
+                    assertThat(change(name, alone)).as(name).isGreaterThan(1e-3);
+                }
+                for (String name : List.of(
+                        "transformer_blocks.0.ff_context.net.2.weight", // of text alone
+                        "transformer_blocks.1.attn.to_q.weight",
+                        "single_transformer_blocks.0.proj_out.weight",
+                        "proj_out.weight")) {
+                    assertThat(change(name, alone)).as(name).isLessThan(1e-6);
+                }
+            });
+        }
+    }
+
+    private static double change(String name, Map<String, Tensor> gradients) {
+        return Golden.relativeL2(
+                Objects.requireNonNull(weights.get(name)).grad(), Objects.requireNonNull(gradients.get(name)));
+    }
+
+    /** Also of what the text comes from, and with a second loss. */
     @ParameterizedTest
-    @CsvSource({"false, 1e-6", "true, 1e-5"})
-    void blockByBlockTheyAreTheSame(boolean again, double limit) {
+    @CsvSource({"false, 0, 1e-6", "true, 0, 1e-5", "true, 1, 1e-5", "true, 3, 1e-5"})
+    void blockByBlockTheyAreTheSame(boolean again, int block, double limit) {
+        Optional<TrainedTransformer.HiddenLoss> other = block == 0 ? Optional.empty() : Optional.of(second(block));
         Map<String, Tensor> expected = new LinkedHashMap<>();
         try (TrainedTransformer whole = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false);
                 TrainedTransformer trained = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, again)) {
@@ -170,7 +216,7 @@ class TrainedTransformerTest {
                 batch.states().set_requires_grad(true);
                 batch.pooled().set_requires_grad(true);
                 clear();
-                double first = whole.addGradients(batch, loss());
+                double first = whole.addGradients(batch, loss(), other);
                 weights.forEach(
                         (name, weight) -> expected.put(name, weight.grad().clone()));
                 expected.put("states", batch.states().grad().clone());
@@ -178,7 +224,7 @@ class TrainedTransformerTest {
                 clear();
                 batch.states().mutable_grad().zero_();
                 batch.pooled().mutable_grad().zero_();
-                double second = trained.addGradients(batch, loss());
+                double second = trained.addGradients(batch, loss(), other);
                 assertThat(second / first).isBetween(1 - limit, 1 + limit);
                 Map<String, Tensor> made = new LinkedHashMap<>(weights);
                 made.put("states", batch.states());

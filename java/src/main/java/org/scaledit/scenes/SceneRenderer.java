@@ -11,6 +11,9 @@ public final class SceneRenderer {
     public static final int SMALLEST = 64;
     public static final int LARGEST = 8192;
 
+    /** Alpha, of 255, of a cell that shows an item. */
+    private static final float SEEN = 255 / 4f;
+
     private final Sprites sprites;
 
     public SceneRenderer(Sprites sprites) {
@@ -69,6 +72,37 @@ public final class SceneRenderer {
         return picture;
     }
 
+    /**
+     * What the picture shows where. A cell shows an object if a quarter of it is covered, and of several the one that is painted
+     * last.
+     *
+     * @param vocabulary that the objects are of
+     * @param cells of a square grid over the picture, along each side
+     */
+    public Sightings sightings(Scene scene, Vocabulary vocabulary, int cells) {
+        long[] objects = new long[cells * cells];
+        long[] parts = new long[cells * cells];
+        Arrays.fill(objects, Sightings.background(vocabulary));
+        Arrays.fill(parts, Sightings.NO_PART);
+        float[] argb = new float[4];
+        for (Item item : scene.items()) {
+            int object = vocabulary.objects().indexOf(item.object());
+            Canvas canvas = new Canvas(item, scene.style(), 0, cells);
+            Sprite sprite = sprites.sprite(item.object(), scene.style(), 4 * item.canvas() * cells);
+            for (int cell = 0; cell < objects.length; cell++) {
+                double x = (cell % cells + 0.5) / cells - item.x();
+                double y = canvas.y(cell / cells);
+                canvas.sample(sprite, x, y, argb);
+                if (argb[0] > SEEN) {
+                    objects[cell] = object;
+                    parts[cell] =
+                            Sightings.part(canvas.across(x, y) / item.canvas(), canvas.down(x, y) / item.canvas());
+                }
+            }
+        }
+        return new Sightings(objects, parts);
+    }
+
     /** What Math.round gives from 0 to 255: as a double, the sum is exact. */
     private static int rounded(float value) {
         return (int) (Noise.clamp(value, 255) + 0.5);
@@ -123,6 +157,27 @@ public final class SceneRenderer {
 
         double down(double x, double y) {
             return cosine * y - sine * x;
+        }
+
+        /**
+         * The mean of four points in a pixel: alpha, red, green, blue, premultiplied, 0 … 255.
+         *
+         * @param argb written
+         */
+        void sample(Sprite sprite, double x, double y, float[] argb) {
+            Arrays.fill(argb, 0);
+            double quarter = 0.25 / size;
+            for (int point = 0; point < 4; point++) {
+                double px = x + ((point & 1) == 0 ? -quarter : quarter);
+                double py = y + ((point & 2) == 0 ? -quarter : quarter);
+                sprite.add(
+                        (across(px, py) / item.canvas() + 0.5) * sprite.side(),
+                        (down(px, py) / item.canvas() + 0.5) * sprite.side(),
+                        argb);
+            }
+            for (int channel = 0; channel < 4; channel++) {
+                argb[channel] /= 4;
+            }
         }
     }
 
@@ -193,7 +248,7 @@ public final class SceneRenderer {
             double y = canvas.y(row);
             for (int column = part.firstColumn(); column < part.endColumn(); column++) {
                 double x = part.middle(column) - item.x();
-                sample(x, y);
+                canvas.sample(sprite, x, y, argb);
                 if (argb[0] > 0) {
                     shade(x, y);
                     float alpha = argb[0] / 255;
@@ -202,23 +257,6 @@ public final class SceneRenderer {
                         rgb[at + c] += alpha * (255 * colour[c] - rgb[at + c]);
                     }
                 }
-            }
-        }
-
-        /** The mean of four points in a pixel: alpha, red, green, blue, premultiplied, 0 … 255. */
-        private void sample(double x, double y) {
-            Arrays.fill(argb, 0);
-            double quarter = 0.25 / canvas.size;
-            for (int point = 0; point < 4; point++) {
-                double px = x + ((point & 1) == 0 ? -quarter : quarter);
-                double py = y + ((point & 2) == 0 ? -quarter : quarter);
-                sprite.add(
-                        (canvas.across(px, py) / item.canvas() + 0.5) * sprite.side(),
-                        (canvas.down(px, py) / item.canvas() + 0.5) * sprite.side(),
-                        argb);
-            }
-            for (int channel = 0; channel < 4; channel++) {
-                argb[channel] /= 4;
             }
         }
 

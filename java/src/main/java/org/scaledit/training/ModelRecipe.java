@@ -106,13 +106,27 @@ public record ModelRecipe(
      * The transformer, and the text encoders along with it.
      *
      * @param captionDropout how often a caption is left out
+     * @param recognition what it learns besides
      */
     public record Transformer(
             FluxConfig config,
             double captionDropout,
             Recipe.Timesteps timesteps,
             boolean checkpointing,
+            Optional<Recognition> recognition,
             Training training) {}
+
+    /**
+     * To say of each token, from its hidden state, which object it shows and which part of it. A transformer that can say so paints
+     * the object far sooner, as one does whose hidden states are held to those of another network that can (REPA, arXiv
+     * 2410.06940). Only scenes know what they show.
+     *
+     * @param block whose input is read, by its number from 0
+     * @param weight in the loss
+     * @param emphasis how much a token with an object counts in the flow-matching loss, beside one of the background
+     * @param phases in the first of which it is done
+     */
+    public record Recognition(int block, double weight, double emphasis, int phases) {}
 
     /**
      * How a part is trained: by AdamW.
@@ -231,7 +245,7 @@ public record ModelRecipe(
         Text text = text(textConfig);
         int smallest = data.folder.isPresent() ? TokenGrid.PIXELS_PER_TOKEN : SceneRenderer.SMALLEST;
         Vae vae = vae(config.object("vae"), smallest);
-        Transformer transformer = transformer(config.object("transformer"), text, vae.tile, smallest);
+        Transformer transformer = transformer(config.object("transformer"), text, vae.tile, smallest, data);
         Optional<Path> start = config.has("start")
                 ? Optional.of(config.file().resolveSibling(config.text("start")))
                 : Optional.empty();
@@ -359,7 +373,7 @@ public record ModelRecipe(
                 training);
     }
 
-    private static Transformer transformer(Config config, Text text, int tile, int smallest) {
+    private static Transformer transformer(Config config, Text text, int tile, int smallest, Data data) {
         int headDim = config.integer("head_dim");
         config.require(headDim == 64 || headDim == 128, "head_dim", headDim, "64 or 128, which attention is made for");
         List<Integer> axes = integers(config, "axes", 3, value -> value > 0 && value % 2 == 0, "three even numbers");
@@ -397,7 +411,19 @@ public record ModelRecipe(
                 number(config, "caption_dropout", 0, 1),
                 timesteps.equals("uniform") ? Recipe.Timesteps.UNIFORM : Recipe.Timesteps.LOGIT_NORMAL,
                 config.flag("checkpointing"),
+                config.has("recognition") ? Optional.of(recognition(config, flux, training, data)) : Optional.empty(),
                 training);
+    }
+
+    private static Recognition recognition(Config transformer, FluxConfig flux, Training training, Data data) {
+        transformer.require(
+                data.folder.isEmpty(), "recognition", "true", "none, as only data.scenes tell what they show");
+        Config config = transformer.object("recognition");
+        return new Recognition(
+                integer(config, "block", 1, flux.doubleBlocks() + flux.singleBlocks() - 1),
+                number(config, "weight", 0, 100),
+                number(config, "emphasis", 1, 100),
+                integer(config, "phases", 1, training.phases.size()));
     }
 
     /** @param step of which a size is a multiple */

@@ -171,18 +171,20 @@ public final class ModelTraining {
         return run.resume && Files.exists(run.checkpoint(stage));
     }
 
+    /** With random weights; if a model is trained further, only those that it has not. */
     private void begin(ParameterSet parameters) {
-        if (recipe.start().isPresent()) {
-            try (StartedWeights start =
-                    new StartedWeights(ModelDirectory.open(recipe.start().get()))) {
-                parameters.begin(start);
-            }
-            return;
-        }
         ModelRecipe.T5 t5 = recipe.text().t5();
         long seed = SampleOrder.start(recipe.seed());
-        try (InitialWeights start = new InitialWeights(seed, t5.width() / t5.heads())) {
-            parameters.begin(start);
+        try (InitialWeights random = new InitialWeights(seed, t5.width() / t5.heads())) {
+            if (recipe.start().isEmpty()) {
+                parameters.begin(random);
+                return;
+            }
+            try (StartedWeights start =
+                    new StartedWeights(ModelDirectory.open(recipe.start().get()))) {
+                parameters.begin(
+                        (name, shape) -> (name.startsWith(Recognition.PREFIX) ? random : start).of(name, shape));
+            }
         }
     }
 
@@ -269,6 +271,10 @@ public final class ModelTraining {
         if (!frozen) {
             put(shapes, ModelFiles.CLIP, clip);
             put(shapes, ModelFiles.T5, t5);
+        }
+        if (recipe.transformer().recognition().isPresent()) {
+            Recognition.expectedTensors(recipe.transformer().config().width())
+                    .forEach((name, shape) -> shapes.put(Recognition.PREFIX + name, shape));
         }
         String vae = TrainingSet.identity(model, ModelFiles.VAE);
         Map<String, String> origin = origin("text", "transformer");

@@ -1,6 +1,8 @@
 package org.scaledit.training;
 
+import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
+import org.scaledit.scenes.Sightings;
 
 /** Square pictures with captions, to train a whole model with. Used by any number of threads. */
 interface SampleSource {
@@ -27,6 +29,15 @@ interface SampleSource {
     /** The whole picture at this size. */
     default Tensor picture(int sample, int size) {
         return picture(sample, size, size, 0);
+    }
+
+    /**
+     * What a whole picture shows in each cell of a square grid over it, if that is known.
+     *
+     * @param cells along each side
+     */
+    default Optional<Sightings> sightings(int sample, int cells) {
+        return Optional.empty();
     }
 
     /** The first row, or column, of a part: from 0 to {@code size − crop}. */

@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import java.io.IOException;
 import java.nio.file.Path;
+import java.util.Optional;
 import java.util.function.Function;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.file.ContentHash;
@@ -10,6 +11,7 @@ import org.scaledit.image.Pixels;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.Scene;
 import org.scaledit.scenes.SceneRenderer;
+import org.scaledit.scenes.Sightings;
 import org.scaledit.scenes.Sprites;
 import org.scaledit.scenes.Vocabulary;
 
@@ -17,6 +19,8 @@ import org.scaledit.scenes.Vocabulary;
 final class SceneSource implements SampleSource {
     /** Of what a seed shows: another number where that changes. */
     private static final String FORMAT = "scenes 1";
+
+    static final Vocabulary VOCABULARY = Vocabulary.standard();
 
     private final int size;
     private final Composer composer;
@@ -29,7 +33,7 @@ final class SceneSource implements SampleSource {
      * @param sprites the folder of the SVG sets
      */
     SceneSource(int size, Path sprites) {
-        this(size, sprites, opened -> new Composer(Vocabulary.standard(), opened, false));
+        this(size, sprites, opened -> new Composer(VOCABULARY, opened, false));
     }
 
     SceneSource(int size, Path sprites, Function<Sprites, Composer> composer) {
@@ -75,6 +79,11 @@ final class SceneSource implements SampleSource {
         int firstRow = SampleSource.offset(size, crop, (int) place);
         int firstColumn = SampleSource.offset(size, crop, (int) (place >>> 32));
         return Pixels.toTensor(renderer.render(scene(sample), size, firstRow, crop, firstColumn, crop), crop);
+    }
+
+    @Override
+    public Optional<Sightings> sightings(int sample, int cells) {
+        return Optional.of(renderer.sightings(scene(sample), VOCABULARY, cells));
     }
 
     /** What the whole picture of a sample shows. */

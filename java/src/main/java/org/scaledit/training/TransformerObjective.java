@@ -4,6 +4,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.function.Function;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -32,8 +33,10 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     private final Function<ModelRecipe.Batch, LatentSet> latentsOf;
     private final Placement placement;
     private final TrainedTransformer transformer;
+    private final Optional<Recognition> recognition;
     private final TrainedTextEncoders encoders;
     private final Map<Integer, LatentSet> latents = new LinkedHashMap<>(); // of the phase, by size
+    private boolean recognises; // in the phase
 
     /**
      * @param parameters with the names of the parts before those of diffusers and transformers
@@ -62,6 +65,9 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                 parameters.leaves(ModelFiles.TRANSFORMER + "."),
                 placement,
                 recipe.transformer().checkpointing());
+        this.recognition = recipe.transformer()
+                .recognition()
+                .map(each -> new Recognition(each, parameters.leaves(Recognition.PREFIX), placement));
     }
 
     /**
@@ -70,21 +76,36 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
      * @param images [batch, W · H, 64], in the computation's precision
      * @param noise likewise
      * @param sigmas [batch], float32
+     * @param shown what is to be recognised
      */
-    record Batch(TokenGrid grid, Tensor images, Tensor noise, Tensor sigmas, TrainedTextEncoders.Tokens tokens)
+    record Batch(
+            TokenGrid grid,
+            Tensor images,
+            Tensor noise,
+            Tensor sigmas,
+            TrainedTextEncoders.Tokens tokens,
+            Optional<Recognition.Shown> shown)
             implements AutoCloseable {
         @Override
         public void close() {
             images.close();
             noise.close();
             sigmas.close();
+            shown.ifPresent(Recognition.Shown::close);
         }
     }
 
     @Override
     public void begin(ModelRecipe.Phase phase) {
         closeLatents();
+        recognises = recognition.isPresent() && isRecognising(phase);
         phase.batches().forEach(kind -> latents.computeIfAbsent(kind.size(), size -> latentsOf.apply(kind)));
+    }
+
+    private boolean isRecognising(ModelRecipe.Phase phase) {
+        return recipe.transformer().training().phases().stream()
+                .limit(recipe.transformer().recognition().orElseThrow().phases())
+                .anyMatch(each -> each == phase);
     }
 
     @Override
@@ -113,7 +134,11 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                 images,
                 noise,
                 Tensors.outlive(() -> Tensors.of(sigmas, sigmas.length)),
-                encoders.tokens(captions, recipe.text().tokens()));
+                encoders.tokens(captions, recipe.text().tokens()),
+                recognises
+                        ? Optional.of(
+                                Recognition.Shown.of(source, samples, set.grid().width()))
+                        : Optional.empty());
     }
 
     @Override
@@ -135,9 +160,23 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                                     text.states(),
                                     text.pooled(),
                                     GUIDANCE),
-                            velocity -> torch.mse_loss(velocity, target).mul(new Scalar(share)))
+                            velocity -> loss(velocity, target, batch.shown).mul(new Scalar(share)),
+                            batch.shown.map(shown -> recognising(shown, share)))
                     / share;
         });
+    }
+
+    private TrainedTransformer.HiddenLoss recognising(Recognition.Shown shown, double share) {
+        return new TrainedTransformer.HiddenLoss(
+                recipe.transformer().recognition().orElseThrow().block(),
+                hidden -> recognition.orElseThrow().loss(hidden, shown).mul(new Scalar(share)));
+    }
+
+    private Tensor loss(Tensor velocity, Tensor target, Optional<Recognition.Shown> shown) {
+        return shown.map(objects -> recognition
+                        .orElseThrow()
+                        .emphasised(velocity.sub(target).square().mean(-1), objects))
+                .orElseGet(() -> torch.mse_loss(velocity, target));
     }
 
     /** The averages of all parts that are trained: what is there is a model at any time. */

@@ -1,9 +1,12 @@
 package org.scaledit.transformer;
 
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
+import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 import org.bytedeco.pytorch.BoolOptional;
 import org.bytedeco.pytorch.Tensor;
@@ -52,16 +55,34 @@ public final class TrainedTransformer implements AutoCloseable {
     public record Batch(
             int width, int height, Tensor latents, Tensor sigmas, Tensor states, Tensor pooled, double guidance) {}
 
+    /**
+     * A second loss, of what the transformer makes of the image on its way.
+     *
+     * @param block whose input is looked at, by its number from 0
+     * @param loss of the image's tokens {@code [batch, width · height, width]}: a scalar
+     */
+    public record HiddenLoss(int block, UnaryOperator<Tensor> loss) {}
+
     /** The velocities with their graph: {@code [batch, width · height, 64]}, float32, in the caller's scope. */
     public Tensor velocity(Batch batch) {
-        return Tensors.scoped(() -> {
-            BatchPass pass = pass(conditioning(batch), batch);
-            Tensor hidden = embedded(batch);
-            for (FluxModel.Block block : transformer.model().blocks()) {
-                hidden = block.forward(hidden, pass);
-            }
-            return velocity(hidden, pass);
-        });
+        return Tensors.scoped(() -> velocity(batch, (block, image) -> {}));
+    }
+
+    private interface Looks {
+        /** @param image as it comes into a block */
+        void at(int block, Supplier<Tensor> image);
+    }
+
+    private Tensor velocity(Batch batch, Looks looks) {
+        BatchPass pass = pass(conditioning(batch), batch);
+        Tensor hidden = embedded(batch);
+        List<FluxModel.Block> blocks = transformer.model().blocks();
+        for (int block = 0; block < blocks.size(); block++) {
+            Tensor input = hidden;
+            looks.at(block, () -> image(input, pass));
+            hidden = blocks.get(block).forward(hidden, pass);
+        }
+        return velocity(hidden, pass);
     }
 
     /**
@@ -72,17 +93,34 @@ public final class TrainedTransformer implements AutoCloseable {
      * @return the loss
      */
     public double addGradients(Batch batch, UnaryOperator<Tensor> loss) {
+        return addGradients(batch, loss, Optional.empty());
+    }
+
+    /**
+     * The same for the sum of two losses.
+     *
+     * @return the first one
+     */
+    public double addGradients(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
         if (checkpointing) {
-            return addGradientsBlockByBlock(batch, loss);
+            return addGradientsBlockByBlock(batch, loss, second);
         }
         return Tensors.compute(() -> {
-            Tensor value = loss.apply(velocity(batch));
-            value.backward();
+            List<Tensor> seconds = new ArrayList<>();
+            Tensor value = loss.apply(velocity(
+                    batch,
+                    (block, image) -> second.filter(each -> each.block == block)
+                            .ifPresent(each -> seconds.add(each.loss.apply(image.get())))));
+            Tensor sum = value;
+            for (Tensor each : seconds) {
+                sum = sum.add(each);
+            }
+            sum.backward();
             return value.item_double();
         });
     }
 
-    private double addGradientsBlockByBlock(Batch batch, UnaryOperator<Tensor> loss) {
+    private double addGradientsBlockByBlock(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
         Deque<Tensor> inputs = new ArrayDeque<>(); // of the blocks, the last one first
         try {
             return Tensors.compute(() -> {
@@ -109,6 +147,10 @@ public final class TrainedTransformer implements AutoCloseable {
                         FluxModel.Block current = blocks.get(block);
                         input.set_requires_grad(true);
                         Tensors.run(() -> backward(current.forward(input, pass), ofOutput));
+                        int number = block;
+                        second.filter(each -> each.block == number)
+                                .ifPresent(each -> Tensors.run(() ->
+                                        each.loss.apply(image(input, pass)).backward()));
                         gradient = new Tensor(input.grad());
                     }
                 }
@@ -159,12 +201,15 @@ public final class TrainedTransformer implements AutoCloseable {
                 transformer.model().latentEmbedder().batched(placement.place(batch.latents)));
     }
 
+    private static Tensor image(Tensor hidden, BatchPass pass) { // [batch, image, width]
+        return pass.streams(hidden).get(1);
+    }
+
     /** What comes after the last block. */
     private Tensor velocity(Tensor hidden, BatchPass pass) {
         return Tensors.scoped(() -> {
-            Tensor image = pass.streams(hidden).get(1);
             Tensor modulated = pass.modulation(transformer.model().finalModulation())
-                    .modulated(image, 1, 0); // stores its scale first
+                    .modulated(image(hidden, pass), 1, 0); // stores its scale first
             return Tensors.toFloat32(transformer.model().finalLayer().batched(modulated));
         });
     }

@@ -1,0 +1,124 @@
+package org.scaledit.training;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorOptional;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.scenes.Sightings;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * What a transformer in training learns besides (see {@link ModelRecipe.Recognition}): two linear layers read the normed hidden
+ * state of each token. They are weights of the training and no part of the model.
+ */
+final class Recognition {
+    /** Before the names of its weights among others. */
+    static final String PREFIX = "recognition.";
+
+    private static final String OBJECT = "object";
+    private static final String PART = "part";
+    private static final double EPSILON = 1e-6;
+    private static final long MEAN = 1; // of torch's reductions
+
+    private final ModelRecipe.Recognition recipe;
+    private final Map<String, Tensor> weights;
+    private final Placement placement;
+
+    /** @param weights leaves, by the names of {@link #expectedTensors} */
+    Recognition(ModelRecipe.Recognition recipe, Map<String, Tensor> weights, Placement placement) {
+        this.recipe = recipe;
+        this.weights = weights;
+        this.placement = placement;
+    }
+
+    /** @param width of the transformer */
+    static Map<String, long[]> expectedTensors(long width) {
+        Map<String, long[]> shapes = new LinkedHashMap<>();
+        put(shapes, OBJECT, Sightings.background(SceneSource.VOCABULARY) + 1, width);
+        put(shapes, PART, Sightings.PARTS, width);
+        return shapes;
+    }
+
+    private static void put(Map<String, long[]> shapes, String layer, long classes, long width) {
+        shapes.put(layer + ".weight", new long[] {classes, width});
+        shapes.put(layer + ".bias", new long[] {classes});
+    }
+
+    /**
+     * What pictures show, on the CPU.
+     *
+     * @param objects as in {@link Sightings}: [batch, tokens], int64
+     * @param parts likewise
+     */
+    record Shown(Tensor objects, Tensor parts) implements AutoCloseable {
+
+        /** Of some samples of one size, of {@code cells · cells} tokens each. */
+        static Shown of(SampleSource source, int[] samples, int cells) {
+            int tokens = cells * cells;
+            long[] objects = new long[samples.length * tokens];
+            long[] parts = new long[samples.length * tokens];
+            for (int i = 0; i < samples.length; i++) {
+                Sightings sightings = source.sightings(samples[i], cells).orElseThrow();
+                System.arraycopy(sightings.objects(), 0, objects, i * tokens, tokens);
+                System.arraycopy(sightings.parts(), 0, parts, i * tokens, tokens);
+            }
+            return new Shown(
+                    Tensors.outlive(() -> Tensors.of(objects, samples.length, tokens)),
+                    Tensors.outlive(() -> Tensors.of(parts, samples.length, tokens)));
+        }
+
+        @Override
+        public void close() {
+            objects.close();
+            parts.close();
+        }
+    }
+
+    /**
+     * Both layers' cross-entropy, times the recipe's weight.
+     *
+     * @param hidden [batch, tokens, width]
+     */
+    Tensor loss(Tensor hidden, Shown shown) {
+        return Tensors.scoped(() -> {
+            Tensor normed = torch.layer_norm(
+                    hidden, new long[] {hidden.size(2)}, Tensors.none(), Tensors.none(), EPSILON, true);
+            return missed(normed, OBJECT, shown.objects)
+                    .add(missed(normed, PART, shown.parts))
+                    .mul(new Scalar(recipe.weight()));
+        });
+    }
+
+    private Tensor missed(Tensor normed, String layer, Tensor classes) {
+        Tensor logits =
+                torch.linear(normed, weights.get(layer + ".weight"), new TensorOptional(weights.get(layer + ".bias")));
+        return torch.cross_entropy_loss(
+                Tensors.toFloat32(logits).flatten(0, 1),
+                onDevice(classes).flatten(),
+                Tensors.none(),
+                MEAN,
+                Sightings.NO_PART,
+                0);
+    }
+
+    /**
+     * The mean over tokens, of which those with an object count more.
+     *
+     * @param squares [batch, tokens]
+     */
+    Tensor emphasised(Tensor squares, Shown shown) {
+        return Tensors.scoped(() -> {
+            Tensor object = Tensors.toFloat32(
+                    onDevice(shown.objects).ne(new Scalar(Sightings.background(SceneSource.VOCABULARY))));
+            Tensor share = object.mul(new Scalar(recipe.emphasis() - 1)).add(new Scalar(1));
+            return squares.mul(share).sum().div(share.sum());
+        });
+    }
+
+    private Tensor onDevice(Tensor classes) {
+        return classes.to(placement.device(), torch.ScalarType.Long);
+    }
+}
