@@ -147,6 +147,32 @@ TEST(AbiGeometry, RefusesCountsAndWritesNothing) {
     EXPECT_TRUE(std::all_of(ranges.begin(), ranges.end(), [](const scaledit_tile_range& r) { return r.first == -7; }));
 }
 
+// 20 x 30 tokens are 2 x 2 windows.
+TEST(AbiGeometry, RefusesShards) {
+    const GeometryHandle whole = make_geometry(geometry_options(20, 30, 40));
+    scaledit_geometry* shard = nullptr;
+    ASSERT_EQ(scaledit_geometry_shard(whole.get(), 2, 1, &shard), SCALEDIT_OK);
+    const GeometryHandle second(shard);
+
+    int not_touched = 0;
+    const auto refused = [&](const scaledit_geometry* geometry, std::int32_t shards, std::int32_t index,
+                             const char* message) {
+        shard = reinterpret_cast<scaledit_geometry*>(&not_touched);
+        EXPECT_EQ(scaledit_geometry_shard(geometry, shards, index, &shard), SCALEDIT_INVALID_ARGUMENT);
+        EXPECT_STREQ(scaledit_last_error(), message);
+        EXPECT_EQ(shard, nullptr);
+    };
+    refused(whole.get(), 0, 0, "shards is 0, expected 1 to 4, one for each window");
+    refused(whole.get(), 5, 0, "shards is 5, expected 1 to 4, one for each window");
+    refused(whole.get(), kMostNegative, 0, "shards is -2147483648, expected 1 to 4, one for each window");
+    refused(whole.get(), 3, 3, "index is 3, expected 0 to 2");
+    refused(whole.get(), 3, -1, "index is -1, expected 0 to 2");
+    refused(second.get(), 1, 0, "geometry is a shard's, expected a whole picture's");
+    refused(nullptr, 1, 0, "geometry is null, expected a geometry from scaledit_geometry_create");
+    EXPECT_EQ(scaledit_geometry_shard(whole.get(), 1, 0, nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_STREQ(scaledit_last_error(), "shard is null, expected where to put the new geometry");
+}
+
 TEST(AbiGeometry, MessageStaysUntilTheNextFailureOfTheThread) {
     scaledit_geometry_options options = geometry_options(0, 1);
     scaledit_geometry* geometry = nullptr;

@@ -75,80 +75,86 @@ TEST(DeviceGeometry, HoldsTheSameTokensAsTheTileLists) {
     }
 }
 
-// Every tile is in one group, every key of a tile in one stage of its group, stages of two before those of one.
+// Every tile that attends to any is in one group, every key of a tile in one stage of its group, stages of two before
+// those of one.
+void expect_groups(const Geometry& geometry) {
+    const cuda::GroupLists lists = cuda::group_tiles(geometry);
+    std::vector<int> seen(geometry.tiles().size());
+    EXPECT_LE(lists.long_groups, static_cast<std::int32_t>(lists.groups.size()));
+    for (std::size_t g = 0; g < lists.groups.size(); ++g) {
+        const cuda::TileGroup& group = lists.groups[g];
+        std::vector<std::pair<std::int32_t, std::int32_t>> stages;
+        std::vector<cuda::Successors> successors;
+        std::vector<std::uint32_t> cells;
+        for (std::int32_t r = group.runs_first; r < group.runs_end; ++r) {
+            const cuda::KeyRun& run = lists.runs[static_cast<std::size_t>(r)];
+            for (std::int32_t i = 0; i < run.stages; ++i) {
+                stages.emplace_back(run.first + 2 * i, run.second < 0 ? -1 : run.second + 2 * i);
+                successors.push_back(i + 1 < run.stages ? run.within : run.last);
+                cells.push_back(run.cells);
+            }
+        }
+        ASSERT_EQ(static_cast<std::int32_t>(stages.size()), group.stages);
+        ASSERT_LE(group.stages - group.together, cuda::kMostApart);
+        // The turns follow each other, and after the last comes query tile 0.
+        std::uint32_t turn = 0;
+        for (std::int32_t stage = 0; stage < group.stages; ++stage) {
+            for (std::uint32_t i = 0; i < cuda::kGroupTiles; ++i) {
+                if (group.tile[i] >= 0 &&
+                    (stage < group.together || (group.apart[i] >> (stage - group.together) & 1U) != 0)) {
+                    EXPECT_EQ(turn, i);
+                    turn = successors[static_cast<std::size_t>(stage)] >> 2 * i & 3U;
+                }
+            }
+        }
+        EXPECT_EQ(turn, 0U);
+        for (std::size_t i = 0; i < cuda::kGroupTiles; ++i) {
+            const std::int32_t tile = group.tile[i];
+            std::vector<std::int32_t> listed;
+            std::int32_t halves = 0;
+            std::int32_t whole = 0;
+            for (std::int32_t stage = 0; stage < group.stages; ++stage) {
+                const bool attends =
+                    tile >= 0 && (stage < group.together || (group.apart[i] >> (stage - group.together) & 1U) != 0);
+                EXPECT_EQ(attends, (cells[static_cast<std::size_t>(stage)] >> i & 1U) != 0);
+                if (!attends) {
+                    continue;
+                }
+                const auto& [first, second] = stages[static_cast<std::size_t>(stage)];
+                listed.push_back(first);
+                if (second < 0) {
+                    ++halves;
+                } else {
+                    listed.push_back(second);
+                    ++whole;
+                    EXPECT_EQ(halves, 0);
+                }
+            }
+            EXPECT_EQ(whole, group.whole[i]);
+            EXPECT_EQ(halves, group.halves[i]);
+            if (tile < 0) {
+                EXPECT_EQ(group.apart[i], 0U);
+                continue;
+            }
+            ++seen[static_cast<std::size_t>(tile)];
+            EXPECT_EQ(geometry.tiles()[static_cast<std::size_t>(tile)].stream == SCALEDIT_IMAGE,
+                      static_cast<std::int32_t>(g) >= lists.long_groups);
+            std::sort(listed.begin(), listed.end());
+            EXPECT_EQ(listed, met_by(geometry.keys(), tile));
+        }
+    }
+    for (std::size_t tile = 0; tile < seen.size(); ++tile) {
+        EXPECT_EQ(seen[tile], geometry.ranges(static_cast<std::int64_t>(tile)).empty() ? 0 : 1);
+    }
+}
+
 TEST(DeviceGeometry, GroupsHoldTheSameKeysAsTheTileLists) {
     for (const auto& [width, height, text] :
          {std::tuple{37, 29, 77}, {1, 1, 0}, {64, 48, 512}, {200, 7, 1}, {9, 9, 0}, {200, 200, 3}}) {
         for (const std::int32_t reach : {0, 1, 3, 9, 4096}) {
             scaledit_geometry_options options = geometry_options(width, height, text);
             options.reach = reach;
-            const Geometry geometry(options);
-            const cuda::GroupLists lists = cuda::group_tiles(geometry);
-            std::vector<int> seen(geometry.tiles().size());
-            EXPECT_LE(lists.long_groups, static_cast<std::int32_t>(lists.groups.size()));
-            for (std::size_t g = 0; g < lists.groups.size(); ++g) {
-                const cuda::TileGroup& group = lists.groups[g];
-                std::vector<std::pair<std::int32_t, std::int32_t>> stages;
-                std::vector<cuda::Successors> successors;
-                std::vector<std::uint32_t> cells;
-                for (std::int32_t r = group.runs_first; r < group.runs_end; ++r) {
-                    const cuda::KeyRun& run = lists.runs[static_cast<std::size_t>(r)];
-                    for (std::int32_t i = 0; i < run.stages; ++i) {
-                        stages.emplace_back(run.first + 2 * i, run.second < 0 ? -1 : run.second + 2 * i);
-                        successors.push_back(i + 1 < run.stages ? run.within : run.last);
-                        cells.push_back(run.cells);
-                    }
-                }
-                ASSERT_EQ(static_cast<std::int32_t>(stages.size()), group.stages);
-                ASSERT_LE(group.stages - group.together, cuda::kMostApart);
-                // The turns follow each other, and after the last comes query tile 0.
-                std::uint32_t turn = 0;
-                for (std::int32_t stage = 0; stage < group.stages; ++stage) {
-                    for (std::uint32_t i = 0; i < cuda::kGroupTiles; ++i) {
-                        if (group.tile[i] >= 0 &&
-                            (stage < group.together || (group.apart[i] >> (stage - group.together) & 1U) != 0)) {
-                            EXPECT_EQ(turn, i);
-                            turn = successors[static_cast<std::size_t>(stage)] >> 2 * i & 3U;
-                        }
-                    }
-                }
-                EXPECT_EQ(turn, 0U);
-                for (std::size_t i = 0; i < cuda::kGroupTiles; ++i) {
-                    const std::int32_t tile = group.tile[i];
-                    std::vector<std::int32_t> listed;
-                    std::int32_t halves = 0;
-                    std::int32_t whole = 0;
-                    for (std::int32_t stage = 0; stage < group.stages; ++stage) {
-                        const bool attends = tile >= 0 && (stage < group.together ||
-                                                           (group.apart[i] >> (stage - group.together) & 1U) != 0);
-                        EXPECT_EQ(attends, (cells[static_cast<std::size_t>(stage)] >> i & 1U) != 0);
-                        if (!attends) {
-                            continue;
-                        }
-                        const auto& [first, second] = stages[static_cast<std::size_t>(stage)];
-                        listed.push_back(first);
-                        if (second < 0) {
-                            ++halves;
-                        } else {
-                            listed.push_back(second);
-                            ++whole;
-                            EXPECT_EQ(halves, 0);
-                        }
-                    }
-                    EXPECT_EQ(whole, group.whole[i]);
-                    EXPECT_EQ(halves, group.halves[i]);
-                    if (tile < 0) {
-                        EXPECT_EQ(group.apart[i], 0U);
-                        continue;
-                    }
-                    ++seen[static_cast<std::size_t>(tile)];
-                    EXPECT_EQ(geometry.tiles()[static_cast<std::size_t>(tile)].stream == SCALEDIT_IMAGE,
-                              static_cast<std::int32_t>(g) >= lists.long_groups);
-                    std::sort(listed.begin(), listed.end());
-                    EXPECT_EQ(listed, met_by(geometry.keys(), tile));
-                }
-            }
-            EXPECT_EQ(seen, std::vector<int>(seen.size(), 1));
+            expect_groups(Geometry(options));
         }
     }
 }
@@ -216,6 +222,23 @@ TEST(DeviceGeometry, PairsHoldTheSameAsTheTileLists) {
                     // The kernels of gradients leave no key out.
                     EXPECT_FALSE(queries.lists().ranges_of(static_cast<std::int64_t>(tile)).empty());
                 }
+            }
+        }
+    }
+}
+
+// Where there is no guidance, image tiles that attend to nobody follow those that do.
+TEST(DeviceGeometry, ListsHoldTheSameOfShards) {
+    for (const auto& [width, height, text, ratio] :
+         {std::tuple{37, 29, 77, 0}, {64, 48, 512, 4}, {200, 7, 1, 0}, {24, 72, 0, 2}}) {
+        scaledit_geometry_options options = grid(width, height, text, ratio);
+        const Geometry whole(options);
+        for (const std::int32_t shards : {1, 2, 3, 5}) {
+            for (std::int32_t index = 0; index < shards; ++index) {
+                const Geometry shard = whole.shard(shards, index);
+                expect_groups(shard);
+                expect_pairs(shard, shard.keys());
+                expect_pairs(shard, QueryLists(shard).lists());
             }
         }
     }

@@ -66,8 +66,10 @@ typedef struct scaledit_geometry scaledit_geometry;
 
 typedef struct scaledit_geometry_info {
     int64_t text_tokens;
-    int64_t image_tokens;
+    int64_t image_tokens;  // of a shard: its own
     int64_t guidance_tokens;
+    int64_t imported_tokens;  // image tokens of other shards; 0 but for a shard
+    int64_t first_image;      // position of the first image token among those of the whole picture; 0 but for a shard
     int64_t guidance_width;   // w = ceil(W / rho)
     int64_t guidance_height;  // h
     int64_t tokens;           // of the whole sequence
@@ -99,12 +101,31 @@ typedef struct scaledit_tile_range {
 // Builds a geometry; the caller destroys it. On failure *geometry is null.
 SCALEDIT_API scaledit_status scaledit_geometry_create(const scaledit_geometry_options* options,
                                                       scaledit_geometry** geometry);
+
+// Builds the geometry of one shard of a picture, for pictures that several computers or GPUs paint together: shard
+// `index` (from 0) of `shards`, at most one for each window. The caller destroys it; `geometry`, which is no shard
+// itself, is not kept. On failure *shard is null.
+//
+// Shards own consecutive windows along the Hilbert curve, as many as make about the same work: a token counts for the
+// keys that it attends to, for the text tokens that attend to it, and for 10,000 pairs that its products with weights
+// take beside. All of them have all text and guidance tokens. The sequence of a shard is
+//
+//     [text ; own image tokens ; guidance ; imported image tokens]
+//
+// where imported tiles are those of other shards that tiles of its own attend to, no more, in the order of the whole
+// picture. They are keys and values alone: they attend to nobody. An own image token and a guidance token attend to
+// what they attend to in the whole picture. A text token attends to the shard's own image tokens, and in shard 0 to the
+// text as well: over all shards these are its keys, each of them once, so that outputs join by their log-sum-exp.
+SCALEDIT_API scaledit_status scaledit_geometry_shard(const scaledit_geometry* geometry, int32_t shards, int32_t index,
+                                                     scaledit_geometry** shard);
+
 SCALEDIT_API void scaledit_geometry_destroy(scaledit_geometry* geometry);  // null is allowed
 SCALEDIT_API scaledit_status scaledit_geometry_describe(const scaledit_geometry* geometry,
                                                         scaledit_geometry_info* info);
 
 // order[p] = index in raster order of the token at position p of the sequence (text first, then image row by row, then
-// guidance row by row). `count` is the length of the array given and must be info.tokens.
+// guidance row by row); of a shard in that of the whole picture. `count` is the length of the array given and must be
+// info.tokens.
 SCALEDIT_API scaledit_status scaledit_geometry_order(const scaledit_geometry* geometry, int64_t* order, int64_t count);
 
 // tiles[info.tiles].

@@ -49,7 +49,17 @@ scaledit_status scaledit_geometry_create(const scaledit_geometry_options* option
         expect_pointer(geometry, "geometry", "where to put the new geometry");
         *geometry = nullptr;
         expect_pointer(options, "options", "a scaledit_geometry_options");
-        *geometry = new scaledit_geometry(*options);
+        *geometry = new scaledit_geometry(scaledit::Geometry(*options));
+    });
+}
+
+scaledit_status scaledit_geometry_shard(const scaledit_geometry* geometry, int32_t shards, int32_t index,
+                                        scaledit_geometry** shard) {
+    return guard([&] {
+        expect_pointer(shard, "shard", "where to put the new geometry");
+        *shard = nullptr;
+        expect_pointer(geometry, "geometry", kGeometry);
+        *shard = new scaledit_geometry(geometry->value.shard(shards, index));
     });
 }
 

@@ -3,13 +3,14 @@
 
 #include <mutex>
 #include <optional>
+#include <utility>
 
 #include "cuda/device_geometry.h"
 #include "geometry/geometry.h"
 #include "geometry/query_lists.h"
 
 struct scaledit_geometry {
-    explicit scaledit_geometry(const scaledit_geometry_options& options) : value(options) {}
+    explicit scaledit_geometry(scaledit::Geometry geometry) : value(std::move(geometry)) {}
 
     // How it lies in a GPU's memory; found when first asked for.
     [[nodiscard]] const scaledit::cuda::DeviceGeometryLayout& device_layout() const {

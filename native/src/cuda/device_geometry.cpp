@@ -165,6 +165,7 @@ GroupLists group_tiles(const Geometry& geometry) {
         }
         std::size_t count = 1;
         while (count < kGroupTiles && first + count < tiles.size() &&
+               !geometry.ranges(static_cast<std::int64_t>(first + count)).empty() &&
                belong_together(tiles[first + count - 1], tiles[first + count])) {
             ++count;
         }

@@ -20,7 +20,9 @@ PairLists pair_tiles(const Geometry& geometry, const TileLists& tile_lists) {
             ++tile;
             continue;
         }
-        const bool two = tile + 1 < tiles.size() && tiles[tile + 1].stream == tiles[tile].stream;
+        // After the last image tile of a shard may come one of those that meet nobody.
+        const bool two = tile + 1 < tiles.size() && tiles[tile + 1].stream == tiles[tile].stream &&
+                         !tile_lists.ranges_of(static_cast<std::int64_t>(tile) + 1).empty();
         const auto first = static_cast<std::int32_t>(tile);
         TilePair pair{{first, two ? first + 1 : -1}, static_cast<std::int32_t>(lists.runs.size()), 0};
         const std::span<const scaledit_tile_range> ranges[] = {

@@ -14,7 +14,7 @@ constexpr int kPairTiles = 2;
 
 // Neighbouring tiles that a block works on together: most of what they meet is the same.
 struct TilePair {
-    std::int32_t tile[kPairTiles];  // the second is -1 where a stream ends with an odd one
+    std::int32_t tile[kPairTiles];  // the second is -1 where a stream, or what of it meets any, ends with an odd one
     std::int32_t runs_first;
     std::int32_t runs_end;
 };

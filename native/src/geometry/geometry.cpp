@@ -42,6 +42,7 @@ std::int64_t guidance_side(std::int64_t image_side, std::int32_t ratio) {
 
 Geometry::Geometry(const scaledit_geometry_options& options) {
     check(options);
+    window_ = options.window;
     info_.text_tokens = options.text_tokens;
     info_.image_tokens = options.image_width * options.image_height;
     info_.guidance_width = guidance_side(options.image_width, options.ratio);

@@ -29,6 +29,10 @@ public:
     // Throws Error (SCALEDIT_INVALID_ARGUMENT) when the options cannot be met.
     explicit Geometry(const scaledit_geometry_options& options);
 
+    // The geometry of one shard of the picture: see scaledit_geometry_shard(). Throws Error
+    // (SCALEDIT_INVALID_ARGUMENT) when there are fewer windows than shards, or when this is a shard itself.
+    [[nodiscard]] Geometry shard(std::int32_t shards, std::int32_t index) const;
+
     [[nodiscard]] const scaledit_geometry_info& info() const { return info_; }
 
     // Tiles in the order of memory.
@@ -52,12 +56,27 @@ public:
     [[nodiscard]] std::span<const std::int64_t> order() const { return order_; }
 
 private:
+    // Tiles first ... end - 1.
+    struct TileSpan {
+        std::size_t first;
+        std::size_t end;
+
+        [[nodiscard]] bool has(std::size_t tile) const { return first <= tile && tile < end; }
+    };
+
+    Geometry() = default;
+
+    [[nodiscard]] TileSpan image_tiles() const;
+    [[nodiscard]] TileSpan own_tiles(std::int32_t shards, std::int32_t index) const;
+    [[nodiscard]] std::vector<std::size_t> imported_tiles(TileSpan own) const;
     void lay_out_text(std::int64_t tokens);
     void append_ranges(std::vector<scaledit_tile_range>& found);
     void build_schedule();
     [[nodiscard]] std::int64_t key_tokens(std::int64_t tile) const;
 
     scaledit_geometry_info info_{};
+    std::int32_t window_ = 0;  // tokens along a side
+    bool whole_ = true;
     std::vector<scaledit_tile> tiles_;
     std::vector<std::int64_t> offsets_;
     std::vector<scaledit_tile_range> ranges_;

@@ -1,0 +1,359 @@
+// Shards of a picture: who owns what, what is imported, and that attention of the shards is that of the picture.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <numeric>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "attention_reference.h"
+#include "geometry_view.h"
+#include "token_mask.h"
+
+namespace scaledit {
+namespace {
+
+constexpr std::int32_t kMostShards = 7;
+constexpr std::int64_t kOwnWork = 10'000;  // pairs, as the header says
+
+std::size_t size(std::int64_t count) { return static_cast<std::size_t>(count); }
+
+std::int32_t windows(const scaledit_geometry_options& o) {
+    const auto along = [&](std::int64_t side) { return (side + o.window - 1) / o.window; };
+    return static_cast<std::int32_t>(along(o.image_width) * along(o.image_height));
+}
+
+struct Shard {
+    GeometryHandle geometry;
+    GeometryView view;
+};
+
+std::vector<Shard> make_shards(const scaledit_geometry_options& options, std::int32_t count) {
+    const GeometryHandle whole = make_geometry(options);
+    std::vector<Shard> shards;
+    for (std::int32_t index = 0; index < count; ++index) {
+        scaledit_geometry* shard = nullptr;
+        EXPECT_EQ(scaledit_geometry_shard(whole.get(), count, index, &shard), SCALEDIT_OK) << scaledit_last_error();
+        shards.push_back({GeometryHandle(shard), view(options, shard)});
+    }
+    return shards;
+}
+
+// Every kind of mask on ragged grids, and some grids at random.
+std::vector<scaledit_geometry_options> grids() {
+    std::vector<scaledit_geometry_options> all = {
+        grid(16, 16, 5, 4),
+        grid(40, 56, 77, 4),
+        without_text(grid(53, 38, 20, 2, 16, SCALEDIT_GUIDANCE_LOCAL)),
+        grid(47, 61, 0, 4, 32, SCALEDIT_GUIDANCE_NONE),
+        grid(61, 35, 130, 0),
+        grid(17, 113, 9, 4),
+    };
+    std::mt19937 random(11);
+    const auto draw = [&](int low, int high) { return std::uniform_int_distribution<>(low, high)(random); };
+    for (int i = 0; i < 12; ++i) {
+        scaledit_geometry_options o =
+            grid(draw(1, 70), draw(1, 70), draw(0, 1) * draw(1, 100), std::vector{0, 2, 4}[size(draw(0, 2))],
+                 draw(0, 1) == 0 ? 16 : 32, draw(0, 2));
+        o.reach = draw(0, 2);
+        o.guidance_margin = draw(0, 4);
+        o.guidance_without_text = draw(0, 1);
+        all.push_back(o);
+    }
+    return all;
+}
+
+// Calls with every number of shards that the grid has windows for.
+template <class Body>
+void for_each_sharding(const Body& body) {
+    for (const scaledit_geometry_options& options : grids()) {
+        for (std::int32_t count = 1; count <= std::min(kMostShards, windows(options)); ++count) {
+            SCOPED_TRACE(testing::Message() << options << ", " << count << " shards");
+            body(options, make_shards(options, count));
+        }
+    }
+}
+
+using Positions = std::vector<std::int64_t>::const_iterator;
+
+TEST(Shards, OwnConsecutiveTokensAndHaveAllOthers) {
+    for_each_sharding([](const scaledit_geometry_options& options, const std::vector<Shard>& shards) {
+        const GeometryView whole = view(options);
+        const Positions image = whole.order.begin() + whole.info.text_tokens;
+        const Positions guidance = image + whole.info.image_tokens;
+        std::int64_t next = 0;
+        for (const auto& [geometry, shard] : shards) {
+            const scaledit_geometry_info& info = shard.info;
+            EXPECT_EQ(info.text_tokens, whole.info.text_tokens);
+            EXPECT_EQ(info.guidance_tokens, whole.info.guidance_tokens);
+            EXPECT_EQ(info.guidance_width, whole.info.guidance_width);
+            EXPECT_EQ(info.guidance_height, whole.info.guidance_height);
+            EXPECT_EQ(info.tokens, info.text_tokens + info.image_tokens + info.guidance_tokens + info.imported_tokens);
+            EXPECT_EQ(info.first_image, next);
+            EXPECT_GT(info.image_tokens, 0);
+
+            std::vector<std::int64_t> expected(whole.order.begin(), image);
+            expected.insert(expected.end(), image + next, image + next + info.image_tokens);
+            expected.insert(expected.end(), guidance, whole.order.end());
+            EXPECT_TRUE(std::equal(expected.begin(), expected.end(), shard.order.begin()));
+
+            std::int64_t first = 0;
+            for (const scaledit_tile& tile : shard.tiles) {
+                EXPECT_EQ(tile.first, first);
+                first += tile.tokens;
+            }
+            EXPECT_EQ(first, info.tokens);
+            next += info.image_tokens;
+        }
+        EXPECT_EQ(next, whole.info.image_tokens);
+        EXPECT_EQ(whole.info.imported_tokens, 0);
+        EXPECT_EQ(whole.info.first_image, 0);
+    });
+}
+
+// From the mask's definition, token by token.
+TEST(Shards, ImportWhatTheMaskNeedsAndNoMore) {
+    for_each_sharding([](const scaledit_geometry_options& options, const std::vector<Shard>& shards) {
+        const GeometryView whole = view(options);
+        const TokenMask mask(options, whole.info);
+        const Positions image = whole.order.begin() + whole.info.text_tokens;
+        for (const auto& [geometry, shard] : shards) {
+            const Positions own = image + shard.info.first_image;
+            const Positions own_end = own + shard.info.image_tokens;
+            std::vector<std::int64_t> needed;
+            for (Positions key = image; key < image + whole.info.image_tokens; ++key) {
+                if (key < own || own_end <= key) {
+                    const Token token = mask.token(*key);
+                    if (std::any_of(own, own_end, [&](auto query) { return mask.attends(mask.token(query), token); })) {
+                        needed.push_back(*key);
+                    }
+                }
+            }
+            EXPECT_EQ(needed, std::vector(shard.order.end() - shard.info.imported_tokens, shard.order.end()));
+        }
+    });
+}
+
+// The keys of each token of the whole picture, as raster indices.
+std::vector<std::set<std::int64_t>> keys_by_token(const GeometryView& geometry, std::int64_t tokens) {
+    std::vector<std::set<std::int64_t>> keys(size(tokens));
+    for (std::size_t tile = 0; tile < geometry.tiles.size(); ++tile) {
+        std::set<std::int64_t> of_tile;
+        for (const std::int64_t position : allowed_tokens(geometry, tile)) {
+            of_tile.insert(geometry.order[size(position)]);
+        }
+        const scaledit_tile& own = geometry.tiles[tile];
+        for (std::int64_t position = own.first; position < own.first + own.tokens; ++position) {
+            if (!of_tile.empty()) {
+                keys[size(geometry.order[size(position)])] = of_tile;
+            }
+        }
+    }
+    return keys;
+}
+
+TEST(Shards, TokensAttendToWhatTheyDoInTheWholePicture) {
+    for_each_sharding([](const scaledit_geometry_options& options, const std::vector<Shard>& shards) {
+        const GeometryView whole = view(options);
+        const auto expected = keys_by_token(whole, whole.info.tokens);
+        std::vector<std::set<std::int64_t>> image(size(whole.info.tokens));
+        std::vector<std::int64_t> text;  // keys of the first text token in all shards
+        for (const auto& [geometry, shard] : shards) {
+            const auto keys = keys_by_token(shard, whole.info.tokens);
+            const std::int64_t queries = shard.info.tokens - shard.info.imported_tokens;
+            for (std::int64_t position = 0; position < shard.info.tokens; ++position) {
+                const auto token = size(shard.order[size(position)]);
+                if (position < shard.info.text_tokens) {
+                    EXPECT_EQ(keys[token], keys[0]);
+                } else if (position < queries) {
+                    ASSERT_EQ(keys[token], expected[token]) << "token " << token;
+                } else {
+                    ASSERT_TRUE(keys[token].empty()) << "token " << token;
+                }
+            }
+            if (shard.info.text_tokens > 0) {
+                text.insert(text.end(), keys[0].begin(), keys[0].end());
+            }
+            EXPECT_EQ(shard.info.query_tiles, static_cast<std::int64_t>(shard.schedule.size()));
+        }
+        if (whole.info.text_tokens > 0) {
+            std::ranges::sort(text);
+            EXPECT_EQ(text, std::vector(expected[0].begin(), expected[0].end())) << "each key in one shard";
+        }
+    });
+}
+
+// No shard has more than its share and half of a window at each end.
+TEST(Shards, HaveAboutTheSameWork) {
+    std::vector<scaledit_geometry_options> all = grids();
+    all.push_back(grid(256, 256, 512, 4));
+    all.push_back(grid(250, 131, 512, 4));
+    for (const scaledit_geometry_options& options : all) {
+        const GeometryView whole = view(options);
+        const auto work_of = [&](const GeometryView& shard, std::size_t tile) {
+            const auto keys = static_cast<std::int64_t>(allowed_tokens(shard, tile).size());
+            return shard.tiles[tile].tokens * (keys + options.text_tokens + kOwnWork);
+        };
+        std::vector<std::int64_t> of_windows(size(windows(options)));
+        std::int64_t total = 0;
+        const std::int64_t columns = (options.image_width + options.window - 1) / options.window;
+        for (std::size_t tile = 0; tile < whole.tiles.size(); ++tile) {
+            if (whole.tiles[tile].stream == SCALEDIT_IMAGE) {
+                const std::int32_t cells = options.window / 8;
+                const scaledit_tile& t = whole.tiles[tile];
+                of_windows[size(t.row / cells * columns + t.column / cells)] += work_of(whole, tile);
+                total += work_of(whole, tile);
+            }
+        }
+        const auto most = static_cast<double>(std::ranges::max(of_windows));
+        for (std::int32_t count = 1; count <= std::min(kMostShards, windows(options)); ++count) {
+            double largest = 0;
+            for (const auto& [geometry, shard] : make_shards(options, count)) {
+                std::int64_t work = 0;
+                for (std::size_t tile = 0; tile < shard.tiles.size(); ++tile) {
+                    const scaledit_tile& t = shard.tiles[tile];
+                    if (t.stream == SCALEDIT_IMAGE && t.first < shard.info.text_tokens + shard.info.image_tokens) {
+                        work += work_of(shard, tile);
+                    }
+                }
+                largest = std::max(largest, static_cast<double>(work));
+            }
+            const double share = static_cast<double>(total) / count;
+            EXPECT_LE(largest, share + most) << options << ", " << count << " shards";
+            if (options.image_width == 256) {
+                EXPECT_LE(largest, 1.02 * share) << options << ", " << count << " shards";
+            }
+        }
+    }
+}
+
+// Rows of the whole picture's inputs, in the order of a shard.
+void pick_rows(const Tensor& whole, const Tensor& part, const std::vector<std::int64_t>& positions) {
+    part.fill([&](std::int64_t token, std::int64_t head, std::int64_t channel) {
+        return static_cast<float>(whole.get(positions[size(token)], head, channel));
+    });
+}
+
+struct Partial {
+    const double* output;  // [head_dim]
+    double log_sum_exp;
+};
+
+// One query's outputs over parts of its keys, joined.
+std::vector<double> joined(const std::vector<Partial>& parts, std::int64_t head_dim) {
+    const double most = std::ranges::max(parts, {}, &Partial::log_sum_exp).log_sum_exp;
+    std::vector<double> output(size(head_dim));
+    double sum = 0;
+    for (const Partial& part : parts) {
+        const double weight = std::exp(part.log_sum_exp - most);
+        sum += weight;
+        for (std::size_t i = 0; i < output.size(); ++i) {
+            output[i] += weight * part.output[i];
+        }
+    }
+    for (double& number : output) {
+        number /= sum;
+    }
+    return output;
+}
+
+// Outputs and workspaces begin poisoned; rows of imported tokens stay so.
+void expect_attention(const scaledit_geometry_options& options, const std::vector<Shard>& shards,
+                      scaledit_arithmetic arithmetic, double limit) {
+    constexpr std::int64_t kHeads = 2;
+    constexpr std::int64_t kHeadDim = 64;
+    const GeometryHandle geometry = make_geometry(options);
+    const GeometryView whole = view(options, geometry.get());
+    const Inputs inputs = make_inputs(whole.info.tokens, kHeads, kHeadDim, SCALEDIT_FLOAT32, false);
+    fill_normal(inputs, 3, 2.0F);
+    const float scale = 0.125F;
+    const Result expected =
+        attend(geometry.get(), inputs, scale, SCALEDIT_ARITHMETIC_FLOAT32, SCALEDIT_INSTRUCTION_SET_BEST);
+    std::vector<std::int64_t> positions(size(whole.info.tokens));  // by raster index
+    for (std::size_t position = 0; position < whole.order.size(); ++position) {
+        positions[size(whole.order[position])] = static_cast<std::int64_t>(position);
+    }
+
+    const auto row = [&](std::int64_t token, std::int64_t head) { return size((token * kHeads + head) * kHeadDim); };
+    std::vector<Result> results;
+    std::vector<double> found;
+    std::vector<double> reference;
+    for (const auto& [handle, shard] : shards) {
+        std::vector<std::int64_t> sources;
+        for (const std::int64_t raster : shard.order) {
+            sources.push_back(positions[size(raster)]);
+        }
+        const Inputs own = make_inputs(shard.info.tokens, kHeads, kHeadDim, SCALEDIT_FLOAT32, false);
+        pick_rows(inputs.query, own.query, sources);
+        pick_rows(inputs.key, own.key, sources);
+        pick_rows(inputs.value, own.value, sources);
+        results.push_back(attend(handle.get(), own, scale, arithmetic, SCALEDIT_INSTRUCTION_SET_BEST));
+        const Result& result = results.back();
+        const bool guidance_asks = options.guidance_attention != SCALEDIT_GUIDANCE_NONE;
+        const std::int64_t guidance = shard.info.text_tokens + shard.info.image_tokens;
+        const std::int64_t written = guidance + (guidance_asks ? shard.info.guidance_tokens : 0);
+        for (std::int64_t token = shard.info.text_tokens; token < shard.info.tokens; ++token) {
+            for (std::int64_t head = 0; head < kHeads; ++head) {
+                for (std::size_t i = 0; i < size(kHeadDim); ++i) {
+                    const double number = result.output[row(token, head) + i];
+                    ASSERT_EQ(std::isfinite(number), token < written) << "token " << token;
+                    if (token < written) {
+                        found.push_back(number);
+                        reference.push_back(expected.output[row(sources[size(token)], head) + i]);
+                    }
+                }
+            }
+        }
+    }
+    for (std::int64_t token = 0; token < whole.info.text_tokens; ++token) {
+        for (std::int64_t head = 0; head < kHeads; ++head) {
+            std::vector<Partial> parts;
+            for (std::size_t shard = 0; shard < shards.size(); ++shard) {
+                const std::int64_t tokens = shards[shard].view.info.tokens;
+                parts.push_back({&results[shard].output[row(token, head)],
+                                 results[shard].log_sum_exp[size(head * tokens + token)]});
+            }
+            const std::vector<double> text = joined(parts, kHeadDim);
+            found.insert(found.end(), text.begin(), text.end());
+            const auto first = expected.output.begin() + static_cast<std::ptrdiff_t>(row(token, head));
+            reference.insert(reference.end(), first, first + kHeadDim);
+        }
+    }
+    const Difference off = compare(found, reference);
+    EXPECT_LE(off.l2, limit);
+}
+
+TEST(Shards, AttendTogetherAsTheWholePicture) {
+    for_each_sharding([](const scaledit_geometry_options& options, const std::vector<Shard>& shards) {
+        expect_attention(options, shards, SCALEDIT_ARITHMETIC_FLOAT32, 1e-6);
+    });
+}
+
+// Each shard smooths its keys by their own mean: the log-sum-exp by which text is joined has it back.
+TEST(Shards, AttendTogetherInInt8) {
+    for_each_sharding([](const scaledit_geometry_options& options, const std::vector<Shard>& shards) {
+        expect_attention(options, shards, SCALEDIT_ARITHMETIC_INT8, 0.02);
+    });
+}
+
+// What 4096 x 4096 pixels exchange: the border's cells.
+TEST(Shards, ImportTheBorderAlone) {
+    const auto imported = [](std::int32_t count) {
+        std::vector<std::int64_t> tokens;
+        for (const auto& [geometry, shard] : make_shards(grid(256, 256, 512, 4), count)) {
+            tokens.push_back(shard.info.imported_tokens);
+        }
+        return tokens;
+    };
+    EXPECT_EQ(imported(1), std::vector<std::int64_t>{0});
+    EXPECT_EQ(imported(2), std::vector<std::int64_t>(2, 32 * 64)) << "a column of cells";
+    EXPECT_EQ(imported(4), std::vector<std::int64_t>(4, 33 * 64)) << "two sides of 16 cells and the corner";
+}
+
+}  // namespace
+}  // namespace scaledit
