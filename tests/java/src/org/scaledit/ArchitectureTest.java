@@ -38,6 +38,8 @@ class ArchitectureTest {
             .definedBy("org.scaledit.text..")
             .layer("attention")
             .definedBy("org.scaledit.attention..")
+            .layer("ranks")
+            .definedBy("org.scaledit.ranks..")
             .layer("image")
             .definedBy("org.scaledit.image..")
             .layer("checkpoint")
@@ -70,8 +72,10 @@ class ArchitectureTest {
             .mayOnlyBeAccessedByLayers("sampling", "training", "facade", "evaluation")
             .whereLayer("attention")
             .mayOnlyBeAccessedByLayers("transformer", "sampling", "training", "facade", "evaluation")
+            .whereLayer("ranks")
+            .mayOnlyBeAccessedByLayers("attention", "sampling", "training", "facade", "evaluation")
             .whereLayer("file")
-            .mayOnlyBeAccessedByLayers("checkpoint", "image", "training", "scenes", "cli")
+            .mayOnlyBeAccessedByLayers("ranks", "checkpoint", "image", "training", "scenes", "cli")
             .whereLayer("bindings")
             .mayOnlyBeAccessedByLayers("transformer", "vae", "attention");
 

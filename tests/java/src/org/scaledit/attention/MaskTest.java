@@ -275,7 +275,8 @@ class MaskTest {
                 raster.height(),
                 raster.ratio(),
                 permutation(raster.imageTokens()),
-                permutation(raster.guidanceTokens()));
+                permutation(raster.guidanceTokens()),
+                new long[0]);
     }
 
     private static long[] permutation(int count) {

@@ -23,6 +23,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.ranks.Ranks;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.DrawnPictures;

@@ -32,6 +32,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.ranks.Ranks;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.DrawnPictures;
@@ -302,7 +303,7 @@ class RanksTest {
                 .first()
                 .extracting(Throwable::getMessage)
                 .asString()
-                .startsWith("the training was stopped");
+                .isEqualTo("stopped while waiting for the other GPUs");
     }
 
     private static void delete(Path cache) {

@@ -85,12 +85,33 @@ public static native @Cast("scaledit_status") int scaledit_geometry_create(@Cons
                                                       @Cast("scaledit_geometry**") PointerPointer geometry);
 public static native @Cast("scaledit_status") int scaledit_geometry_create(@Const GeometryOptions options,
                                                       @ByPtrPtr GeometryHandle geometry);
+
+// Builds the geometry of one shard of a picture, for pictures that several computers or GPUs paint together: shard
+// `index` (from 0) of `shards`, at most one for each window. The caller destroys it; `geometry`, which is no shard
+// itself, is not kept. On failure *shard is null.
+//
+// Shards own consecutive windows along the Hilbert curve, as many as make about the same work: a token counts for the
+// keys that it attends to, for the text tokens that attend to it, and for 10,000 pairs that its products with weights
+// take beside. All of them have all text and guidance tokens. The sequence of a shard is
+//
+//     [text ; own image tokens ; guidance ; imported image tokens]
+//
+// where imported tiles are those of other shards that tiles of its own attend to, no more, in the order of the whole
+// picture. They are keys and values alone: they attend to nobody. An own image token and a guidance token attend to
+// what they attend to in the whole picture. A text token attends to the shard's own image tokens, and in shard 0 to the
+// text as well: over all shards these are its keys, each of them once, so that outputs join by their log-sum-exp.
+public static native @Cast("scaledit_status") int scaledit_geometry_shard(@Const GeometryHandle geometry, int shards, int index,
+                                                     @Cast("scaledit_geometry**") PointerPointer shard);
+public static native @Cast("scaledit_status") int scaledit_geometry_shard(@Const GeometryHandle geometry, int shards, int index,
+                                                     @ByPtrPtr GeometryHandle shard);
+
 public static native void scaledit_geometry_destroy(GeometryHandle geometry);  // null is allowed
 public static native @Cast("scaledit_status") int scaledit_geometry_describe(@Const GeometryHandle geometry,
                                                         GeometryInfo info);
 
 // order[p] = index in raster order of the token at position p of the sequence (text first, then image row by row, then
-// guidance row by row). `count` is the length of the array given and must be info.tokens.
+// guidance row by row); of a shard in that of the whole picture. `count` is the length of the array given and must be
+// info.tokens.
 public static native @Cast("scaledit_status") int scaledit_geometry_order(@Const GeometryHandle geometry, @Cast("int64_t*") LongPointer order, @Cast("int64_t") long count);
 public static native @Cast("scaledit_status") int scaledit_geometry_order(@Const GeometryHandle geometry, @Cast("int64_t*") LongBuffer order, @Cast("int64_t") long count);
 public static native @Cast("scaledit_status") int scaledit_geometry_order(@Const GeometryHandle geometry, @Cast("int64_t*") long[] order, @Cast("int64_t") long count);

@@ -54,6 +54,14 @@ public interface Attention extends AutoCloseable {
      */
     default void leaveOutGuidanceQueries() {}
 
+    /**
+     * Image tokens that belong to other shards of the picture: the last rows of query, key, value and output. The attention
+     * writes them there by itself, but for the output's, which mean nothing. 0 if the sequence is a whole picture's.
+     */
+    default int importedTokens() {
+        return 0;
+    }
+
     /** Frees what is kept from call to call. */
     @Override
     default void close() {}

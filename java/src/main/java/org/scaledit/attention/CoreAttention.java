@@ -8,12 +8,12 @@ import org.bytedeco.pytorch.Tensor;
  * The native core's attention of a pass, with the geometry that it is for: {@link NativeAttention} on a
  * CPU, {@link CudaAttention} on a GPU.
  */
-public final class CoreAttention implements DifferentiableAttention {
+public final class CoreAttention implements PartialAttention {
     private final boolean cuda;
     private final boolean int8;
     private final Optional<Supplier<Geometry>> withoutGuidanceQueries; // where guidance stands alone
     private Geometry geometry;
-    private DifferentiableAttention attention;
+    private PartialAttention attention;
 
     /**
      * @param width tokens of the image's grid; {@code height} likewise
@@ -36,6 +36,37 @@ public final class CoreAttention implements DifferentiableAttention {
         return new CoreAttention(Geometry.full(textTokens, width, height), Optional.empty(), cuda, int8);
     }
 
+    /**
+     * Of one shard of a high-resolution pass.
+     *
+     * @param index of the shard, from 0
+     * @throws IllegalArgumentException likewise
+     */
+    static CoreAttention shard(
+            int textTokens,
+            int width,
+            int height,
+            AttentionWindow window,
+            int shards,
+            int index,
+            boolean cuda,
+            boolean int8) {
+        return new CoreAttention(
+                shard(Geometry.windowed(textTokens, width, height, window), shards, index),
+                window.guidanceSeesText()
+                        ? Optional.empty()
+                        : Optional.of(() -> shard(
+                                Geometry.withoutGuidanceQueries(textTokens, width, height, window), shards, index)),
+                cuda,
+                int8);
+    }
+
+    private static Geometry shard(Geometry whole, int shards, int index) {
+        try (whole) {
+            return whole.shard(shards, index);
+        }
+    }
+
     private CoreAttention(
             Geometry geometry, Optional<Supplier<Geometry>> withoutGuidanceQueries, boolean cuda, boolean int8) {
         this.cuda = cuda;
@@ -46,7 +77,7 @@ public final class CoreAttention implements DifferentiableAttention {
     }
 
     /** Closes the geometry if it fails. */
-    private DifferentiableAttention attentionFor(Geometry made) {
+    private PartialAttention attentionFor(Geometry made) {
         try {
             return cuda
                     ? new CudaAttention(made, int8 ? CudaAttention.Arithmetic.INT8 : CudaAttention.Arithmetic.BFLOAT16)
@@ -71,6 +102,12 @@ public final class CoreAttention implements DifferentiableAttention {
     @Override
     public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
         attention.attend(query, key, value, preparation, output);
+    }
+
+    @Override
+    public void attend(
+            Tensor query, Tensor key, Tensor value, Optional<Preparation> lacking, Tensor output, Tensor logSumExp) {
+        attention.attend(query, key, value, lacking, output, logSumExp);
     }
 
     @Override

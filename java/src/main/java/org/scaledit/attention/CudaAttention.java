@@ -21,7 +21,7 @@ import org.scaledit.tensor.Tensors;
  * tensors in the geometry's order, head sizes 64 and 128, and is queued on torch's current stream. Gradients are computed
  * in bfloat16, those of bfloat16 arithmetic alone. Used by one thread at a time.
  */
-public final class CudaAttention implements DifferentiableAttention {
+public final class CudaAttention implements PartialAttention {
 
     /** How the core multiplies. */
     public enum Arithmetic {
@@ -112,24 +112,35 @@ public final class CudaAttention implements DifferentiableAttention {
     /** In INT8 the core norms and rotates on the way to its packed copies. */
     @Override
     public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        Tensors.run(() -> attendWith(query, key, value, Optional.of(preparation), output, null));
+    }
+
+    @Override
+    public void attend(
+            Tensor query, Tensor key, Tensor value, Optional<Preparation> lacking, Tensor output, Tensor logSumExp) {
+        Tensors.run(() -> attendWith(query, key, value, lacking, output, logSumExp));
+    }
+
+    private void attendWith(
+            Tensor query,
+            Tensor key,
+            Tensor value,
+            Optional<Preparation> lacking,
+            Tensor output,
+            @Nullable Tensor logSumExp) {
         Operands.requireOf(geometry, query, key, value);
-        Tensors.run(() -> {
-            switch (arithmetic) {
-                case INT8 ->
-                    compute(Operands.of(geometry, true, query, key, value, output), Optional.of(preparation), null);
-                case BFLOAT16 ->
-                    compute(
-                            Operands.of(
-                                    geometry,
-                                    true,
-                                    HeadPreparation.ofQueries(preparation).prepared(query),
-                                    HeadPreparation.ofKeys(preparation).prepared(key),
-                                    value,
-                                    output),
-                            Optional.empty(),
-                            null);
-            }
-        });
+        boolean apart = lacking.isPresent() && arithmetic == Arithmetic.BFLOAT16;
+        Operands operands = Operands.of(
+                geometry,
+                true,
+                apart ? HeadPreparation.ofQueries(lacking.get()).prepared(query) : query,
+                apart ? HeadPreparation.ofKeys(lacking.get()).prepared(key) : key,
+                value,
+                output);
+        if (logSumExp != null) {
+            operands.requireLogSumExp(logSumExp);
+        }
+        compute(operands, apart ? Optional.empty() : lacking, logSumExp);
     }
 
     /** @throws IllegalStateException with INT8: its log-sum-exp is not exact enough to compute weights from */

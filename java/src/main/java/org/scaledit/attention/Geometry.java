@@ -89,6 +89,11 @@ public final class Geometry implements AutoCloseable {
         options.text_tokens(textTokens).image_width(width).image_height(height).ratio(ratio);
         GeometryHandle handle = new GeometryHandle();
         Status.check(scaledit_geometry_create(options, handle));
+        return described(handle, width, height, ratio);
+    }
+
+    /** Destroys the handle if it fails. */
+    private static Geometry described(GeometryHandle handle, int width, int height, int ratio) {
         try {
             GeometryInfo info = new GeometryInfo();
             Status.check(scaledit_geometry_describe(handle, info));
@@ -99,21 +104,46 @@ public final class Geometry implements AutoCloseable {
         }
     }
 
+    /**
+     * The geometry of one shard of the picture: a run of its windows, whose tokens attend to what they attend to in the whole
+     * picture. Text and guidance tokens are all there; image tokens of other shards that its own attend to, the imported
+     * ones, come last, as keys and values alone. Text attends to the shard's own image tokens, and in the first shard to the
+     * text: outputs of all shards are to be joined by their log-sum-exp.
+     *
+     * @param index from 0
+     * @return to be closed, as this one is
+     * @throws IllegalArgumentException in one sentence, if there are fewer windows than shards
+     */
+    Geometry shard(int shards, int index) {
+        return Tensors.compute(() -> {
+            GeometryHandle shard = new GeometryHandle();
+            Status.check(scaledit_geometry_shard(handle, shards, index, shard));
+            return described(shard, layout.width(), layout.height(), layout.ratio());
+        });
+    }
+
     private static TokenLayout layout(GeometryHandle handle, GeometryInfo info, int width, int height, int ratio) {
         int text = Math.toIntExact(info.text_tokens());
-        int image = Math.toIntExact(info.image_tokens());
+        int guidance = text + Math.toIntExact(info.image_tokens());
+        int imported = guidance + Math.toIntExact(info.guidance_tokens());
         int tokens = Math.toIntExact(info.tokens());
         long[] order = new long[tokens];
         Status.check(scaledit_geometry_order(handle, order, tokens));
         return new TokenLayout(
-                text, width, height, ratio, rebased(order, text, text + image), rebased(order, text + image, tokens));
+                text,
+                width,
+                height,
+                ratio,
+                rebased(order, text, guidance, text),
+                rebased(order, guidance, imported, text + (long) width * height),
+                rebased(order, imported, tokens, text));
     }
 
-    /** A part of the order of the whole sequence, counted from the part's own first token. */
-    private static long[] rebased(long[] order, int from, int to) {
+    /** A part of the order of the whole sequence, counted from the first token of its stream. */
+    private static long[] rebased(long[] order, int from, int to, long first) {
         long[] part = Arrays.copyOfRange(order, from, to);
         for (int i = 0; i < part.length; i++) {
-            part[i] -= from;
+            part[i] -= first;
         }
         return part;
     }

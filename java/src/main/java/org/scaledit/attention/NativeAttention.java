@@ -2,6 +2,7 @@ package org.scaledit.attention;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
+import java.util.Optional;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.SizeTPointer;
 import org.bytedeco.pytorch.Tensor;
@@ -16,7 +17,7 @@ import org.scaledit.tensor.Tensors;
  * bfloat16 tensors in the geometry's order, head sizes 64 and 128. Gradients are computed in float32. Used by one thread
  * at a time.
  */
-public final class NativeAttention implements DifferentiableAttention {
+public final class NativeAttention implements PartialAttention {
 
     /** How the core multiplies. */
     public enum Arithmetic {
@@ -52,6 +53,22 @@ public final class NativeAttention implements DifferentiableAttention {
     public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
         Tensors.run(() -> compute(
                 Operands.of(geometry, false, preparation.query(query), preparation.key(key), value, output), null));
+    }
+
+    @Override
+    public void attend(
+            Tensor query, Tensor key, Tensor value, Optional<Preparation> lacking, Tensor output, Tensor logSumExp) {
+        Tensors.run(() -> {
+            Operands operands = Operands.of(
+                    geometry,
+                    false,
+                    lacking.map(preparation -> preparation.query(query)).orElse(query),
+                    lacking.map(preparation -> preparation.key(key)).orElse(key),
+                    value,
+                    output);
+            operands.requireLogSumExp(logSumExp);
+            compute(operands, logSumExp.data_ptr_float());
+        });
     }
 
     @Override

@@ -7,7 +7,9 @@ import org.scaledit.tensor.Tensors;
 
 /**
  * The tokens of one sequence, {@code [text ; image ; guidance]}, and the order in which image and guidance tokens lie
- * in memory, each on its own grid. A plain FLUX sequence has no guidance tokens.
+ * in memory, each on its own grid. A plain FLUX sequence has no guidance tokens. That of a shard has some of the picture's
+ * image tokens, and after the guidance tokens those of other shards that it imports: {@code [text ; image ; guidance ;
+ * imported]}.
  */
 public final class TokenLayout {
     private final int textTokens;
@@ -16,21 +18,31 @@ public final class TokenLayout {
     private final int ratio;
     private final long[] imageOrder;
     private final long[] guidanceOrder;
+    private final long[] importedOrder;
 
     /**
      * @param width tokens of the image's grid, W
      * @param height likewise, H
      * @param ratio ρ; 0 for a sequence without guidance tokens
-     * @param imageOrder {@code [W·H]}: the number in raster order of the image token at each position
+     * @param imageOrder {@code [W·H]}, of a shard fewer: the number in raster order of the image token at each position
      * @param guidanceOrder {@code [w·h]}: likewise of the guidance tokens
+     * @param importedOrder likewise of the imported image tokens; of none but for a shard
      */
-    TokenLayout(int textTokens, int width, int height, int ratio, long[] imageOrder, long[] guidanceOrder) {
+    TokenLayout(
+            int textTokens,
+            int width,
+            int height,
+            int ratio,
+            long[] imageOrder,
+            long[] guidanceOrder,
+            long[] importedOrder) {
         this.textTokens = textTokens;
         this.width = width;
         this.height = height;
         this.ratio = ratio;
         this.imageOrder = imageOrder;
         this.guidanceOrder = guidanceOrder;
+        this.importedOrder = importedOrder;
     }
 
     /** Row by row, with guidance tokens. */
@@ -41,7 +53,8 @@ public final class TokenLayout {
                 height,
                 ratio,
                 rasterOrder((long) width * height),
-                rasterOrder((long) shrunk(width, ratio) * shrunk(height, ratio)));
+                rasterOrder((long) shrunk(width, ratio) * shrunk(height, ratio)),
+                new long[0]);
     }
 
     /** Row by row, plain FLUX: text and image alone. */
@@ -58,29 +71,37 @@ public final class TokenLayout {
         return ratio == 0 ? 0 : (size + ratio - 1) / ratio;
     }
 
-    /** Packed latents in raster order {@code [W·H, channels]} → in this order. */
+    /** Packed latents in raster order {@code [W·H, channels]} → in this order; for a shard its own tokens alone. */
     public Tensor arrangeImage(Tensor raster) {
-        return pick(raster, imageOrder);
+        return pick(raster, (long) width * height, imageOrder);
     }
 
     /** Packed guidance latents in raster order {@code [w·h, channels]} → in this order. */
     public Tensor arrangeGuidance(Tensor raster) {
-        return pick(raster, guidanceOrder);
+        return pick(raster, guidanceOrder.length, guidanceOrder);
     }
 
-    /** Image tokens in this order {@code [W·H, channels]} → in raster order. */
+    /**
+     * Image tokens in this order {@code [W·H, channels]} → in raster order.
+     *
+     * @throws IllegalStateException for a shard, which does not have them all
+     */
     public Tensor restoreImage(Tensor arranged) {
+        if (imageOrder.length != (long) width * height) {
+            throw new IllegalStateException("a shard of " + imageOrder.length + " tokens is asked for the "
+                    + (long) width * height + " of the whole picture");
+        }
         long[] position = new long[imageOrder.length];
         for (int p = 0; p < imageOrder.length; p++) {
             position[(int) imageOrder[p]] = p;
         }
-        return pick(arranged, position);
+        return pick(arranged, position.length, position);
     }
 
-    private static Tensor pick(Tensor tokens, long[] rows) {
-        if (tokens.size(0) != rows.length) {
+    private static Tensor pick(Tensor tokens, long expected, long[] rows) {
+        if (tokens.size(0) != expected) {
             throw new IllegalArgumentException(
-                    "tokens have shape " + Tensors.shape(tokens) + ", expected [" + rows.length + ", channels]");
+                    "tokens have shape " + Tensors.shape(tokens) + ", expected [" + expected + ", channels]");
         }
         return Tensors.scoped(
                 () -> tokens.index_select(0, Tensors.of(rows, rows.length).to(tokens.device(), torch.ScalarType.Long)));
@@ -113,6 +134,7 @@ public final class TokenLayout {
         return shrunk(height, ratio);
     }
 
+    /** Of a shard: its own. */
     public int imageTokens() {
         return imageOrder.length;
     }
@@ -121,9 +143,24 @@ public final class TokenLayout {
         return guidanceOrder.length;
     }
 
+    /** Image tokens of other shards; 0 but for a shard. */
+    public int importedTokens() {
+        return importedOrder.length;
+    }
+
     /** Of the whole sequence. */
     public int tokens() {
-        return textTokens + imageOrder.length + guidanceOrder.length;
+        return textTokens + imageOrder.length + guidanceOrder.length + importedOrder.length;
+    }
+
+    /** The number in raster order of the image token at a position among the image tokens. */
+    long imageNumber(int position) {
+        return imageOrder[position];
+    }
+
+    /** Likewise of an imported token. */
+    long importedNumber(int position) {
+        return importedOrder[position];
     }
 
     /** The row in the image's grid of the image token at a position among the image tokens. */
@@ -133,6 +170,15 @@ public final class TokenLayout {
 
     public int imageColumn(int position) {
         return (int) (imageOrder[position] % width);
+    }
+
+    /** The row in the image's grid of the token at a position among the imported tokens. */
+    public int importedRow(int position) {
+        return (int) (importedOrder[position] / width);
+    }
+
+    public int importedColumn(int position) {
+        return (int) (importedOrder[position] % width);
     }
 
     /** The row in the guidance grid of the guidance token at a position among the guidance tokens. */

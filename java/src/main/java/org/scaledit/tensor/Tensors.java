@@ -89,7 +89,9 @@ public final class Tensors {
         return scoped(() -> {
             Tensor tensor = torch.empty(shape, Placement.FLOAT32_CPU.options(), null);
             requireCount(values.length, tensor);
-            tensor.data_ptr_float().put(values);
+            if (values.length > 0) { // there is no memory for none
+                tensor.data_ptr_float().put(values);
+            }
             return tensor;
         });
     }
@@ -99,7 +101,9 @@ public final class Tensors {
         return scoped(() -> {
             Tensor tensor = torch.empty(shape, new TensorOptions(torch.ScalarType.Long), null);
             requireCount(values.length, tensor);
-            tensor.data_ptr_long().put(values);
+            if (values.length > 0) { // there is no memory for none
+                tensor.data_ptr_long().put(values);
+            }
             return tensor;
         });
     }

@@ -8,6 +8,7 @@ import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.file.ContentHash;
+import org.scaledit.ranks.Exchange;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;

@@ -16,6 +16,8 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.ranks.Exchange;
+import org.scaledit.ranks.Ranks;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;

@@ -16,6 +16,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.Weights;
+import org.scaledit.ranks.Exchange;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.text.TrainedTextEncoders;

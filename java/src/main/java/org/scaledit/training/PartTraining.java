@@ -9,6 +9,8 @@ import java.util.stream.LongStream;
 import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.CudaAttention;
+import org.scaledit.ranks.Exchange;
+import org.scaledit.ranks.Ranks;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Torch;
 

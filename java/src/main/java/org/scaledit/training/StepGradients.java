@@ -5,6 +5,7 @@ import java.util.Map;
 import java.util.function.BiConsumer;
 import java.util.function.Function;
 import org.bytedeco.pytorch.Tensor;
+import org.scaledit.ranks.Exchange;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Tensors;

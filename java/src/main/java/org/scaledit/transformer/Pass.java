@@ -83,7 +83,7 @@ record Pass(
                 return attendForGradients(streams, preparation);
             }
             long rows = streams.stream().mapToLong(stream -> stream.x.rows()).sum();
-            long tokens = rows + kept.map(KeptGuidance::missing).orElse(0L);
+            long tokens = rows + kept.map(KeptGuidance::missing).orElse(0L) + attention.importedTokens();
             Tensor attended = torch.empty(new long[] {tokens, config.width()}, conditioning.options(), null);
             int groups = streams.get(0).projections.groups().size();
             for (int group = 0; group < groups; group++) {
@@ -128,7 +128,8 @@ record Pass(
             stream.projections.groups().get(group).forward(stream.x, stream.guidanceRows, rows);
             row += stream.x.rows();
         }
-        kept.ifPresent(guidance -> guidance.keepOrPutBack(projected));
+        long own = projected.size(0) - attention.importedTokens();
+        kept.ifPresent(guidance -> guidance.keepOrPutBack(projected.narrow(0, 0, own)));
         begins(Part.ATTEND);
         Tensor heads = projected.unflatten(1, 3, -1, config.headDim()); // [tokens, 3, heads, head_dim]
         attention.attend(heads.select(1, 0), heads.select(1, 1), heads.select(1, 2), preparation, output);

@@ -42,6 +42,10 @@ final class RotaryEmbedding implements AutoCloseable {
             ids[next + 1] = (long) layout.ratio() * layout.guidanceRow(p);
             ids[next + 2] = (long) layout.ratio() * layout.guidanceColumn(p);
         }
+        for (int p = 0; p < layout.importedTokens(); p++, next += AXES) {
+            ids[next + 1] = layout.importedRow(p);
+            ids[next + 2] = layout.importedColumn(p);
+        }
         return Tensors.of(ids, layout.tokens(), AXES).to(torch.ScalarType.Double);
     }
 

@@ -1,4 +1,4 @@
-package org.scaledit.training;
+package org.scaledit.ranks;
 
 import java.util.concurrent.CancellationException;
 
@@ -51,12 +51,19 @@ final class Meeting {
                 interrupted = true;
                 if (mayLeave && held == now) {
                     end();
-                    throw new CancellationException("the training was stopped; --resume goes on from there");
+                    throw new CancellationException("stopped while waiting for the other GPUs");
                 }
             }
         }
         if (interrupted) {
             Thread.currentThread().interrupt();
+        }
+    }
+
+    /** @throws RanksStoppedException if the ranks were sent away */
+    synchronized void requireHeld() {
+        if (over) {
+            throw new RanksStoppedException();
         }
     }
 

@@ -1,4 +1,4 @@
-package org.scaledit.training;
+package org.scaledit.ranks;
 
 import java.io.IOException;
 import java.nio.file.Files;
@@ -8,6 +8,7 @@ import java.util.List;
 import java.util.function.Function;
 import org.bytedeco.javacpp.Loader;
 import org.bytedeco.pytorch.FileStore;
+import org.bytedeco.pytorch.LongVector;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.Work;
@@ -63,13 +64,13 @@ final class NcclExchange implements Exchange {
     /**
      * One for each rank.
      *
-     * @throws TrainingException in one sentence, if NCCL cannot be loaded
+     * @throws IllegalStateException in one sentence, if NCCL cannot be loaded
      */
     static List<NcclExchange> of(int ranks, Meeting meeting) {
         try {
             Loader.load(torch_nccl.class);
         } catch (LinkageError e) {
-            throw new TrainingException("several GPUs need NCCL 2, which cannot be loaded: " + e.getMessage(), e);
+            throw new IllegalStateException("several GPUs need NCCL 2, which cannot be loaded: " + e.getMessage(), e);
         }
         try {
             Path store = Files.createTempDirectory("scaledit-nccl").resolve("store");
@@ -79,7 +80,7 @@ final class NcclExchange implements Exchange {
             }
             return exchanges;
         } catch (IOException e) {
-            throw new TrainingException("a temporary folder for NCCL cannot be made: " + Reasons.of(e), e);
+            throw new IllegalStateException("a temporary folder for NCCL cannot be made: " + Reasons.of(e), e);
         }
     }
 
@@ -106,6 +107,26 @@ final class NcclExchange implements Exchange {
     @Override
     public void share(Tensor tensor) {
         exchange(tensor, group().processes::broadcast);
+    }
+
+    @Override
+    public void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+        queue(processes -> processes.alltoall_base(taken, given, new LongVector(takenRows), new LongVector(givenRows)));
+    }
+
+    @Override
+    public void gather(Tensor own, Tensor all) {
+        queue(processes -> processes._allgather_base(all, own));
+    }
+
+    /**
+     * Goes on when all ranks have queued it. A rank that goes on alone may wait for its GPU, while its GPU waits for one whose
+     * own thread waits for the same lock of CUDA's.
+     */
+    private void queue(Function<ProcessGroupNCCL, Work> collective) {
+        meeting.requireHeld();
+        Tensors.run(() -> collective.apply(group().processes)._wait());
+        meeting.awaitAtOnce();
     }
 
     private void exchange(Tensor tensor, Function<TensorVector, Work> collective) {
@@ -139,7 +160,7 @@ final class NcclExchange implements Exchange {
                 Files.deleteIfExists(exchange.store);
                 Files.deleteIfExists(exchange.store.getParent());
             } catch (IOException e) {
-                throw new TrainingException("cannot remove " + exchange.store + ": " + Reasons.of(e), e);
+                throw new IllegalStateException("cannot remove " + exchange.store + ": " + Reasons.of(e), e);
             }
         }
     }

@@ -1,10 +1,10 @@
-package org.scaledit.training;
+package org.scaledit.ranks;
 
 /** Another rank has failed: this one has nothing to say of it. */
-final class RanksStoppedException extends RuntimeException {
+public final class RanksStoppedException extends RuntimeException {
     private static final long serialVersionUID = 1;
 
     RanksStoppedException() {
-        super("another rank of the training has failed");
+        super("another rank has failed");
     }
 }

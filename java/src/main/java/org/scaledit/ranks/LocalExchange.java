@@ -1,28 +1,33 @@
-package org.scaledit.training;
+package org.scaledit.ranks;
 
 import java.util.ArrayList;
 import java.util.List;
 import java.util.function.Consumer;
+import java.util.stream.LongStream;
 import org.bytedeco.pytorch.Tensor;
+import org.scaledit.tensor.Tensors;
 
 /** The exchange of ranks whose tensors are all in the host's memory. Sums are taken in the ranks' order. */
 final class LocalExchange implements Exchange {
     private final int rank;
     private final Meeting meeting;
     private final Tensor[] tensors; // of all ranks
+    private final long[][] rows; // of each rank's tensor, those for each rank
 
-    private LocalExchange(int rank, Meeting meeting, Tensor[] tensors) {
+    private LocalExchange(int rank, Meeting meeting, Tensor[] tensors, long[][] rows) {
         this.rank = rank;
         this.meeting = meeting;
         this.tensors = tensors;
+        this.rows = rows;
     }
 
     /** One for each rank. */
     static List<Exchange> of(int ranks, Meeting meeting) {
         Tensor[] tensors = new Tensor[ranks];
+        long[][] rows = new long[ranks][];
         List<Exchange> exchanges = new ArrayList<>();
         for (int rank = 0; rank < ranks; rank++) {
-            exchanges.add(new LocalExchange(rank, meeting, tensors));
+            exchanges.add(new LocalExchange(rank, meeting, tensors, rows));
         }
         return exchanges;
     }
@@ -54,6 +59,34 @@ final class LocalExchange implements Exchange {
     @Override
     public void share(Tensor tensor) {
         exchange(tensor, first -> {});
+    }
+
+    @Override
+    public void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+        tensors[rank] = given;
+        rows[rank] = givenRows;
+        meeting.awaitAtOnce();
+        Tensors.run(() -> {
+            long next = 0;
+            for (int other = 0; other < tensors.length; other++) {
+                long first = LongStream.of(rows[other]).limit(rank).sum();
+                taken.narrow(0, next, takenRows[other]).copy_(tensors[other].narrow(0, first, rows[other][rank]));
+                next += takenRows[other];
+            }
+        });
+        meeting.awaitAtOnce();
+    }
+
+    @Override
+    public void gather(Tensor own, Tensor all) {
+        tensors[rank] = own;
+        meeting.awaitAtOnce();
+        Tensors.run(() -> {
+            for (int other = 0; other < tensors.length; other++) {
+                all.select(0, other).copy_(tensors[other]);
+            }
+        });
+        meeting.awaitAtOnce();
     }
 
     /** @param change what rank 0 does with its tensor before the others copy it */

@@ -1,4 +1,4 @@
-package org.scaledit.training;
+package org.scaledit.ranks;
 
 import java.util.ArrayList;
 import java.util.List;
@@ -9,15 +9,15 @@ import org.jspecify.annotations.Nullable;
 import org.scaledit.tensor.Cuda;
 
 /**
- * Runs the ranks of a training: rank 0 on the caller's thread, each other one on a thread of its own, and on a GPU the rank
+ * Runs ranks, which compute together: rank 0 on the caller's thread, each other one on a thread of its own, and on a GPU the rank
  * r on the r-th. When one fails the others are sent away.
  */
-final class Ranks implements AutoCloseable {
+public final class Ranks implements AutoCloseable {
     /** A sample's computation at most is waited for; a GPU that hangs is left to the end of the process. */
     private static final int SECONDS_TO_STOP = 60;
 
     /** What every rank does. */
-    interface Work {
+    public interface Work {
         void run(Exchange exchange);
     }
 
@@ -42,7 +42,7 @@ final class Ranks implements AutoCloseable {
      * @param cuda whether each is on a GPU
      * @throws RuntimeException what the first rank that failed has thrown
      */
-    static void run(int ranks, boolean cuda, Work work) {
+    public static void run(int ranks, boolean cuda, Work work) {
         if (ranks == 1) {
             work.run(Exchange.ALONE);
             return;

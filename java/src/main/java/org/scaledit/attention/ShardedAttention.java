@@ -1,0 +1,169 @@
+package org.scaledit.attention;
+
+import java.util.Optional;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.ranks.Exchange;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
+
+/**
+ * The attention of one rank of several that paint a picture together, each a shard of it: a run of windows along the Hilbert
+ * curve, with about the same work. A call's sequence is {@code [text ; own image tokens ; guidance ; imported image
+ * tokens]}, see {@link TokenLayout}.
+ *
+ * <p>Local attention needs little of the other shards. Before each call ranks exchange the keys and values of the cells on
+ * their borders, as they come from the projections: as the mask names them, and no others. Text attends to all image tokens:
+ * each rank computes the part of its own, and the parts are joined by their log-sum-exp, in the ranks' order, so that all
+ * ranks have the same bits. Guidance tokens are the same in all ranks.
+ *
+ * <p>All ranks make the same calls in the same order, having met a moment before the first one.
+ */
+public final class ShardedAttention implements Attention {
+    private final Exchange exchange;
+    private final Border border;
+    private final TokenLayout whole;
+    private final CoreAttention attention;
+    private final Tensor given; // rows of the sequence for the other ranks
+
+    /**
+     * @param width tokens of the whole image's grid; {@code height} likewise
+     * @param cuda whether the tokens are on a GPU
+     * @param int8 whether queries and keys are quantised
+     * @param exchange of as many ranks as there are shards
+     * @throws IllegalArgumentException in one sentence, if the image has fewer windows than there are ranks, or naming the
+     *     argument that the core does not take
+     */
+    public ShardedAttention(
+            int textTokens,
+            int width,
+            int height,
+            AttentionWindow window,
+            boolean cuda,
+            boolean int8,
+            Exchange exchange) {
+        this.exchange = exchange;
+        try (Geometry geometry = Geometry.windowed(textTokens, width, height, window)) {
+            this.whole = geometry.layout();
+            this.border = Border.of(geometry, exchange.ranks(), exchange.rank());
+        }
+        Placement placement = new Placement(torch.ScalarType.Long, cuda);
+        this.given = Tensors.outlive(() -> placement.place(Tensors.of(border.given(), border.given().length)));
+        try {
+            this.attention = CoreAttention.shard(
+                    textTokens, width, height, window, exchange.ranks(), exchange.rank(), cuda, int8);
+        } catch (RuntimeException | Error e) {
+            given.close();
+            throw e;
+        }
+    }
+
+    /** How the shard's tokens must lie in memory. */
+    public TokenLayout layout() {
+        return attention.layout();
+    }
+
+    /** How the whole picture's do: the shards' image tokens one after the other. */
+    public TokenLayout whole() {
+        return whole;
+    }
+
+    /** Image tokens of which this rank takes a key and a value for each head and call. */
+    @Override
+    public int importedTokens() {
+        return attention.layout().importedTokens();
+    }
+
+    /** Image tokens of which this rank gives them, to each rank that needs them. */
+    public int exportedTokens() {
+        return border.given().length;
+    }
+
+    @Override
+    public Tensor attend(Tensor query, Tensor key, Tensor value) {
+        return Tensors.scoped(() -> {
+            long[] shape = {query.size(0), query.size(1) * query.size(2)};
+            Tensor output = torch.empty(shape, query.options(), null);
+            attend(query, key, value, Optional.empty(), output);
+            return output;
+        });
+    }
+
+    @Override
+    public void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
+        Tensors.run(() -> attend(query, key, value, Optional.of(preparation), output));
+    }
+
+    private void attend(Tensor query, Tensor key, Tensor value, Optional<Preparation> lacking, Tensor output) {
+        takeImported(query, key, value);
+        Placement placement = new Placement(torch.ScalarType.Float, query.is_cuda());
+        Tensor logSumExp = torch.empty(new long[] {query.size(1), query.size(0)}, placement.options(), null);
+        attention.attend(query, key, value, lacking, output, logSumExp);
+        joinText(output, logSumExp, query.size(1));
+    }
+
+    /** Fills the last rows: keys and values from the other ranks, and queries that nobody asks but that must be numbers. */
+    private void takeImported(Tensor query, Tensor key, Tensor value) {
+        if (border.exchanged() == 0) {
+            return;
+        }
+        Tensors.run(() -> {
+            long rows = border.taken();
+            long first = query.size(0) - rows;
+            query.narrow(0, first, rows).zero_();
+            long[] row = {rows, 2, query.size(1), query.size(2)};
+            Tensor taken = torch.empty(row, key.options(), null);
+            Tensor own = torch.empty(new long[] {border.given().length, 2, row[2], row[3]}, key.options(), null);
+            own.select(1, 0).copy_(key.index_select(0, given));
+            own.select(1, 1).copy_(value.index_select(0, given));
+            exchange.swap(own, border.givenRows(), taken, border.takenRows());
+            key.narrow(0, first, rows).copy_(taken.select(1, 0));
+            value.narrow(0, first, rows).copy_(taken.select(1, 1));
+        });
+    }
+
+    /**
+     * Replaces this rank's output for the text by that of all.
+     *
+     * @param output {@code [tokens, heads * head_dim]}
+     * @param logSumExp {@code [heads, tokens]}
+     */
+    private void joinText(Tensor output, Tensor logSumExp, long heads) {
+        long text = layout().textTokens();
+        if (text == 0) {
+            return;
+        }
+        Tensors.run(() -> {
+            Tensor rows = output.narrow(0, 0, text);
+            Tensor parts = gathered(rows).unflatten(2, heads, -1); // [ranks, text, heads, head_dim]
+            Tensor sums = gathered(logSumExp.narrow(1, 0, text)); // [ranks, heads, text]
+            Tensor weights = torch.softmax(sums, 0).transpose(1, 2).unsqueeze(3);
+            Tensor joined = Tensors.toFloat32(parts).mul(weights).sum(0); // [text, heads, head_dim]
+            rows.copy_(joined.flatten(1, 2));
+        });
+    }
+
+    /** A tensor of each rank, one after the other, in the caller's scope. */
+    private Tensor gathered(Tensor own) {
+        long[] shape = {exchange.ranks(), own.size(0), own.size(1)};
+        Tensor all = torch.empty(shape, own.options(), null);
+        Tensors.run(() -> exchange.gather(own.contiguous(), all));
+        return all;
+    }
+
+    @Override
+    public boolean guidanceStandsAlone() {
+        return attention.guidanceStandsAlone();
+    }
+
+    @Override
+    public void leaveOutGuidanceQueries() {
+        attention.leaveOutGuidanceQueries();
+    }
+
+    @Override
+    public void close() {
+        attention.close();
+        given.close();
+    }
+}

@@ -1,0 +1,90 @@
+package org.scaledit.ranks;
+
+import org.bytedeco.pytorch.Tensor;
+
+/**
+ * What a rank tells the others: threads of this process that compute with copies of one model together, each on a GPU of its
+ * own. All ranks call the same methods in the same order, and each call waits until every rank has made it.
+ */
+public interface Exchange {
+    /** Of a rank without others. */
+    Exchange ALONE = new Exchange() {
+        @Override
+        public int rank() {
+            return 0;
+        }
+
+        @Override
+        public int ranks() {
+            return 1;
+        }
+
+        @Override
+        public void meet() {}
+
+        @Override
+        public void sum(Tensor tensor) {}
+
+        @Override
+        public void share(Tensor tensor) {}
+
+        @Override
+        public void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {}
+
+        @Override
+        public void gather(Tensor own, Tensor all) {
+            all.select(0, 0).copy_(own);
+        }
+    };
+
+    /** Which one this is, from 0. */
+    int rank();
+
+    /** How many there are. */
+    int ranks();
+
+    /**
+     * Waits for all ranks: what each has written is there for the others.
+     *
+     * @throws RanksStoppedException if another rank has failed
+     */
+    void meet();
+
+    /**
+     * Makes every rank's tensor their sum, the same bits in all of them.
+     *
+     * @param tensor float32, contiguous, as large as the others'
+     * @throws RanksStoppedException likewise
+     */
+    void sum(Tensor tensor);
+
+    /**
+     * Makes every rank's tensor that of rank 0.
+     *
+     * @param tensor likewise
+     * @throws RanksStoppedException likewise
+     */
+    void share(Tensor tensor);
+
+    /**
+     * Gives each rank some rows and takes some of each. The ranks come at once, having met a moment ago: on GPUs one that waits
+     * long for another ends the process.
+     *
+     * @param given contiguous: the rows for rank 0, then those for rank 1, and so on, none for this rank itself
+     * @param givenRows how many are for each
+     * @param taken contiguous, of the same type and with rows as long, written: the rows from rank 0, then those from rank 1,
+     *     and so on
+     * @param takenRows how many each gives to this rank
+     * @throws RanksStoppedException likewise
+     */
+    void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows);
+
+    /**
+     * Writes the tensors of all ranks one after the other, the same bits in all of them. The ranks come at once, likewise.
+     *
+     * @param own contiguous, of the same type and shape in all ranks
+     * @param all contiguous, {@code [ranks, shape of own]}, written
+     * @throws RanksStoppedException likewise
+     */
+    void gather(Tensor own, Tensor all);
+}
