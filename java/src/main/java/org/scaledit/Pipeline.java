@@ -3,7 +3,10 @@ package org.scaledit;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Objects;
 import java.util.Optional;
+import java.util.OptionalInt;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -13,6 +16,7 @@ import org.scaledit.ScaleDit.LoraFile;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.ranks.Ranks;
 import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
@@ -45,9 +49,21 @@ final class Pipeline implements AutoCloseable {
     private final Placement placement;
     private final boolean fp8; // the transformer's large products
     private final boolean low; // the transformer's blocks stay on the host, text is encoded part by part
+    private final @Nullable Transformers[] transformers; // of each rank, by its own thread
 
     private boolean closed;
     private PictureSampler.@Nullable Models models;
+
+    /** A rank's transformer, and the same under the LoRAs, which shares its weights, or itself. */
+    private record Transformers(FluxTransformer plain, FluxTransformer adapted) implements AutoCloseable {
+        @Override
+        public void close() {
+            if (adapted != plain) {
+                adapted.close();
+            }
+            plain.close();
+        }
+    }
 
     private Pipeline(
             ModelDirectory directory,
@@ -57,7 +73,8 @@ final class Pipeline implements AutoCloseable {
             LoraScope loraScope,
             Placement placement,
             boolean fp8,
-            boolean low) {
+            boolean low,
+            int ranks) {
         this.directory = directory;
         this.vaeFolder = vaeFolder;
         this.config = config;
@@ -66,9 +83,14 @@ final class Pipeline implements AutoCloseable {
         this.placement = placement;
         this.fp8 = fp8;
         this.low = low;
+        this.transformers = new Transformers[ranks];
     }
 
-    /** Opens a checkpoint: every file is checked by its header, LoRAs are read. */
+    /**
+     * Opens a checkpoint: every file is checked by its header, LoRAs are read.
+     *
+     * @param gpus that paint together; on a CPU ranks that share it; empty: all GPUs of the machine
+     */
     static Pipeline open(
             Path model,
             @Nullable Path vae,
@@ -76,7 +98,8 @@ final class Pipeline implements AutoCloseable {
             ScaleDit.LoraScope scope,
             ScaleDit.Precision precision,
             ScaleDit.Device device,
-            ScaleDit.Memory memory) {
+            ScaleDit.Memory memory,
+            OptionalInt gpus) {
         boolean low = memory == ScaleDit.Memory.LOW;
         if (low) {
             FluxTransformer.requireLowMemory(device == ScaleDit.Device.CUDA);
@@ -88,8 +111,12 @@ final class Pipeline implements AutoCloseable {
             case CPU -> Torch.load();
             case CUDA -> {
                 GpuFaults.OF_PROCESS.requireUsable();
-                CudaAttention.requireGpu();
+                CudaAttention.requireGpus(gpus.orElse(1));
             }
+        }
+        int ranks = gpus.orElseGet(Cuda::count);
+        if (low && ranks > 1) {
+            throw new IllegalArgumentException("memory low is for one GPU, expected gpus 1, or memory normal");
         }
         boolean fp8 = precision == ScaleDit.Precision.FP8;
         if (fp8) {
@@ -111,7 +138,7 @@ final class Pipeline implements AutoCloseable {
                 case RELEASED -> LoraScope.RELEASED;
             };
             FluxConfig config = FluxTransformer.check(directory, loras, loraScope);
-            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement, fp8, low);
+            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement, fp8, low, ranks);
         } catch (RuntimeException | Error e) {
             loras.forEach(lora -> lora.lora().close());
             throw e;
@@ -162,6 +189,11 @@ final class Pipeline implements AutoCloseable {
         });
     }
 
+    /** That paint together: 1 unless there are several GPUs. */
+    int ranks() {
+        return transformers.length;
+    }
+
     private String outOfMemory(ImageRequest request, Plan plan, Cuda.Memory memory) {
         ScaleDit.Precision unquantised =
                 placement.dtype() == torch.ScalarType.Float ? ScaleDit.Precision.FLOAT32 : ScaleDit.Precision.BFLOAT16;
@@ -175,7 +207,7 @@ final class Pipeline implements AutoCloseable {
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }
 
-    private static void paint(
+    private void paint(
             PictureSampler.Models loaded,
             Plan plan,
             Prompt prompt,
@@ -185,8 +217,7 @@ final class Pipeline implements AutoCloseable {
             BandConsumer picture) {
         TokenGrid grid = plan.lastGrid();
         Tensor raw = Tensors.scoped(() -> {
-            Tensor latents = PictureSampler.sample(
-                    loaded, plan, prompt, noise, new Listener(plan, progress, trace)); // [W·H, 64]
+            Tensor latents = sample(loaded, plan, prompt, noise, new Listener(plan, progress, trace)); // [W·H, 64]
             // From here on a GPU holds no more than a tile of them.
             Tensor onHost = Placement.FLOAT32_CPU.place(latents);
             return Latents.unscale(
@@ -194,6 +225,27 @@ final class Pipeline implements AutoCloseable {
                     loaded.vae().config());
         });
         decode(loaded.vae(), plan, raw, progress, trace, picture);
+    }
+
+    /** By all ranks; those that have no transformer yet load it while the first one paints the guidance image. */
+    private Tensor sample(
+            PictureSampler.Models loaded, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
+        if (ranks() == 1) {
+            return PictureSampler.sample(loaded, plan, prompt, noise, listener);
+        }
+        return Tensors.scoped(() -> {
+            Prompt shared = prompt.onHost();
+            AtomicReference<@Nullable Tensor> latents = new AtomicReference<>();
+            Ranks.run(ranks(), placement.cuda(), exchange -> {
+                if (exchange.rank() == 0) {
+                    latents.set(PictureSampler.sample(loaded, plan, shared, noise, listener, exchange));
+                } else {
+                    FluxTransformer adapted = transformers(exchange.rank()).adapted;
+                    PictureSampler.follow(adapted, plan, shared, exchange, ProgressReport::throwIfInterrupted);
+                }
+            });
+            return Objects.requireNonNull(latents.get());
+        });
     }
 
     /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
@@ -214,17 +266,27 @@ final class Pipeline implements AutoCloseable {
     /** Transformer and VAE stay loaded from picture to picture. */
     private PictureSampler.Models models() {
         if (models == null) {
-            FluxTransformer plain = FluxTransformer.load(directory, placement, fp8, low);
-            FluxTransformer adapted = plain;
-            try {
-                adapted = loras.isEmpty() ? plain : plain.withLoras(loras, loraScope);
-                models = new PictureSampler.Models(directory, plain, adapted, AutoencoderKl.load(vaeFolder, placement));
-            } catch (RuntimeException | Error e) {
-                close(plain, adapted);
-                throw e;
-            }
+            Transformers loaded = transformers(0);
+            models = new PictureSampler.Models(
+                    directory, loaded.plain, loaded.adapted, AutoencoderKl.load(vaeFolder, placement));
         }
         return models;
+    }
+
+    /** Of a rank, loaded where its thread computes. */
+    private Transformers transformers(int rank) {
+        Transformers loaded = transformers[rank];
+        if (loaded == null) {
+            FluxTransformer plain = FluxTransformer.load(directory, placement, fp8, low);
+            try {
+                loaded = new Transformers(plain, loras.isEmpty() ? plain : plain.withLoras(loras, loraScope));
+            } catch (RuntimeException | Error e) {
+                plain.close();
+                throw e;
+            }
+            transformers[rank] = loaded;
+        }
+        return loaded;
     }
 
     private static void decode(
@@ -286,18 +348,16 @@ final class Pipeline implements AutoCloseable {
         }
     }
 
-    /** The adapted one shares the plain one's weights, or is the same. */
-    private static void close(FluxTransformer plain, FluxTransformer adapted) {
-        if (adapted != plain) {
-            adapted.close();
-        }
-        plain.close();
-    }
-
     @Override
     public void close() {
+        for (int rank = 0; rank < transformers.length; rank++) {
+            Transformers loaded = transformers[rank];
+            if (loaded != null) {
+                loaded.close();
+                transformers[rank] = null;
+            }
+        }
         if (models != null) {
-            close(models.plain(), models.adapted());
             models.vae().close();
             models = null;
         }

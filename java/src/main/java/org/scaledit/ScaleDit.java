@@ -7,6 +7,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.OptionalDouble;
+import java.util.OptionalInt;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.Consumer;
@@ -227,6 +228,9 @@ public final class ScaleDit implements AutoCloseable {
                     case LOCAL -> AttentionWindow.GuidanceAttention.LOCAL;
                 },
                 request.guidanceText());
+        if (pipeline.ranks() > 1) {
+            requireShared(request);
+        }
         return new Plan(
                 TokenGrid.ofPixels(request.width(), request.height()),
                 request.levels(),
@@ -258,6 +262,32 @@ public final class ScaleDit implements AutoCloseable {
             throw new IllegalArgumentException(
                     given + " given with 0 levels, expected 1 or more: a picture of plain FLUX has none");
         }
+    }
+
+    /** What several GPUs cannot do together. */
+    private void requireShared(ImageRequest request) {
+        String one = " on " + pipeline.ranks() + " GPUs, expected one: ";
+        if (request.levels() == 0) {
+            throw new IllegalArgumentException(
+                    "0 levels are asked for" + one + "in a picture of plain FLUX everything attends to everything");
+        }
+        if (request.attention() == ImageRequest.AttentionKind.DENSE) {
+            throw new IllegalArgumentException("attention dense is asked for" + one + "it does not know of windows");
+        }
+        if (request.trace().isPresent()) {
+            throw new IllegalArgumentException("a trace is asked for" + one + "none of several has all latents");
+        }
+        int side = 16 * request.window(); // pixels
+        long windows = ceilDiv(request.width(), side) * ceilDiv(request.height(), side);
+        if (windows < pipeline.ranks()) {
+            throw new IllegalArgumentException("gpus is " + pipeline.ranks() + ", expected no more than " + windows
+                    + ", the windows of " + side + " x " + side + " pixels in " + request.width() + " x "
+                    + request.height());
+        }
+    }
+
+    private static long ceilDiv(int size, int side) {
+        return (size + side - 1L) / side;
     }
 
     private static Noise noise(ImageRequest request) {
@@ -292,6 +322,8 @@ public final class ScaleDit implements AutoCloseable {
         private @Nullable Precision precision;
         private Device device = Device.CPU;
         private Memory memory = Memory.NORMAL;
+        private OptionalInt gpus = OptionalInt.of(1); // empty: all
+        private boolean ranksOnCpu;
 
         private Builder(@Nullable Path model) {
             this.model = model;
@@ -355,6 +387,31 @@ public final class ScaleDit implements AutoCloseable {
             return this;
         }
 
+        /**
+         * How many GPUs paint a picture together, from the first on; default: 1. Each has the weights of the transformer and
+         * denoises its part of the high-resolution picture; the first one does all else. The picture is nearly the same.
+         * Pictures do not carry it.
+         */
+        public Builder gpus(int count) {
+            if (count < 1) {
+                throw new IllegalArgumentException("gpus is " + count + ", expected 1 or more");
+            }
+            this.gpus = OptionalInt.of(count);
+            return this;
+        }
+
+        /** The same with all GPUs that CUDA finds. */
+        public Builder allGpus() {
+            this.gpus = OptionalInt.empty();
+            return this;
+        }
+
+        /** Has ranks on the CPU share a picture as GPUs do: to test how they work together, and no quicker than one. */
+        Builder ranksOnCpu(int count) {
+            this.ranksOnCpu = true;
+            return gpus(count);
+        }
+
         /** Opens and checks all files. Reads no weights yet, apart from LoRAs. */
         public ScaleDit load() {
             Builder options = new Builder(model);
@@ -364,6 +421,11 @@ public final class ScaleDit implements AutoCloseable {
             options.precision = precision;
             options.device = device;
             options.memory = memory;
+            options.gpus = gpus;
+            if (device == Device.CPU && gpus.orElse(0) != 1 && !ranksOnCpu) {
+                throw new IllegalArgumentException(
+                        "gpus is " + (gpus.isEmpty() ? "all" : gpus.getAsInt()) + ", expected device cuda beside it");
+            }
             Path directory = model == null ? EmbeddedModel.directory() : model;
             ImageRequest usual = ImageRequest.of("");
             if (model == null && device == Device.CPU) {
@@ -373,7 +435,7 @@ public final class ScaleDit implements AutoCloseable {
             List<LoraFile> used = loras == null ? defaults.loras() : loras;
             return new ScaleDit(
                     options,
-                    Pipeline.open(directory, vae, used, loraScope, precision(), device, memory),
+                    Pipeline.open(directory, vae, used, loraScope, precision(), device, memory, gpus),
                     defaults.request());
         }
 

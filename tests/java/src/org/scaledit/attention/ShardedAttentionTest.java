@@ -35,12 +35,12 @@ class ShardedAttentionTest {
         Tensors.run(() -> {
             Tensor expected;
             Inputs inputs;
-            long guidance;
+            TokenLayout picture;
             try (Geometry whole = Geometry.windowed(TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT);
                     NativeAttention attention = new NativeAttention(whole, NativeAttention.Arithmetic.FLOAT32)) {
                 inputs = Inputs.random(whole.layout().tokens(), 2, 64, torch.ScalarType.Float);
                 expected = attention.attend(inputs.query(), inputs.key(), inputs.value());
-                guidance = whole.layout().guidanceTokens();
+                picture = whole.layout();
             }
             Ranks.run(
                     ranks,
@@ -49,7 +49,8 @@ class ShardedAttentionTest {
                         try (ShardedAttention attention = new ShardedAttention(
                                 TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT, false, false, exchange)) {
                             TokenLayout layout = attention.layout();
-                            long first = firstImage(attention);
+                            long first = firstImage(picture, layout);
+                            long guidance = picture.guidanceTokens();
                             Tensor output = attention.attend(
                                     rows(inputs.query(), layout, first, guidance),
                                     rows(inputs.key(), layout, first, guidance),
@@ -77,11 +78,10 @@ class ShardedAttentionTest {
         Arrays.stream(texts).forEach(Tensor::close);
     }
 
-    /** A position of the whole picture: that of the shard's first token. */
-    private static long firstImage(ShardedAttention attention) {
-        long token = attention.layout().imageNumber(0);
-        return IntStream.range(0, WIDTH * HEIGHT)
-                .filter(position -> attention.whole().imageNumber(position) == token)
+    /** Where the shard's first image token is among those of the whole picture. */
+    private static long firstImage(TokenLayout picture, TokenLayout shard) {
+        return IntStream.range(0, picture.imageTokens())
+                .filter(position -> picture.imageNumber(position) == shard.imageNumber(0))
                 .findFirst()
                 .orElseThrow();
     }

@@ -136,6 +136,10 @@ class MainTest {
                 "--memory high | Invalid value for option '--memory': expected one of [NORMAL, LOW]",
                 "--device tpu | Invalid value for option '--device': expected one of [CPU, CUDA]"
                         + " (case-insensitive) but was 'tpu'",
+                "--gpus 0 | gpus is 0, expected 1 or more",
+                "--gpus 2 | gpus is 2, expected device cuda beside it",
+                "--gpus all | gpus is all, expected device cuda beside it",
+                "--gpus some | Invalid value for option '--gpus' (N|all): expected a number or all but was 'some'",
                 "--text-tokens 0 | text tokens is 0, expected 1 to 4096",
                 "--seed 1.5 | Invalid value for option '--seed': '1.5' is not a long",
                 "--trace /nowhere/t.safetensors | folder /nowhere of output t.safetensors does not exist",

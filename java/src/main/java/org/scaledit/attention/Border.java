@@ -6,12 +6,13 @@ import java.util.stream.LongStream;
  * The image tokens that one shard of a picture exchanges with the others: cells along its border, whose keys and values it
  * gives to shards whose tokens attend to them, and those that it takes.
  *
+ * @param own image tokens of each shard
  * @param given rows of the shard's sequence: those for shard 0, then those for shard 1, and so on
  * @param givenRows how many are for each shard
  * @param takenRows how many come from each shard, in the order in which the shard's sequence ends with them
  * @param exchanged tokens that all shards together take
  */
-record Border(long[] given, long[] givenRows, long[] takenRows, long exchanged) {
+record Border(long[] own, long[] given, long[] givenRows, long[] takenRows, long exchanged) {
 
     /** Of the shard of that number, from 0. */
     static Border of(Geometry whole, int shards, int index) {
@@ -23,8 +24,10 @@ record Border(long[] given, long[] givenRows, long[] takenRows, long exchanged) 
         }
         int[] owner = new int[whole.layout().imageTokens()]; // by the token's number in raster order
         long[] row = new long[owner.length]; // in its owner's sequence
+        long[] own = new long[shards];
         for (int shard = 0; shard < shards; shard++) {
             TokenLayout layout = layouts[shard];
+            own[shard] = layout.imageTokens();
             for (int position = 0; position < layout.imageTokens(); position++) {
                 int token = (int) layout.imageNumber(position);
                 owner[token] = shard;
@@ -49,7 +52,7 @@ record Border(long[] given, long[] givenRows, long[] takenRows, long exchanged) 
                 }
             }
         }
-        return new Border(given.build().toArray(), givenRows, takenRows, exchanged);
+        return new Border(own, given.build().toArray(), givenRows, takenRows, exchanged);
     }
 
     /** Tokens that the shard takes. */

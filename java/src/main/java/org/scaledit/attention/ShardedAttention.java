@@ -1,6 +1,8 @@
 package org.scaledit.attention;
 
 import java.util.Optional;
+import java.util.stream.IntStream;
+import java.util.stream.LongStream;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.ranks.Exchange;
@@ -22,7 +24,7 @@ import org.scaledit.tensor.Tensors;
 public final class ShardedAttention implements Attention {
     private final Exchange exchange;
     private final Border border;
-    private final TokenLayout whole;
+    private final TokenLayout whole; // the shards' image tokens one after the other
     private final CoreAttention attention;
     private final Tensor given; // rows of the sequence for the other ranks
 
@@ -63,9 +65,23 @@ public final class ShardedAttention implements Attention {
         return attention.layout();
     }
 
-    /** How the whole picture's do: the shards' image tokens one after the other. */
-    public TokenLayout whole() {
-        return whole;
+    /**
+     * The image tokens of all ranks, in raster order: as {@link TokenLayout#restoreImage} of the whole picture.
+     *
+     * @param own the shard's, {@code [own tokens, channels]}
+     * @return {@code [W·H, channels]}, the same bits in all ranks
+     */
+    public Tensor restoreImage(Tensor own) {
+        return Tensors.scoped(() -> {
+            long most = LongStream.of(border.own()).max().orElseThrow();
+            Tensor padded = torch.zeros(new long[] {most, own.size(1)}, own.options());
+            padded.narrow(0, 0, own.size(0)).copy_(own);
+            Tensor all = gathered(padded);
+            Tensor[] parts = IntStream.range(0, exchange.ranks())
+                    .mapToObj(rank -> all.select(0, rank).narrow(0, 0, border.own()[rank]))
+                    .toArray(Tensor[]::new);
+            return whole.restoreImage(Tensors.concatenate(0, parts));
+        });
     }
 
     /** Image tokens of which this rank takes a key and a value for each head and call. */

@@ -51,6 +51,15 @@ final class GenerateCommand implements Callable<Integer> {
     private final GenerationOptions options = new GenerationOptions();
 
     @Option(
+            names = "--gpus",
+            paramLabel = "N|all",
+            converter = GpusOption.Converter.class,
+            description =
+                    "GPUs that paint the picture together, from the first on. Each holds the transformer and denoises a part"
+                            + " of the high-resolution picture, which is nearly the same as with one. Default: 1.")
+    private @Nullable GpusOption gpus;
+
+    @Option(
             names = "--guide-image",
             paramLabel = "FILE",
             description = "PNG or JPEG to use in place of a generated guidance image.")
@@ -143,6 +152,9 @@ final class GenerateCommand implements Callable<Integer> {
             builder = from == null ? ScaleDit.builderEmbedded() : ScaleDit.builderFrom(from);
         }
         options.apply(builder);
+        if (gpus != null) {
+            gpus.apply(builder);
+        }
         return builder;
     }
 }

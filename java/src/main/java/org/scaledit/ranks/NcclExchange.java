@@ -5,6 +5,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.BiFunction;
 import java.util.function.Function;
 import org.bytedeco.javacpp.Loader;
 import org.bytedeco.pytorch.FileStore;
@@ -101,12 +102,12 @@ final class NcclExchange implements Exchange {
 
     @Override
     public void sum(Tensor tensor) {
-        exchange(tensor, group().processes::allreduce);
+        exchange(tensor, ProcessGroupNCCL::allreduce);
     }
 
     @Override
     public void share(Tensor tensor) {
-        exchange(tensor, group().processes::broadcast);
+        exchange(tensor, ProcessGroupNCCL::broadcast);
     }
 
     @Override
@@ -119,6 +120,14 @@ final class NcclExchange implements Exchange {
         queue(processes -> processes._allgather_base(all, own));
     }
 
+    private void exchange(Tensor tensor, BiFunction<ProcessGroupNCCL, TensorVector, Work> collective) {
+        Tensors.run(() -> {
+            TensorVector tensors = new TensorVector(tensor);
+            meeting.await();
+            queue(processes -> collective.apply(processes, tensors));
+        });
+    }
+
     /**
      * Goes on when all ranks have queued it. A rank that goes on alone may wait for its GPU, while its GPU waits for one whose
      * own thread waits for the same lock of CUDA's.
@@ -127,14 +136,6 @@ final class NcclExchange implements Exchange {
         meeting.requireHeld();
         Tensors.run(() -> collective.apply(group().processes)._wait());
         meeting.awaitAtOnce();
-    }
-
-    private void exchange(Tensor tensor, Function<TensorVector, Work> collective) {
-        Tensors.run(() -> {
-            TensorVector tensors = new TensorVector(tensor);
-            meeting.await();
-            collective.apply(tensors)._wait();
-        });
     }
 
     private synchronized Group group() {

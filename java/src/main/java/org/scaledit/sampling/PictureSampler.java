@@ -1,17 +1,16 @@
 package org.scaledit.sampling;
 
 import java.nio.file.Path;
+import java.util.function.Supplier;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.global.torch;
-import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.image.ImageFile;
 import org.scaledit.image.PixelSource;
 import org.scaledit.image.Resize;
+import org.scaledit.ranks.Exchange;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
-import org.scaledit.transformer.Denoiser;
 import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.Latents;
@@ -22,9 +21,6 @@ import org.scaledit.vae.TileListener;
  * pass under it, once for each level of a recursion.
  */
 public final class PictureSampler {
-    /** The high-resolution pass has a static shift, whatever the checkpoint's own schedule. */
-    private static final double HIGH_RESOLUTION_SHIFT = 3;
-
     /**
      * What paints.
      *
@@ -39,8 +35,11 @@ public final class PictureSampler {
     private final Prompt prompt;
     private final Noise noise;
     private final SamplingListener listener;
+    private final HighResolutionPass pass;
 
-    private PictureSampler(Models models, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
+    private PictureSampler(
+            Models models, Plan plan, Prompt prompt, Noise noise, SamplingListener listener, Exchange exchange) {
+        this.pass = new HighResolutionPass(models.adapted(), plan, prompt, exchange);
         this.models = models;
         this.plan = plan;
         this.prompt = prompt;
@@ -54,13 +53,39 @@ public final class PictureSampler {
      * @return the clean latents of {@link Plan#lastGrid}, {@code [W·H, 64]}, packed, in raster order, float32
      */
     public static Tensor sample(Models models, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
-        return Tensors.scoped(() -> new PictureSampler(models, plan, prompt, noise, listener).sample());
+        return sample(models, plan, prompt, noise, listener, Exchange.ALONE);
+    }
+
+    /**
+     * Samples a picture with other ranks, which {@link #follow} at the same time. This one, rank 0, paints the guidance image;
+     * the high-resolution picture they paint together, each a part of it.
+     *
+     * @param listener is not to ask for latents on the way
+     * @return likewise
+     * @throws IllegalArgumentException in one sentence, if the picture has fewer windows than there are ranks, or attention is
+     *     dense
+     */
+    public static Tensor sample(
+            Models models, Plan plan, Prompt prompt, Noise noise, SamplingListener listener, Exchange exchange) {
+        return Tensors.scoped(() -> new PictureSampler(models, plan, prompt, noise, listener, exchange).sample());
+    }
+
+    /**
+     * What a rank that is not the first one does for a picture of at least one level.
+     *
+     * @param adapted its own transformer, under the LoRAs
+     * @param betweenBlocks called after every transformer block; what it throws ends the picture
+     */
+    public static void follow(
+            FluxTransformer adapted, Plan plan, Prompt prompt, Exchange exchange, Runnable betweenBlocks) {
+        new HighResolutionPass(adapted, plan, prompt, exchange)
+                .follow(HighResolutionPass.Listener.silent(betweenBlocks));
     }
 
     private Tensor sample() {
         Tensor guidance = plan.guideImage().map(this::encodeGuide).orElseGet(() -> paintGuidance(plan.guidanceGrid()));
         listener.guidanceLatents(guidance);
-        return plan.levels() == 0 ? guidance : highResolution(1, plan.grid(), guidance);
+        return plan.levels() == 0 ? guidance : highResolution(1, plan.grid(), pass.shared(guidance));
     }
 
     /** The user's own guidance image as latents: {@code [w·h, 64]}. */
@@ -98,42 +123,30 @@ public final class PictureSampler {
      */
     private Tensor highResolution(int level, TokenGrid grid, Tensor guidance) {
         Tensor latents = Tensors.scoped(() -> {
-            try (PassAttention attention = PassAttention.windowed(plan, prompt.textTokens(), grid, placement());
-                    Denoiser denoiser = models.adapted()
-                            .denoiser(
-                                    attention.layout(),
-                                    attention.attention(),
-                                    FluxTransformer.NTK_THETA,
-                                    prompt.text().states(),
-                                    prompt.text().pooled(),
-                                    plan.guidance(),
-                                    attention.layout().arrangeGuidance(guidance))) {
-                prompt.guide(denoiser);
-                return denoise(level, grid, guidance, attention.layout(), denoiser);
-            }
+            listener.schedule(level, pass.schedule());
+            Tensor start = pass.shared(start(level, grid, guidance));
+            return pass.paint(grid, guidance, start, new HighResolutionPass.Listener() {
+                @Override
+                public void step(int step, int steps, Supplier<Tensor> current) {
+                    listener.highResolution(level, step, steps);
+                    listener.latents(level, step, current);
+                }
+
+                @Override
+                public void betweenBlocks() {
+                    listener.betweenBlocks();
+                }
+            });
         });
         return level == plan.levels() ? latents : highResolution(level + 1, grid.enlarged(ratio()), latents);
     }
 
-    private Tensor denoise(int level, TokenGrid grid, Tensor guidance, TokenLayout layout, Denoiser denoiser) {
-        Schedule schedule = Schedule.shifted(plan.steps(), HIGH_RESOLUTION_SHIFT);
-        listener.schedule(level, schedule);
-        int firstStep = plan.firstStep();
-        int steps = schedule.steps() - firstStep;
+    /** Latents at the noise level of the first step: {@code [W·H, 64]} in raster order. */
+    private Tensor start(int level, TokenGrid grid, Tensor guidance) {
         Tensor start = noise.image(level, grid);
-        if (plan.strength().isPresent()) {
-            start = mixed(enlarged(level, grid, guidance), start, schedule.sigmas()[firstStep]);
-        }
-        Tensor end = Euler.integrate(
-                layout.arrangeImage(placed(start)),
-                schedule,
-                firstStep,
-                (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
-                (step, latents) -> {
-                    listener.highResolution(level, step, steps);
-                    listener.latents(level, step, () -> layout.restoreImage(latents));
-                });
-        return layout.restoreImage(end);
+        return plan.strength().isEmpty()
+                ? start
+                : mixed(enlarged(level, grid, guidance), start, pass.schedule().sigmas()[plan.firstStep()]);
     }
 
     /** The guidance image enlarged by the ratio, cropped to the picture, as clean latents: {@code [W·H, 64]}. */
@@ -159,16 +172,6 @@ public final class PictureSampler {
     /** {@code (1 − σ) clean + σ noise} */
     private static Tensor mixed(Tensor clean, Tensor noise, float sigma) {
         return clean.mul(new Scalar(1 - sigma)).add(noise.mul(new Scalar(sigma)));
-    }
-
-    /** Latents where the transformer is, in float32 as they are: [tokens, 64] */
-    private Tensor placed(Tensor latents) {
-        return placement().with(torch.ScalarType.Float).place(latents);
-    }
-
-    /** Of both transformers, which share their weights. */
-    private Placement placement() {
-        return models.plain().placement();
     }
 
     private int ratio() {

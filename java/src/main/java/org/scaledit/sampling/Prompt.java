@@ -17,6 +17,15 @@ public record Prompt(Conditioning text, Optional<Conditioning> negative, double 
         return new Prompt(text, Optional.empty(), 1);
     }
 
+    /** The same on the CPU, in the caller's scope: for ranks on several GPUs. */
+    public Prompt onHost() {
+        return new Prompt(onHost(text), negative.map(Prompt::onHost), trueGuidance);
+    }
+
+    private static Conditioning onHost(Conditioning given) {
+        return new Conditioning(given.states().cpu(), given.pooled().cpu());
+    }
+
     int textTokens() {
         return Math.toIntExact(text.states().size(0));
     }

@@ -27,16 +27,10 @@ final class CublasLt {
     /** As torch gives it on Hopper. */
     private static final long WORKSPACE_BYTES = 32L << 20;
 
-    /** Made when it is first used, for the life of the process, as torch's own is. */
-    private static final class Handle {
-        static final cublasLtContext CONTEXT = Tensors.outlive(() -> {
-            cublasLtContext made = new cublasLtContext();
-            check(cublasLtCreate(made));
-            return made;
-        });
-    }
+    /** Each GPU's, made when it is first used, for the life of the process, as torch's own are. */
+    private static final Map<Integer, cublasLtContext> CONTEXTS = new ConcurrentHashMap<>();
 
-    private record Shape(long rows, long in, long out) {}
+    private record Shape(int gpu, long rows, long in, long out) {}
 
     /** For each shape what cuBLASLt thinks best, or that it has no kernel: so for few rows and many columns. */
     private static final Map<Shape, Optional<cublasLtMatmulHeuristicResult_t>> CHOICES = new ConcurrentHashMap<>();
@@ -46,7 +40,9 @@ final class CublasLt {
     /** {@code y += x Wᵀ + b}; see {@link MatrixProduct#addInto}. */
     static boolean addInto(Matrix x, Matrix weight, Tensor bias, Tensor y) {
         return Tensors.compute(() -> {
-            Shape shape = new Shape(x.rows(), x.columns(), weight.rows());
+            int gpu = Cuda.current();
+            cublasLtContext context = CONTEXTS.computeIfAbsent(gpu, first -> create());
+            Shape shape = new Shape(gpu, x.rows(), x.columns(), weight.rows());
             // cuBLASLt's matrices lie column by column: it computes yᵀ = W xᵀ.
             cublasLtMatrixLayoutOpaque_t ofWeight = layout(CUDA_R_8F_E4M3, shape.in, shape.out, shape.in);
             cublasLtMatrixLayoutOpaque_t ofX = layout(CUDA_R_8F_E4M3, shape.in, shape.rows, shape.in);
@@ -64,7 +60,7 @@ final class CublasLt {
             set(product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF);
             set(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
             Optional<cublasLtMatmulHeuristicResult_t> choice =
-                    CHOICES.computeIfAbsent(shape, asked -> choose(product, ofWeight, ofX, ofY));
+                    CHOICES.computeIfAbsent(shape, asked -> choose(context, product, ofWeight, ofX, ofY));
             if (choice.isEmpty()) {
                 return false;
             }
@@ -74,7 +70,7 @@ final class CublasLt {
                     new long[] {WORKSPACE_BYTES}, new Placement(torch.ScalarType.Byte, true).options(), null);
             Pointer stream = Cuda.currentStream();
             check(cublasLtMatmul(
-                    Handle.CONTEXT,
+                    context,
                     product,
                     one,
                     weight.values().data_ptr(),
@@ -94,7 +90,17 @@ final class CublasLt {
         });
     }
 
+    /** For the GPU of this thread. */
+    private static cublasLtContext create() {
+        return Tensors.outlive(() -> {
+            cublasLtContext made = new cublasLtContext();
+            check(cublasLtCreate(made));
+            return made;
+        });
+    }
+
     private static Optional<cublasLtMatmulHeuristicResult_t> choose(
+            cublasLtContext context,
             cublasLtMatmulDescOpaque_t product,
             cublasLtMatrixLayoutOpaque_t ofWeight,
             cublasLtMatrixLayoutOpaque_t ofX,
@@ -110,7 +116,7 @@ final class CublasLt {
             cublasLtMatmulHeuristicResult_t found = new cublasLtMatmulHeuristicResult_t();
             IntPointer count = new IntPointer(new int[] {0});
             int status = cublasLtMatmulAlgoGetHeuristic(
-                    Handle.CONTEXT, product, ofWeight, ofX, ofY, ofY, preference, 1, found, count);
+                    context, product, ofWeight, ofX, ofY, ofY, preference, 1, found, count);
             if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_SUCCESS && count.get() == 0) {
                 return Optional.empty();
             }
