@@ -83,7 +83,11 @@ class GpuAttention : public Gpu, public testing::WithParamInterface<Way> {};
 struct Call {
     Call(const scaledit_geometry_options& options, std::int64_t heads, std::int64_t head_dim, bool fused,
          std::uint32_t seed, float key_bias, std::int32_t arithmetic, std::int32_t kernels)
-        : geometry(make_geometry(options)),
+        : Call(make_geometry(options), options, heads, head_dim, fused, seed, key_bias, arithmetic, kernels) {}
+
+    Call(GeometryHandle made, const scaledit_geometry_options& options, std::int64_t heads, std::int64_t head_dim,
+         bool fused, std::uint32_t seed, float key_bias, std::int32_t arithmetic, std::int32_t kernels)
+        : geometry(std::move(made)),
           tiles(scaledit::view(options, geometry.get())),
           inputs(make_inputs(tiles.info.tokens, heads, head_dim, SCALEDIT_BFLOAT16, fused)) {
         fill_normal(inputs, seed, key_bias);
@@ -199,6 +203,48 @@ TEST_P(GpuAttention, LeavesOutGuidanceThatAttendsToNobody) {
     };
     const Call of_others = call(SCALEDIT_GUIDANCE_NONE);
     expect_guidance_left_out(of_others.tiles, 3, of_others.run(), call(SCALEDIT_GUIDANCE_GLOBAL).run());
+}
+
+// Rows of a result that are written: the first tokens'.
+Result first_tokens(const Result& result, const GeometryView& tiles, std::int64_t heads, std::int64_t tokens) {
+    Result first;
+    const auto row = static_cast<std::int64_t>(result.output.size()) / tiles.info.tokens;
+    first.output.assign(result.output.begin(), result.output.begin() + tokens * row);
+    for (std::int64_t head = 0; head < heads; ++head) {
+        const auto of_head = result.log_sum_exp.begin() + head * tiles.info.tokens;
+        first.log_sum_exp.insert(first.log_sum_exp.end(), of_head, of_head + tokens);
+    }
+    return first;
+}
+
+// Imported tokens, the last ones, are keys and values alone: without guidance they follow the shard's own.
+TEST_P(GpuAttention, AttendsInShards) {
+    constexpr std::int64_t kHeads = 2;
+    const Way& way = GetParam();
+    std::uint32_t seed = 300;
+    for (const scaledit_geometry_options& options :
+         {grid(37, 61, 77, 4), grid(53, 40, 13, 0), without_text(grid(36, 52, 0, 2, 16, SCALEDIT_GUIDANCE_LOCAL)),
+          grid(120, 96, 512, 4)}) {
+        const GeometryHandle whole = make_geometry(options);
+        for (const std::int32_t shards : {2, 3}) {
+            for (std::int32_t index = 0; index < shards; ++index) {
+                scaledit_geometry* shard = nullptr;
+                ASSERT_EQ(scaledit_geometry_shard(whole.get(), shards, index, &shard), SCALEDIT_OK);
+                const Call call(GeometryHandle(shard), options, kHeads, 128, false, ++seed, 2, way.arithmetic,
+                                way.kernels);
+                const scaledit_geometry_info& info = call.tiles.info;
+                const std::int64_t queries = info.tokens - info.imported_tokens;
+                const Result result = call.run();
+                const Result expected = reference(call.tiles, call.inputs, static_cast<double>(call.arguments.scale));
+                const std::string name = std::to_string(options.image_width) + ", " + std::to_string(index) + " of " +
+                                         std::to_string(shards);
+                expect_close(first_tokens(result, call.tiles, kHeads, queries),
+                             first_tokens(expected, call.tiles, kHeads, queries), name.c_str(), way);
+                const auto written = result.output.begin() + queries * kHeads * 128;
+                EXPECT_TRUE(std::all_of(written, result.output.end(), [](double x) { return std::isnan(x); })) << name;
+            }
+        }
+    }
 }
 
 class GpuInt8Attention : public GpuAttention {};

@@ -33,9 +33,8 @@ record ShardedPicture(
      *
      * @param velocities at two noise levels: {@code [W·H, 64]}, float32 on the CPU, in Hilbert order
      * @param texts of each rank, each block's hidden states of the text, one after the other: float32 on the CPU
-     * @param seconds of the second velocity, the longest of all ranks
      */
-    record Result(List<Tensor> velocities, List<List<Tensor>> texts, double seconds) implements AutoCloseable {
+    record Result(List<Tensor> velocities, List<List<Tensor>> texts) implements AutoCloseable {
         @Override
         public void close() {
             velocities.forEach(Tensor::close);
@@ -44,12 +43,21 @@ record ShardedPicture(
     }
 
     /** What one rank has: its own tokens' velocities and its texts. */
-    private record Part(List<Tensor> velocities, List<Tensor> texts, double seconds) {}
+    private record Part(List<Tensor> velocities, List<Tensor> texts) {}
 
-    /** @param load makes a rank's transformer, where the rank computes */
+    /**
+     * By ranks that share what they compute on: on a GPU the order of its one queue is that of their exchange.
+     *
+     * @param load makes a rank's transformer, where the rank computes
+     */
     Result velocities(int ranks, Supplier<FluxTransformer> load) {
+        return velocities(ranks, false, load);
+    }
+
+    /** @param apart whether each rank has a GPU of its own */
+    Result velocities(int ranks, boolean apart, Supplier<FluxTransformer> load) {
         Part[] parts = new Part[ranks];
-        Ranks.run(ranks, placement.cuda(), exchange -> {
+        Ranks.run(ranks, apart, exchange -> {
             try (FluxTransformer transformer = load.get()) {
                 parts[exchange.rank()] = part(transformer, exchange);
             }
@@ -64,16 +72,12 @@ record ShardedPicture(
                             .toArray(Tensor[]::new))));
         }
         Arrays.stream(parts).forEach(part -> part.velocities.forEach(Tensor::close));
-        return new Result(
-                velocities,
-                Arrays.stream(parts).map(Part::texts).toList(),
-                Arrays.stream(parts).mapToDouble(Part::seconds).max().orElse(0));
+        return new Result(velocities, Arrays.stream(parts).map(Part::texts).toList());
     }
 
     private Part part(FluxTransformer transformer, Exchange exchange) {
         List<Tensor> velocities = new ArrayList<>();
         List<Tensor> texts = new ArrayList<>();
-        double[] seconds = new double[1];
         Tensors.run(() -> {
             FluxConfig config = transformer.config();
             try (Attention attention = attention(exchange)) {
@@ -94,18 +98,16 @@ record ShardedPicture(
                     Placement exact = placement.with(torch.ScalarType.Float);
                     for (double sigma : SIGMAS) {
                         exchange.meet();
-                        long begun = System.nanoTime();
                         Tensor velocity = denoiser.velocity(
                                 exact.place(latents),
                                 sigma,
                                 (block, hidden) -> texts.add(onHost(hidden.narrow(0, 0, text))));
                         velocities.add(onHost(velocity));
-                        seconds[0] = (System.nanoTime() - begun) * 1e-9;
                     }
                 }
             }
         });
-        return new Part(velocities, texts, seconds[0]);
+        return new Part(velocities, texts);
     }
 
     private Attention attention(Exchange exchange) {

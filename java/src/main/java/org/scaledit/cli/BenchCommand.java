@@ -3,7 +3,9 @@ package org.scaledit.cli;
 import java.io.PrintWriter;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
@@ -12,6 +14,8 @@ import org.scaledit.ScaleDit.Memory;
 import org.scaledit.evaluation.Measurement;
 import org.scaledit.evaluation.Method;
 import org.scaledit.evaluation.Report;
+import org.scaledit.evaluation.SharedMeasurement;
+import org.scaledit.evaluation.SharedStepBenchmark;
 import org.scaledit.evaluation.StepBenchmark;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.ExitCode;
@@ -120,6 +124,17 @@ final class BenchCommand implements Callable<Integer> {
     private Memory memory = Memory.NORMAL;
 
     @Option(
+            names = "--gpus",
+            paramLabel = "N|all",
+            converter = GpusOption.Converter.class,
+            description =
+                    "Measure steps that the first N GPUs compute together, or all, beside those of one: seconds, what a GPU"
+                            + " takes from others in a layer and what it would take in ring attention, the time of a step"
+                            + " that it exchanges or waits, and the memory that is handed out on it. Methods: scaledit,"
+                            + " scaledit-fp8, scaledit-exact; default: the first two. Random weights, or --model.")
+    private @Nullable GpusOption gpus;
+
+    @Option(
             names = "--profile",
             description = "Say where a step's time goes: one more step, with a mark in the GPU's queue at each part.")
     private boolean profile;
@@ -133,6 +148,9 @@ final class BenchCommand implements Callable<Integer> {
 
     @Override
     public Integer call() throws Exception {
+        if (gpus != null) {
+            return together(gpus);
+        }
         StepBenchmark.Plan given = new StepBenchmark.Plan(methods, sizes, pictures, textTokens, warmUp, steps, profile);
         checkPaths();
         PrintWriter out = spec.commandLine().getOut();
@@ -151,6 +169,38 @@ final class BenchCommand implements Callable<Integer> {
             }
             return measurements.stream().anyMatch(Measurement::failed) ? ExitCode.SOFTWARE : ExitCode.OK;
         }
+    }
+
+    /** What several GPUs do. */
+    private int together(GpusOption asked) {
+        Map<String, Boolean> ofOneGpu = new LinkedHashMap<>();
+        ofOneGpu.put("--pictures", !pictures.isEmpty());
+        ofOneGpu.put("--profile", profile);
+        ofOneGpu.put("--output", output != null);
+        ofOneGpu.put("--memory low", memory == Memory.LOW);
+        ofOneGpu.forEach((option, given) -> {
+            if (given) {
+                throw new IllegalArgumentException(option + " is given with --gpus, expected one of them");
+            }
+        });
+        asked.require(device);
+        // The same checks as those of steps by one GPU.
+        StepBenchmark.Plan given = new StepBenchmark.Plan(methods, sizes, pictures, textTokens, warmUp, steps, profile);
+        checkPaths();
+        List<Method> measured = methods.isEmpty() ? List.of(Method.SCALEDIT, Method.SCALEDIT_FP8) : given.methods();
+        PrintWriter out = spec.commandLine().getOut();
+        out.print(SharedMeasurement.head());
+        out.flush();
+        SharedStepBenchmark.run(
+                Optional.ofNullable(model),
+                new SharedStepBenchmark.Plan(measured, given.sizes(), textTokens, warmUp, steps),
+                asked.count(),
+                true,
+                measurement -> {
+                    out.print(measurement.line());
+                    out.flush();
+                });
+        return ExitCode.OK;
     }
 
     /** The methods that are measured unless some are named: without those that the device lacks, which are said. */

@@ -2,6 +2,7 @@ package org.scaledit.cli;
 
 import java.util.OptionalInt;
 import org.scaledit.ScaleDit;
+import org.scaledit.ScaleDit.Device;
 import picocli.CommandLine.ITypeConverter;
 import picocli.CommandLine.TypeConversionException;
 
@@ -17,6 +18,17 @@ record GpusOption(OptionalInt count) {
             builder.gpus(count.getAsInt());
         } else {
             builder.allGpus();
+        }
+    }
+
+    /** @throws IllegalArgumentException in one sentence, if they are asked for on a CPU, or fewer than one */
+    void require(Device device) {
+        if (device == Device.CPU) {
+            throw new IllegalArgumentException(
+                    "gpus is " + (count.isEmpty() ? "all" : count.getAsInt()) + ", expected --device cuda beside it");
+        }
+        if (count.orElse(1) < 1) {
+            throw new IllegalArgumentException("gpus is " + count.getAsInt() + ", expected 1 or more");
         }
     }
 

@@ -1,0 +1,76 @@
+package org.scaledit.evaluation;
+
+import java.util.Optional;
+import org.bytedeco.pytorch.Tensor;
+import org.scaledit.ranks.Exchange;
+
+/** Tells a profile when a rank exchanges: that time is for what is moved, and for other ranks that come later. */
+final class ProfiledExchange implements Exchange {
+    /** The parts of a step. */
+    private enum Phase {
+        COMPUTE,
+        EXCHANGE
+    }
+
+    /** As the profile names it. */
+    static final String EXCHANGE = "exchange";
+
+    private final Exchange exchange;
+    private Optional<Profile> profile = Optional.empty();
+
+    ProfiledExchange(Exchange exchange) {
+        this.exchange = exchange;
+    }
+
+    /** From here on the time is this profile's. */
+    void tell(Profile told) {
+        profile = Optional.of(told);
+        told.begin(Phase.COMPUTE);
+    }
+
+    /** Nobody is told any more. */
+    void tellNobody() {
+        profile = Optional.empty();
+    }
+
+    private void timed(Runnable work) {
+        profile.ifPresent(told -> told.begin(Phase.EXCHANGE));
+        work.run();
+        profile.ifPresent(told -> told.begin(Phase.COMPUTE));
+    }
+
+    @Override
+    public int rank() {
+        return exchange.rank();
+    }
+
+    @Override
+    public int ranks() {
+        return exchange.ranks();
+    }
+
+    @Override
+    public void meet() {
+        exchange.meet();
+    }
+
+    @Override
+    public void sum(Tensor tensor) {
+        timed(() -> exchange.sum(tensor));
+    }
+
+    @Override
+    public void share(Tensor tensor) {
+        timed(() -> exchange.share(tensor));
+    }
+
+    @Override
+    public void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+        timed(() -> exchange.swap(given, givenRows, taken, takenRows));
+    }
+
+    @Override
+    public void gather(Tensor own, Tensor all) {
+        timed(() -> exchange.gather(own, all));
+    }
+}

@@ -1,0 +1,82 @@
+package org.scaledit.evaluation;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.OptionalDouble;
+import java.util.OptionalInt;
+import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+import org.scaledit.testing.Golden;
+
+@Timeout(value = 5, unit = TimeUnit.MINUTES, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+class SharedStepBenchmarkTest {
+
+    /** Of the tiny model: two heads of 128. */
+    @Test
+    void stepsOfRanksThatShareTheCpuAreMeasured() {
+        List<SharedMeasurement> measured = new ArrayList<>();
+        SharedStepBenchmark.run(
+                Optional.of(Golden.tinyFlux()),
+                new SharedStepBenchmark.Plan(
+                        List.of(Method.SCALEDIT, Method.SCALEDIT_EXACT), List.of(512, 768), 16, 1, 2),
+                OptionalInt.of(2),
+                false,
+                measured::add);
+        assertThat(measured).extracting(SharedMeasurement::size).containsExactly(512, 512, 768, 768);
+        for (SharedMeasurement measurement : measured) {
+            assertThat(measurement.alone().orElseThrow()).isPositive();
+            assertThat(measurement.exchanging())
+                    .hasSize(2)
+                    .allMatch(seconds -> 0 < seconds && seconds < 100 * measurement.together());
+            // 512 pixels are 2 x 2 windows, of which each has two: 4 cells beside the other's take 4 of its.
+            long text = 16 * (256 * 2 + 2 * 4);
+            if (measurement.size() == 512) {
+                assertThat(measurement.bytes()).isEqualTo(4 * 64 * 2 * 256 * 2 + text);
+                assertThat(measurement.ringBytes()).isEqualTo(2 * 256 * 2 * 256 * 2);
+            }
+            assertThat(measurement.peakBytes()).containsExactly(0L, 0L);
+        }
+    }
+
+    @Test
+    void aMeasurementIsALineOfTheTable() {
+        SharedMeasurement measurement = new SharedMeasurement(
+                Method.SCALEDIT_FP8,
+                4096,
+                OptionalDouble.of(0.96),
+                0.5,
+                List.of(0.012, 0.02),
+                28 << 20,
+                384 << 20,
+                List.of(16L << 30, 17L << 30));
+        assertThat(measurement.speedUp()).hasValue(1.92);
+        assertThat(measurement.line().split("\\s+"))
+                .containsExactly(
+                        "scaledit-fp8",
+                        "4096",
+                        "2",
+                        "0.960",
+                        "0.500",
+                        "1.92",
+                        "28.00",
+                        "384.0",
+                        "12.0",
+                        "to",
+                        "20.0",
+                        "17.00");
+        assertThat(SharedMeasurement.head()).hasSameSizeAs(measurement.line());
+    }
+
+    @Test
+    void onlyScaleDitIsComputedTogether() {
+        assertThatThrownBy(() -> new SharedStepBenchmark.Plan(List.of(Method.DENSE_FLASH), List.of(512), 16, 1, 1))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("method dense-flash is asked of several GPUs, expected scaledit, scaledit-fp8 or"
+                        + " scaledit-exact");
+    }
+}
