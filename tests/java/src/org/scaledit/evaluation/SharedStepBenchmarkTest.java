@@ -20,13 +20,14 @@ class SharedStepBenchmarkTest {
     @Test
     void stepsOfRanksThatShareTheCpuAreMeasured() {
         List<SharedMeasurement> measured = new ArrayList<>();
-        SharedStepBenchmark.run(
+        SharedStepBenchmark benchmark = SharedStepBenchmark.open(
                 Optional.of(Golden.tinyFlux()),
                 new SharedStepBenchmark.Plan(
                         List.of(Method.SCALEDIT, Method.SCALEDIT_EXACT), List.of(512, 768), 16, 1, 2),
                 OptionalInt.of(2),
-                false,
-                measured::add);
+                false);
+        assertThat(benchmark.hardware()).containsKeys("device", "torch", "java");
+        benchmark.run(measured::add);
         assertThat(measured).extracting(SharedMeasurement::size).containsExactly(512, 512, 768, 768);
         for (SharedMeasurement measurement : measured) {
             assertThat(measurement.alone().orElseThrow()).isPositive();

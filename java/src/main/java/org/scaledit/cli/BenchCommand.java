@@ -188,18 +188,19 @@ final class BenchCommand implements Callable<Integer> {
         StepBenchmark.Plan given = new StepBenchmark.Plan(methods, sizes, pictures, textTokens, warmUp, steps, profile);
         checkPaths();
         List<Method> measured = methods.isEmpty() ? List.of(Method.SCALEDIT, Method.SCALEDIT_FP8) : given.methods();
-        PrintWriter out = spec.commandLine().getOut();
-        out.print(SharedMeasurement.head());
-        out.flush();
-        SharedStepBenchmark.run(
+        SharedStepBenchmark benchmark = SharedStepBenchmark.open(
                 Optional.ofNullable(model),
                 new SharedStepBenchmark.Plan(measured, given.sizes(), textTokens, warmUp, steps),
                 asked.count(),
-                true,
-                measurement -> {
-                    out.print(measurement.line());
-                    out.flush();
-                });
+                true);
+        PrintWriter out = spec.commandLine().getOut();
+        benchmark.hardware().forEach((name, value) -> out.println(name + ": " + value));
+        out.print(SharedMeasurement.head());
+        out.flush();
+        benchmark.run(measurement -> {
+            out.print(measurement.line());
+            out.flush();
+        });
         return ExitCode.OK;
     }
 

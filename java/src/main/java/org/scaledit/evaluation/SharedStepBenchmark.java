@@ -4,6 +4,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
@@ -29,6 +30,7 @@ import org.scaledit.tensor.Torch;
 import org.scaledit.transformer.Denoiser;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.transformer.LoraScope;
 
 /** Measures a sampling step that several GPUs compute together, beside that of one of them. */
 public final class SharedStepBenchmark {
@@ -61,7 +63,6 @@ public final class SharedStepBenchmark {
     private final Plan plan;
     private final Placement placement;
     private final Hardware hardware;
-    private final Consumer<SharedMeasurement> done;
 
     // Of each rank, of what is measured now.
     private final double[] exchanging;
@@ -69,17 +70,11 @@ public final class SharedStepBenchmark {
     private final long[] ringBytes;
     private final long[] peakBytes;
 
-    private SharedStepBenchmark(
-            Optional<ModelDirectory> directory,
-            Plan plan,
-            int ranks,
-            Placement placement,
-            Consumer<SharedMeasurement> done) {
+    private SharedStepBenchmark(Optional<ModelDirectory> directory, Plan plan, int ranks, Placement placement) {
         this.directory = directory;
         this.plan = plan;
         this.placement = placement;
         this.hardware = new Hardware(placement.cuda());
-        this.done = done;
         this.exchanging = new double[ranks];
         this.bytes = new long[ranks];
         this.ringBytes = new long[ranks];
@@ -87,32 +82,44 @@ public final class SharedStepBenchmark {
     }
 
     /**
-     * Measures every method at every size, those in FP8 last.
+     * Gets ready: checks the machine and the model's files.
      *
      * @param model a FLUX.1 checkpoint in diffusers' layout; empty for FLUX.1-dev's sizes with random weights
      * @param gpus how many, from the first on; empty: all
      * @param cuda whether on GPUs, in bfloat16, or by ranks that share the CPU, in float32
-     * @param done sees each measurement as soon as it is there
-     * @throws RuntimeException in one sentence: what is missing, wrong, or does not fit
+     * @throws RuntimeException in one sentence: what is missing or wrong
      */
-    public static void run(
-            Optional<Path> model, Plan plan, OptionalInt gpus, boolean cuda, Consumer<SharedMeasurement> done) {
+    public static SharedStepBenchmark open(Optional<Path> model, Plan plan, OptionalInt gpus, boolean cuda) {
         if (cuda) {
             CudaAttention.requireGpus(gpus.orElse(1));
         } else {
             Torch.load();
         }
-        int ranks = gpus.orElseGet(Cuda::count);
         Placement placement = cuda ? new Placement(torch.ScalarType.BFloat16, true) : Placement.FLOAT32_CPU;
         if (plan.methods.stream().anyMatch(method -> method.form() == Method.Form.FP8)) {
             FluxTransformer.requireFp8(placement);
         }
-        SharedStepBenchmark benchmark =
-                new SharedStepBenchmark(model.map(ModelDirectory::open), plan, ranks, placement, done);
-        Ranks.run(ranks, cuda, benchmark::measure);
+        Optional<ModelDirectory> directory = model.map(ModelDirectory::open);
+        directory.ifPresent(checkpoint -> FluxTransformer.check(checkpoint, List.of(), LoraScope.GUIDANCE));
+        return new SharedStepBenchmark(directory, plan, gpus.orElseGet(Cuda::count), placement);
     }
 
-    private void measure(Exchange exchange) {
+    /** What the results depend on beside the program: names and versions. */
+    public Map<String, String> hardware() {
+        return hardware.description();
+    }
+
+    /**
+     * Measures every method at every size, those in FP8 last.
+     *
+     * @param done sees each measurement as soon as it is there
+     * @throws RuntimeException in one sentence, if a size has fewer windows than there are GPUs, or does not fit them
+     */
+    public void run(Consumer<SharedMeasurement> done) {
+        Ranks.run(exchanging.length, placement.cuda(), exchange -> measure(exchange, done));
+    }
+
+    private void measure(Exchange exchange, Consumer<SharedMeasurement> done) {
         for (Method.Form form : Method.Form.values()) {
             List<Method> methods = plan.methods.stream()
                     .filter(method -> method.form() == form)
@@ -123,7 +130,7 @@ public final class SharedStepBenchmark {
             try (FluxTransformer transformer = load(form == Method.Form.FP8)) {
                 for (int size : plan.sizes) {
                     for (Method method : methods) {
-                        measure(method, size, transformer, exchange);
+                        measure(method, size, transformer, exchange, done);
                     }
                 }
             }
@@ -136,7 +143,8 @@ public final class SharedStepBenchmark {
                 .orElseGet(() -> FluxTransformer.random(FluxConfig.DEV, placement, fp8));
     }
 
-    private void measure(Method method, int size, FluxTransformer transformer, Exchange exchange) {
+    private void measure(
+            Method method, int size, FluxTransformer transformer, Exchange exchange, Consumer<SharedMeasurement> done) {
         TokenGrid grid = TokenGrid.ofPixels(size, size);
         OptionalDouble alone = exchange.rank() == 0 ? alone(method, grid, transformer) : OptionalDouble.empty();
         exchange.meet();
