@@ -88,14 +88,48 @@ class ShardedAttentionTest {
 
     /** A shard's rows of the whole picture's, and not-a-numbers for those that it imports. */
     private static Tensor rows(Tensor whole, TokenLayout layout, long first, long guidance) {
-        Tensor imported =
-                torch.full(new long[] {layout.importedTokens(), whole.size(1), whole.size(2)}, new Scalar(Double.NaN));
+        long[] shape = {layout.importedTokens(), whole.size(1), whole.size(2)};
+        Tensor imported = torch.full(shape, new Scalar(Double.NaN)).to(whole.scalar_type());
         return Tensors.concatenate(
                 0,
                 whole.narrow(0, 0, TEXT),
                 whole.narrow(0, TEXT + first, layout.imageTokens()),
                 whole.narrow(0, TEXT + (long) WIDTH * HEIGHT, guidance),
                 imported);
+    }
+
+    /** What is gathered lies side by side with sums of twice the bytes. */
+    @Test
+    void textIsJoinedInBfloat16() {
+        Tensors.run(() -> {
+            Tensor expected;
+            Inputs inputs;
+            TokenLayout picture;
+            try (Geometry whole = Geometry.windowed(TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT);
+                    NativeAttention attention = new NativeAttention(whole, NativeAttention.Arithmetic.FLOAT32)) {
+                picture = whole.layout();
+                inputs = Inputs.random(picture.tokens(), 3, 128, torch.ScalarType.BFloat16);
+                expected = attention.attend(inputs.query(), inputs.key(), inputs.value());
+            }
+            Ranks.run(
+                    3,
+                    false,
+                    exchange -> Tensors.run(() -> {
+                        try (ShardedAttention attention = new ShardedAttention(
+                                TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT, false, false, exchange)) {
+                            TokenLayout layout = attention.layout();
+                            long first = firstImage(picture, layout);
+                            Tensor output = attention.attend(
+                                    rows(inputs.query(), layout, first, picture.guidanceTokens()),
+                                    rows(inputs.key(), layout, first, picture.guidanceTokens()),
+                                    rows(inputs.value(), layout, first, picture.guidanceTokens()));
+                            Tensor text = output.narrow(0, 0, TEXT);
+                            assertThat(text.scalar_type().intern()).isEqualTo(torch.ScalarType.BFloat16);
+                            assertThat(Golden.relativeL2(text, expected.narrow(0, 0, TEXT)))
+                                    .isLessThan(4e-3);
+                        }
+                    }));
+        });
     }
 
     /** 4096² on two GPUs: each takes a column of cells. */

@@ -150,20 +150,26 @@ public final class ShardedAttention implements Attention {
             return;
         }
         Tensors.run(() -> {
-            Tensor rows = output.narrow(0, 0, text);
-            Tensor parts = gathered(rows).unflatten(2, heads, -1); // [ranks, text, heads, head_dim]
-            Tensor sums = gathered(logSumExp.narrow(1, 0, text)); // [ranks, heads, text]
-            Tensor weights = torch.softmax(sums, 0).transpose(1, 2).unsqueeze(3);
-            Tensor joined = Tensors.toFloat32(parts).mul(weights).sum(0); // [text, heads, head_dim]
-            rows.copy_(joined.flatten(1, 2));
+            Tensor rows = output.narrow(0, 0, text).unflatten(1, heads, -1); // [text, heads, head_dim]
+            Tensor sums = logSumExp.narrow(1, 0, text).t().contiguous().unsqueeze(2); // [text, heads, 1]
+            // Side by side in one tensor: what ranks exchange costs a wait each time. The bits of the sums stay as they
+            // are.
+            Tensor all = gathered(Tensors.concatenate(2, rows, sums.view(rows.scalar_type())));
+            long width = rows.size(2);
+            Tensor parts = all.narrow(3, 0, width); // [ranks, text, heads, head_dim]
+            Tensor allSums =
+                    all.narrow(3, width, all.size(3) - width).contiguous().view(torch.ScalarType.Float);
+            Tensor weights = torch.softmax(allSums, 0); // [ranks, text, heads, 1]
+            rows.copy_(Tensors.toFloat32(parts).mul(weights).sum(0));
         });
     }
 
-    /** A tensor of each rank, one after the other, in the caller's scope. */
+    /** A tensor of each rank, contiguous, one after the other, in the caller's scope. */
     private Tensor gathered(Tensor own) {
-        long[] shape = {exchange.ranks(), own.size(0), own.size(1)};
+        long[] shape = LongStream.concat(LongStream.of(exchange.ranks()), LongStream.of(own.shape()))
+                .toArray();
         Tensor all = torch.empty(shape, own.options(), null);
-        Tensors.run(() -> exchange.gather(own.contiguous(), all));
+        exchange.gather(own, all);
         return all;
     }
 
