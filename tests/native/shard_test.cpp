@@ -79,27 +79,49 @@ void for_each_sharding(const Body& body) {
     }
 }
 
-using Positions = std::vector<std::int64_t>::const_iterator;
+// The whole picture's order, and where its streams begin and end there.
+struct Picture {
+    explicit Picture(const scaledit_geometry_options& options)
+        : whole(view(options)),
+          image(whole.order.begin() + whole.info.text_tokens),
+          guidance(image + whole.info.image_tokens) {}
 
-TEST(Shards, OwnConsecutiveTokensAndHaveAllOthers) {
+    using Positions = std::vector<std::int64_t>::const_iterator;
+
+    // What a shard owns.
+    [[nodiscard]] std::vector<std::int64_t> owned(const GeometryView& shard) const {
+        const Positions first = image + shard.info.first_image;
+        std::vector<std::int64_t> tokens(first, first + shard.info.image_tokens);
+        const Positions first_guidance = guidance + shard.info.first_guidance;
+        tokens.insert(tokens.end(), first_guidance, first_guidance + shard.info.guidance_tokens);
+        return tokens;
+    }
+
+    GeometryView whole;
+    Positions image;
+    Positions guidance;
+};
+
+TEST(Shards, OwnConsecutiveTokensAndHaveTheText) {
     for_each_sharding([](const scaledit_geometry_options& options, const std::vector<Shard>& shards) {
-        const GeometryView whole = view(options);
-        const Positions image = whole.order.begin() + whole.info.text_tokens;
-        const Positions guidance = image + whole.info.image_tokens;
+        const Picture picture(options);
+        const scaledit_geometry_info& whole = picture.whole.info;
         std::int64_t next = 0;
+        std::int64_t next_guidance = 0;
         for (const auto& [geometry, shard] : shards) {
             const scaledit_geometry_info& info = shard.info;
-            EXPECT_EQ(info.text_tokens, whole.info.text_tokens);
-            EXPECT_EQ(info.guidance_tokens, whole.info.guidance_tokens);
-            EXPECT_EQ(info.guidance_width, whole.info.guidance_width);
-            EXPECT_EQ(info.guidance_height, whole.info.guidance_height);
+            EXPECT_EQ(info.text_tokens, whole.text_tokens);
+            EXPECT_EQ(info.guidance_width, whole.guidance_width);
+            EXPECT_EQ(info.guidance_height, whole.guidance_height);
             EXPECT_EQ(info.tokens, info.text_tokens + info.image_tokens + info.guidance_tokens + info.imported_tokens);
             EXPECT_EQ(info.first_image, next);
+            EXPECT_EQ(info.first_guidance, next_guidance);
             EXPECT_GT(info.image_tokens, 0);
 
-            std::vector<std::int64_t> expected(whole.order.begin(), image);
-            expected.insert(expected.end(), image + next, image + next + info.image_tokens);
-            expected.insert(expected.end(), guidance, whole.order.end());
+            std::vector<std::int64_t> expected(picture.whole.order.begin(), picture.image);
+            const std::vector<std::int64_t> owned = picture.owned(shard);
+            expected.insert(expected.end(), owned.begin(), owned.end());
+            ASSERT_EQ(info.tokens, static_cast<std::int64_t>(shard.order.size()));
             EXPECT_TRUE(std::equal(expected.begin(), expected.end(), shard.order.begin()));
 
             std::int64_t first = 0;
@@ -109,32 +131,38 @@ TEST(Shards, OwnConsecutiveTokensAndHaveAllOthers) {
             }
             EXPECT_EQ(first, info.tokens);
             next += info.image_tokens;
+            next_guidance += info.guidance_tokens;
         }
-        EXPECT_EQ(next, whole.info.image_tokens);
-        EXPECT_EQ(whole.info.imported_tokens, 0);
-        EXPECT_EQ(whole.info.first_image, 0);
+        EXPECT_EQ(next, whole.image_tokens);
+        EXPECT_EQ(next_guidance, whole.guidance_tokens);
+        EXPECT_EQ(whole.imported_tokens, 0);
+        EXPECT_EQ(whole.first_image, 0);
+        EXPECT_EQ(whole.first_guidance, 0);
     });
 }
 
-// From the mask's definition, token by token.
+// From the mask's definition, token by token: shard by shard what it owns and the own tokens attend to.
 TEST(Shards, ImportWhatTheMaskNeedsAndNoMore) {
     for_each_sharding([](const scaledit_geometry_options& options, const std::vector<Shard>& shards) {
-        const GeometryView whole = view(options);
-        const TokenMask mask(options, whole.info);
-        const Positions image = whole.order.begin() + whole.info.text_tokens;
-        for (const auto& [geometry, shard] : shards) {
-            const Positions own = image + shard.info.first_image;
-            const Positions own_end = own + shard.info.image_tokens;
+        const Picture picture(options);
+        const TokenMask mask(options, picture.whole.info);
+        for (const Shard& shard : shards) {
+            std::vector<Token> own;
+            for (const std::int64_t token : picture.owned(shard.view)) {
+                own.push_back(mask.token(token));
+            }
             std::vector<std::int64_t> needed;
-            for (Positions key = image; key < image + whole.info.image_tokens; ++key) {
-                if (key < own || own_end <= key) {
-                    const Token token = mask.token(*key);
-                    if (std::any_of(own, own_end, [&](auto query) { return mask.attends(mask.token(query), token); })) {
-                        needed.push_back(*key);
+            for (const Shard& owner : shards) {
+                for (const std::int64_t key : picture.owned(owner.view)) {
+                    const Token token = mask.token(key);
+                    if (&owner != &shard &&
+                        std::ranges::any_of(own, [&](const Token& query) { return mask.attends(query, token); })) {
+                        needed.push_back(key);
                     }
                 }
             }
-            EXPECT_EQ(needed, std::vector(shard.order.end() - shard.info.imported_tokens, shard.order.end()));
+            const std::vector<std::int64_t>& order = shard.view.order;
+            EXPECT_EQ(needed, std::vector(order.end() - shard.view.info.imported_tokens, order.end()));
         }
     });
 }
@@ -188,7 +216,7 @@ TEST(Shards, TokensAttendToWhatTheyDoInTheWholePicture) {
     });
 }
 
-// No shard has more than its share and half of a window at each end.
+// No shard has more than its share, half of a window at each end, and half of a guidance tile at each end.
 TEST(Shards, HaveAboutTheSameWork) {
     std::vector<scaledit_geometry_options> all = grids();
     all.push_back(grid(256, 256, 512, 4));
@@ -197,27 +225,31 @@ TEST(Shards, HaveAboutTheSameWork) {
         const GeometryView whole = view(options);
         const auto work_of = [&](const GeometryView& shard, std::size_t tile) {
             const auto keys = static_cast<std::int64_t>(allowed_tokens(shard, tile).size());
-            return shard.tiles[tile].tokens * (keys + options.text_tokens + kOwnWork);
+            const std::int64_t asked_by = shard.tiles[tile].stream == SCALEDIT_IMAGE ? options.text_tokens : 0;
+            return shard.tiles[tile].tokens * (keys + asked_by + kOwnWork);
         };
         std::vector<std::int64_t> of_windows(size(windows(options)));
+        std::int64_t of_guidance = 0;  // the most of a tile
         std::int64_t total = 0;
         const std::int64_t columns = (options.image_width + options.window - 1) / options.window;
         for (std::size_t tile = 0; tile < whole.tiles.size(); ++tile) {
-            if (whole.tiles[tile].stream == SCALEDIT_IMAGE) {
+            const scaledit_tile& t = whole.tiles[tile];
+            if (t.stream == SCALEDIT_IMAGE) {
                 const std::int32_t cells = options.window / 8;
-                const scaledit_tile& t = whole.tiles[tile];
                 of_windows[size(t.row / cells * columns + t.column / cells)] += work_of(whole, tile);
-                total += work_of(whole, tile);
+            } else if (t.stream == SCALEDIT_GUIDANCE) {
+                of_guidance = std::max(of_guidance, work_of(whole, tile));
             }
+            total += t.stream == SCALEDIT_TEXT ? 0 : work_of(whole, tile);
         }
-        const auto most = static_cast<double>(std::ranges::max(of_windows));
+        const auto most = static_cast<double>(std::ranges::max(of_windows) + of_guidance);
         for (std::int32_t count = 1; count <= std::min(kMostShards, windows(options)); ++count) {
             double largest = 0;
             for (const auto& [geometry, shard] : make_shards(options, count)) {
                 std::int64_t work = 0;
                 for (std::size_t tile = 0; tile < shard.tiles.size(); ++tile) {
                     const scaledit_tile& t = shard.tiles[tile];
-                    if (t.stream == SCALEDIT_IMAGE && t.first < shard.info.text_tokens + shard.info.image_tokens) {
+                    if (t.stream != SCALEDIT_TEXT && t.first < shard.info.tokens - shard.info.imported_tokens) {
                         work += work_of(shard, tile);
                     }
                 }
@@ -341,8 +373,8 @@ TEST(Shards, AttendTogetherInInt8) {
     });
 }
 
-// What 4096 x 4096 pixels exchange: the border's cells.
-TEST(Shards, ImportTheBorderAlone) {
+// What 4096 x 4096 pixels exchange: the border's cells, and guidance.
+TEST(Shards, ImportTheBorderAndGuidance) {
     const auto imported = [](std::int32_t count) {
         std::vector<std::int64_t> tokens;
         for (const auto& [geometry, shard] : make_shards(grid(256, 256, 512, 4), count)) {
@@ -351,8 +383,10 @@ TEST(Shards, ImportTheBorderAlone) {
         return tokens;
     };
     EXPECT_EQ(imported(1), std::vector<std::int64_t>{0});
-    EXPECT_EQ(imported(2), std::vector<std::int64_t>(2, 32 * 64)) << "a column of cells";
-    EXPECT_EQ(imported(4), std::vector<std::int64_t>(4, 33 * 64)) << "two sides of 16 cells and the corner";
+    const auto all_but = [](std::int64_t own) { return 64 * 64 - own; };  // guidance tokens attend to all of them
+    EXPECT_EQ(imported(2), std::vector<std::int64_t>(2, 32 * 64 + all_but(2048))) << "a column of cells";
+    EXPECT_EQ(imported(4), std::vector<std::int64_t>(4, 33 * 64 + all_but(1024)))
+        << "two sides of 16 cells and the corner";
 }
 
 }  // namespace

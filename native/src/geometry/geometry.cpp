@@ -117,11 +117,15 @@ void Geometry::build_schedule() {
 std::int64_t Geometry::key_tokens(std::int64_t tile) const {
     std::int64_t keys = 0;
     for (const scaledit_tile_range& range : ranges(tile)) {
-        const auto end = static_cast<std::size_t>(range.first) + static_cast<std::size_t>(range.count);
-        const std::int64_t end_token = end < tiles_.size() ? tiles_[end].first : info_.tokens;
-        keys += end_token - tiles_[static_cast<std::size_t>(range.first)].first;
+        const auto first = static_cast<std::size_t>(range.first);
+        keys += tokens_before(first + static_cast<std::size_t>(range.count)) - tokens_before(first);
     }
     return keys;
+}
+
+// `tile` may be one past the last.
+std::int64_t Geometry::tokens_before(std::size_t tile) const {
+    return tile < tiles_.size() ? tiles_[tile].first : info_.tokens;
 }
 
 }  // namespace scaledit

@@ -66,13 +66,22 @@ private:
 
     Geometry() = default;
 
-    [[nodiscard]] TileSpan image_tiles() const;
-    [[nodiscard]] TileSpan own_tiles(std::int32_t shards, std::int32_t index) const;
-    [[nodiscard]] std::vector<std::size_t> imported_tiles(TileSpan own) const;
+    // What a shard owns.
+    struct Share {
+        TileSpan image;
+        TileSpan guidance;
+
+        [[nodiscard]] bool has(std::size_t tile) const { return image.has(tile) || guidance.has(tile); }
+    };
+
+    [[nodiscard]] std::size_t end_of_stream(std::int32_t stream) const;
+    [[nodiscard]] std::vector<Share> share_out(std::int32_t shards) const;
+    [[nodiscard]] std::vector<std::size_t> imported_tiles(const std::vector<Share>& shares, const Share& own) const;
     void lay_out_text(std::int64_t tokens);
     void append_ranges(std::vector<scaledit_tile_range>& found);
     void build_schedule();
     [[nodiscard]] std::int64_t key_tokens(std::int64_t tile) const;
+    [[nodiscard]] std::int64_t tokens_before(std::size_t tile) const;
 
     scaledit_geometry_info info_{};
     std::int32_t window_ = 0;  // tokens along a side

@@ -4,6 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.util.Arrays;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.IntStream;
 import org.bytedeco.pytorch.Scalar;
@@ -26,128 +29,126 @@ class ShardedAttentionTest {
     private static final int WIDTH = 53;
     private static final int HEIGHT = 70;
 
+    /** Of the image, and 14 x 18 of the guidance image. */
+    private static final int TOKENS = WIDTH * HEIGHT + 14 * 18;
+
     /** Imported rows are not a number until the ranks have exchanged them. */
     @ParameterizedTest
     @ValueSource(ints = {2, 3, 5, 7})
     void ranksAttendTogetherAsOneAlone(int ranks) {
-        Tensor[] images = new Tensor[ranks];
         Tensor[] texts = new Tensor[ranks];
+        boolean[] seen = new boolean[TOKENS];
         Tensors.run(() -> {
-            Tensor expected;
-            Inputs inputs;
-            TokenLayout picture;
-            try (Geometry whole = Geometry.windowed(TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT);
-                    NativeAttention attention = new NativeAttention(whole, NativeAttention.Arithmetic.FLOAT32)) {
-                inputs = Inputs.random(whole.layout().tokens(), 2, 64, torch.ScalarType.Float);
-                expected = attention.attend(inputs.query(), inputs.key(), inputs.value());
-                picture = whole.layout();
-            }
+            Whole whole = Whole.of(2, 64, torch.ScalarType.Float);
             Ranks.run(
                     ranks,
                     false,
                     exchange -> Tensors.run(() -> {
                         try (ShardedAttention attention = new ShardedAttention(
                                 TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT, false, false, exchange)) {
-                            TokenLayout layout = attention.layout();
-                            long first = firstImage(picture, layout);
-                            long guidance = picture.guidanceTokens();
-                            Tensor output = attention.attend(
-                                    rows(inputs.query(), layout, first, guidance),
-                                    rows(inputs.key(), layout, first, guidance),
-                                    rows(inputs.value(), layout, first, guidance));
-                            Tensor own = output.narrow(0, TEXT, layout.imageTokens() + guidance);
-                            Tensor wholeOwn = rows(expected.unflatten(1, 2, 64), layout, first, guidance)
-                                    .flatten(1, 2)
-                                    .narrow(0, TEXT, layout.imageTokens() + guidance);
-                            assertThat(Golden.relativeL2(own, wholeOwn)).isLessThan(1e-6);
-                            images[exchange.rank()] = Tensors.keep(output.narrow(0, TEXT, layout.imageTokens()));
+                            Tensor output = whole.attend(attention);
+                            Tensor own = whole.owned(attention.layout());
+                            Tensor rows = output.narrow(0, TEXT, own.size(0));
+                            assertThat(Golden.relativeL2(rows, whole.output.index_select(0, own)))
+                                    .isLessThan(1e-6);
+                            for (long row : Tensors.longs(own)) {
+                                seen[(int) row - TEXT] = true;
+                            }
                             texts[exchange.rank()] = Tensors.keep(output.narrow(0, 0, TEXT));
                         }
                     }));
-            Tensor together = Tensors.concatenate(0, images);
-            assertThat(Golden.relativeL2(together, expected.narrow(0, TEXT, (long) WIDTH * HEIGHT)))
-                    .isLessThan(1e-6);
+            assertThat(seen).doesNotContain(false);
             for (Tensor text : texts) {
                 assertThat(text.equal(texts[0]))
                         .as("the same bits in all ranks")
                         .isTrue();
             }
-            assertThat(Golden.relativeL2(texts[0], expected.narrow(0, 0, TEXT))).isLessThan(1e-6);
+            assertThat(Golden.relativeL2(texts[0], whole.output.narrow(0, 0, TEXT)))
+                    .isLessThan(1e-6);
         });
-        Arrays.stream(images).forEach(Tensor::close);
         Arrays.stream(texts).forEach(Tensor::close);
     }
 
-    /** Where the shard's first image token is among those of the whole picture. */
-    private static long firstImage(TokenLayout picture, TokenLayout shard) {
-        return IntStream.range(0, picture.imageTokens())
-                .filter(position -> picture.imageNumber(position) == shard.imageNumber(0))
-                .findFirst()
-                .orElseThrow();
-    }
+    /** The whole picture: what it attends with, and what comes of it. */
+    private record Whole(TokenLayout layout, Inputs inputs, Tensor output) {
+        static Whole of(int heads, int headDim, torch.ScalarType type) {
+            try (Geometry geometry = Geometry.windowed(TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT);
+                    NativeAttention attention = new NativeAttention(geometry, NativeAttention.Arithmetic.FLOAT32)) {
+                Inputs inputs = Inputs.random(geometry.layout().tokens(), heads, headDim, type);
+                return new Whole(
+                        geometry.layout(), inputs, attention.attend(inputs.query(), inputs.key(), inputs.value()));
+            }
+        }
 
-    /** A shard's rows of the whole picture's, and not-a-numbers for those that it imports. */
-    private static Tensor rows(Tensor whole, TokenLayout layout, long first, long guidance) {
-        long[] shape = {layout.importedTokens(), whole.size(1), whole.size(2)};
-        Tensor imported = torch.full(shape, new Scalar(Double.NaN)).to(whole.scalar_type());
-        return Tensors.concatenate(
-                0,
-                whole.narrow(0, 0, TEXT),
-                whole.narrow(0, TEXT + first, layout.imageTokens()),
-                whole.narrow(0, TEXT + (long) WIDTH * HEIGHT, guidance),
-                imported);
+        /** Rows of the picture's image and guidance tokens that a shard owns. */
+        Tensor owned(TokenLayout shard) {
+            Map<Long, Long> rows = new HashMap<>();
+            for (int position = 0; position < TOKENS; position++) {
+                rows.put(layout.number(position), (long) TEXT + position);
+            }
+            int count = shard.imageTokens() + shard.guidanceTokens();
+            long[] owned = IntStream.range(0, count)
+                    .mapToLong(position -> Optional.ofNullable(rows.get(shard.number(position)))
+                            .orElseThrow())
+                    .toArray();
+            return Tensors.of(owned, count);
+        }
+
+        Tensor attend(ShardedAttention attention) {
+            TokenLayout shard = attention.layout();
+            return attention.attend(
+                    rows(inputs.query(), shard), rows(inputs.key(), shard), rows(inputs.value(), shard));
+        }
+
+        /** A shard's rows of the whole picture's, and not-a-numbers for those that it imports. */
+        private Tensor rows(Tensor whole, TokenLayout shard) {
+            long[] shape = {shard.importedTokens(), whole.size(1), whole.size(2)};
+            return Tensors.concatenate(
+                    0,
+                    whole.narrow(0, 0, TEXT),
+                    whole.index_select(0, owned(shard)),
+                    torch.full(shape, new Scalar(Double.NaN)).to(whole.scalar_type()));
+        }
     }
 
     /** What is gathered lies side by side with sums of twice the bytes. */
     @Test
     void textIsJoinedInBfloat16() {
         Tensors.run(() -> {
-            Tensor expected;
-            Inputs inputs;
-            TokenLayout picture;
-            try (Geometry whole = Geometry.windowed(TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT);
-                    NativeAttention attention = new NativeAttention(whole, NativeAttention.Arithmetic.FLOAT32)) {
-                picture = whole.layout();
-                inputs = Inputs.random(picture.tokens(), 3, 128, torch.ScalarType.BFloat16);
-                expected = attention.attend(inputs.query(), inputs.key(), inputs.value());
-            }
+            Whole whole = Whole.of(3, 128, torch.ScalarType.BFloat16);
             Ranks.run(
                     3,
                     false,
                     exchange -> Tensors.run(() -> {
                         try (ShardedAttention attention = new ShardedAttention(
                                 TEXT, WIDTH, HEIGHT, AttentionWindow.DEFAULT, false, false, exchange)) {
-                            TokenLayout layout = attention.layout();
-                            long first = firstImage(picture, layout);
-                            Tensor output = attention.attend(
-                                    rows(inputs.query(), layout, first, picture.guidanceTokens()),
-                                    rows(inputs.key(), layout, first, picture.guidanceTokens()),
-                                    rows(inputs.value(), layout, first, picture.guidanceTokens()));
-                            Tensor text = output.narrow(0, 0, TEXT);
+                            Tensor text = whole.attend(attention).narrow(0, 0, TEXT);
                             assertThat(text.scalar_type().intern()).isEqualTo(torch.ScalarType.BFloat16);
-                            assertThat(Golden.relativeL2(text, expected.narrow(0, 0, TEXT)))
+                            assertThat(Golden.relativeL2(text, whole.output.narrow(0, 0, TEXT)))
                                     .isLessThan(4e-3);
                         }
                     }));
         });
     }
 
-    /** 4096² on two GPUs: each takes a column of cells. */
+    /** 4096² on two GPUs: each takes a column of cells, and the other half of the guidance tokens. */
     @Test
-    void exchangesTheBorderAlone() {
+    void exchangesBorderAndGuidanceAlone() {
         Tensors.run(() -> {
             try (Geometry whole = Geometry.windowed(512, 256, 256, AttentionWindow.DEFAULT)) {
                 Border first = Border.of(whole, 2, 0);
                 Border second = Border.of(whole, 2, 1);
-                assertThat(first.takenRows()).containsExactly(0, 32 * 64);
-                assertThat(first.givenRows()).containsExactly(0, 32 * 64);
-                assertThat(second.takenRows()).containsExactly(32 * 64, 0);
-                assertThat(first.exchanged()).isEqualTo(2 * 32 * 64);
-                assertThat(Arrays.stream(first.given()).boxed()).allMatch(row -> 512 <= row && row < 512 + 32768);
-                try (Geometry shard = whole.shard(2, 1)) {
-                    for (int i = 0; i < first.given().length; i++) {
-                        assertThat(shard.layout().importedNumber(i))
-                                .isEqualTo(whole.layout().imageNumber((int) first.given()[i] - 512));
+                int taken = 32 * 64 + 2048;
+                assertThat(first.own()).containsExactly(32768, 32768);
+                assertThat(first.takenRows()).containsExactly(0, taken);
+                assertThat(first.givenRows()).containsExactly(0, taken);
+                assertThat(second.takenRows()).containsExactly(taken, 0);
+                assertThat(first.exchanged()).isEqualTo(2L * taken);
+                try (Geometry owner = whole.shard(2, 0);
+                        Geometry taker = whole.shard(2, 1)) {
+                    for (int i = 0; i < taken; i++) {
+                        assertThat(taker.layout().number(32768 + 2048 + i))
+                                .isEqualTo(owner.layout().number((int) first.given()[i] - 512));
                     }
                 }
             }

@@ -34,11 +34,13 @@ class SharedStepBenchmarkTest {
             assertThat(measurement.exchanging())
                     .hasSize(2)
                     .allMatch(seconds -> 0 < seconds && seconds < 100 * measurement.together());
-            // 512 pixels are 2 x 2 windows, of which each has two: 4 cells beside the other's take 4 of its.
+            // 512 pixels are 2 x 2 windows, of which each has two, and of 4 x 4 cells takes 4 of the other's; the
+            // guidance image is one cell, which one of them has and the other takes.
             long text = 16 * (256 * 2 + 2 * 4);
+            long keyAndValue = 2 * 256 * 2;
             if (measurement.size() == 512) {
-                assertThat(measurement.bytes()).isEqualTo(4 * 64 * 2 * 256 * 2 + text);
-                assertThat(measurement.ringBytes()).isEqualTo(2 * 256 * 2 * 256 * 2);
+                assertThat(measurement.bytes()).isEqualTo((4 * 64 + 64) * keyAndValue + text);
+                assertThat(measurement.ringBytes()).isEqualTo((2 * 256 + 64) * keyAndValue);
             }
             assertThat(measurement.peakBytes()).containsExactly(0L, 0L);
         }

@@ -89,7 +89,10 @@ record ShardedPicture(
                         random(1, text, config.jointWidth()),
                         random(2, config.pooledWidth()),
                         4.5,
-                        layout.arrangeGuidance(random(3, layout.guidanceTokens(), config.latentChannels())))) {
+                        layout.arrangeGuidance(random(
+                                3,
+                                (long) layout.guidanceWidth() * layout.guidanceHeight(),
+                                config.latentChannels())))) {
                     if (negative) {
                         denoiser.guideAwayFrom(
                                 random(4, text, config.jointWidth()), random(5, config.pooledWidth()), 3.5);

@@ -28,10 +28,11 @@ public class GeometryInfo extends Pointer {
     }
 
     public native @Cast("int64_t") long text_tokens(); public native GeometryInfo text_tokens(long setter);
-    public native @Cast("int64_t") long image_tokens(); public native GeometryInfo image_tokens(long setter);  // of a shard: its own
-    public native @Cast("int64_t") long guidance_tokens(); public native GeometryInfo guidance_tokens(long setter);
-    public native @Cast("int64_t") long imported_tokens(); public native GeometryInfo imported_tokens(long setter);  // image tokens of other shards; 0 but for a shard
+    public native @Cast("int64_t") long image_tokens(); public native GeometryInfo image_tokens(long setter);     // of a shard: its own
+    public native @Cast("int64_t") long guidance_tokens(); public native GeometryInfo guidance_tokens(long setter);  // likewise
+    public native @Cast("int64_t") long imported_tokens(); public native GeometryInfo imported_tokens(long setter);  // image and guidance tokens of other shards; 0 but for a shard
     public native @Cast("int64_t") long first_image(); public native GeometryInfo first_image(long setter);      // position of the first image token among those of the whole picture; 0 but for a shard
+    public native @Cast("int64_t") long first_guidance(); public native GeometryInfo first_guidance(long setter);   // likewise of the first guidance token
     public native @Cast("int64_t") long guidance_width(); public native GeometryInfo guidance_width(long setter);   // w = ceil(W / rho)
     public native @Cast("int64_t") long guidance_height(); public native GeometryInfo guidance_height(long setter);  // h
     public native @Cast("int64_t") long tokens(); public native GeometryInfo tokens(long setter);           // of the whole sequence

@@ -90,16 +90,18 @@ public static native @Cast("scaledit_status") int scaledit_geometry_create(@Cons
 // `index` (from 0) of `shards`, at most one for each window. The caller destroys it; `geometry`, which is no shard
 // itself, is not kept. On failure *shard is null.
 //
-// Shards own consecutive windows along the Hilbert curve, as many as make about the same work: a token counts for the
-// keys that it attends to, for the text tokens that attend to it, and for 10,000 pairs that its products with weights
-// take beside. All of them have all text and guidance tokens. The sequence of a shard is
+// Shards own consecutive windows of the image along the Hilbert curve, and consecutive cells of the guidance image
+// along its own, as many as make about the same work: a token counts for the keys that it attends to, for the text
+// tokens that attend to it, and for 10,000 pairs that its products with weights take beside. A small guidance image may
+// leave shards without guidance tokens. All shards have the whole text. The sequence of a shard is
 //
-//     [text ; own image tokens ; guidance ; imported image tokens]
+//     [text ; own image tokens ; own guidance tokens ; imported tokens]
 //
-// where imported tiles are those of other shards that tiles of its own attend to, no more, in the order of the whole
-// picture. They are keys and values alone: they attend to nobody. An own image token and a guidance token attend to
-// what they attend to in the whole picture. A text token attends to the shard's own image tokens, and in shard 0 to the
-// text as well: over all shards these are its keys, each of them once, so that outputs join by their log-sum-exp.
+// where imported tiles are those of other shards that tiles of its own attend to, no more: those of shard 0, then those
+// of shard 1, and so on, of each one image before guidance, in the order of the whole picture. They are keys and values
+// alone: they attend to nobody. Own image and guidance tokens attend to what they attend to in the whole picture. A
+// text token attends to the shard's own image tokens, and in shard 0 to the text as well: over all shards these are its
+// keys, each of them once, so that outputs join by their log-sum-exp.
 public static native @Cast("scaledit_status") int scaledit_geometry_shard(@Const GeometryHandle geometry, int shards, int index,
                                                      @Cast("scaledit_geometry**") PointerPointer shard);
 public static native @Cast("scaledit_status") int scaledit_geometry_shard(@Const GeometryHandle geometry, int shards, int index,

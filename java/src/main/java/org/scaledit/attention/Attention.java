@@ -55,7 +55,7 @@ public interface Attention extends AutoCloseable {
     default void leaveOutGuidanceQueries() {}
 
     /**
-     * Image tokens that belong to other shards of the picture: the last rows of query, key, value and output. The attention
+     * Tokens that belong to other shards of the picture: the last rows of query, key, value and output. The attention
      * writes them there by itself, but for the output's, which mean nothing. 0 if the sequence is a whole picture's.
      */
     default int importedTokens() {

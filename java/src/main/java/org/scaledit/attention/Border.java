@@ -3,8 +3,8 @@ package org.scaledit.attention;
 import java.util.stream.LongStream;
 
 /**
- * The image tokens that one shard of a picture exchanges with the others: cells along its border, whose keys and values it
- * gives to shards whose tokens attend to them, and those that it takes.
+ * The image and guidance tokens that one shard of a picture exchanges with the others: cells whose keys and values it gives
+ * to shards whose tokens attend to them, and those that it takes.
  *
  * @param own image tokens of each shard
  * @param given rows of the shard's sequence: those for shard 0, then those for shard 1, and so on
@@ -22,14 +22,15 @@ record Border(long[] own, long[] given, long[] givenRows, long[] takenRows, long
                 layouts[shard] = geometry.layout();
             }
         }
-        int[] owner = new int[whole.layout().imageTokens()]; // by the token's number in raster order
-        long[] row = new long[owner.length]; // in its owner's sequence
+        int tokens = whole.layout().imageTokens() + whole.layout().guidanceTokens();
+        int[] owner = new int[tokens]; // by the token's number
+        long[] row = new long[tokens]; // in its owner's sequence
         long[] own = new long[shards];
         for (int shard = 0; shard < shards; shard++) {
             TokenLayout layout = layouts[shard];
             own[shard] = layout.imageTokens();
-            for (int position = 0; position < layout.imageTokens(); position++) {
-                int token = (int) layout.imageNumber(position);
+            for (int position = 0; position < owned(layout); position++) {
+                int token = (int) layout.number(position);
                 owner[token] = shard;
                 row[token] = (long) layout.textTokens() + position;
             }
@@ -41,8 +42,8 @@ record Border(long[] own, long[] given, long[] givenRows, long[] takenRows, long
         for (int taker = 0; taker < shards; taker++) {
             TokenLayout layout = layouts[taker];
             exchanged += layout.importedTokens();
-            for (int position = 0; position < layout.importedTokens(); position++) {
-                int token = (int) layout.importedNumber(position);
+            for (int imported = 0; imported < layout.importedTokens(); imported++) {
+                int token = (int) layout.number(owned(layout) + imported);
                 if (owner[token] == index) {
                     given.add(row[token]);
                     givenRows[taker]++;
@@ -53,6 +54,10 @@ record Border(long[] own, long[] given, long[] givenRows, long[] takenRows, long
             }
         }
         return new Border(own, given.build().toArray(), givenRows, takenRows, exchanged);
+    }
+
+    private static int owned(TokenLayout layout) {
+        return layout.imageTokens() + layout.guidanceTokens();
     }
 
     /** Tokens that the shard takes. */

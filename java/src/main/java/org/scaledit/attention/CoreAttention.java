@@ -37,34 +37,13 @@ public final class CoreAttention implements PartialAttention {
     }
 
     /**
-     * Of one shard of a high-resolution pass.
+     * Of one shard of a high-resolution pass. It leaves out no queries.
      *
      * @param index of the shard, from 0
      * @throws IllegalArgumentException likewise
      */
-    static CoreAttention shard(
-            int textTokens,
-            int width,
-            int height,
-            AttentionWindow window,
-            int shards,
-            int index,
-            boolean cuda,
-            boolean int8) {
-        return new CoreAttention(
-                shard(Geometry.windowed(textTokens, width, height, window), shards, index),
-                window.guidanceSeesText()
-                        ? Optional.empty()
-                        : Optional.of(() -> shard(
-                                Geometry.withoutGuidanceQueries(textTokens, width, height, window), shards, index)),
-                cuda,
-                int8);
-    }
-
-    private static Geometry shard(Geometry whole, int shards, int index) {
-        try (whole) {
-            return whole.shard(shards, index);
-        }
+    static CoreAttention shard(Geometry whole, int shards, int index, boolean cuda, boolean int8) {
+        return new CoreAttention(whole.shard(shards, index), Optional.empty(), cuda, int8);
     }
 
     private CoreAttention(

@@ -105,10 +105,11 @@ public final class Geometry implements AutoCloseable {
     }
 
     /**
-     * The geometry of one shard of the picture: a run of its windows, whose tokens attend to what they attend to in the whole
-     * picture. Text and guidance tokens are all there; image tokens of other shards that its own attend to, the imported
-     * ones, come last, as keys and values alone. Text attends to the shard's own image tokens, and in the first shard to the
-     * text: outputs of all shards are to be joined by their log-sum-exp.
+     * The geometry of one shard of the picture: a run of its windows and one of guidance cells, whose tokens attend to what
+     * they attend to in the whole picture. The text is all there; image and guidance tokens of other shards that its own
+     * attend to, the imported ones, come last, as keys and values alone: by the shard that owns them. Text attends to the
+     * shard's own image tokens, and in the first shard to the text: outputs of all shards are to be joined by their
+     * log-sum-exp.
      *
      * @param index from 0
      * @return to be closed, as this one is
@@ -139,7 +140,7 @@ public final class Geometry implements AutoCloseable {
                 rebased(order, imported, tokens, text));
     }
 
-    /** A part of the order of the whole sequence, counted from the first token of its stream. */
+    /** A part of the order of the whole sequence, counted from a token on. */
     private static long[] rebased(long[] order, int from, int to, long first) {
         long[] part = Arrays.copyOfRange(order, from, to);
         for (int i = 0; i < part.length; i++) {

@@ -11,13 +11,13 @@ import org.scaledit.tensor.Tensors;
 
 /**
  * The attention of one rank of several that paint a picture together, each a shard of it: a run of windows along the Hilbert
- * curve, with about the same work. A call's sequence is {@code [text ; own image tokens ; guidance ; imported image
- * tokens]}, see {@link TokenLayout}.
+ * curve and one of the guidance image's cells, with about the same work. A call's sequence is {@code [text ; own image
+ * tokens ; own guidance tokens ; imported tokens]}, see {@link TokenLayout}.
  *
  * <p>Local attention needs little of the other shards. Before each call ranks exchange the keys and values of the cells on
- * their borders, as they come from the projections: as the mask names them, and no others. Text attends to all image tokens:
- * each rank computes the part of its own, and the parts are joined by their log-sum-exp, in the ranks' order, so that all
- * ranks have the same bits. Guidance tokens are the same in all ranks.
+ * their borders, and of guidance tokens, as they come from the projections: as the mask names them, and no others. Text
+ * attends to all image tokens: each rank computes the part of its own, and the parts are joined by their log-sum-exp, in the
+ * ranks' order, so that all ranks have the same bits.
  *
  * <p>All ranks make the same calls in the same order, having met a moment before the first one.
  */
@@ -26,6 +26,7 @@ public final class ShardedAttention implements Attention {
     private final Border border;
     private final TokenLayout whole; // the shards' image tokens one after the other
     private final CoreAttention attention;
+    private final boolean guidanceStandsAlone;
     private final Tensor given; // rows of the sequence for the other ranks
 
     /**
@@ -45,17 +46,17 @@ public final class ShardedAttention implements Attention {
             boolean int8,
             Exchange exchange) {
         this.exchange = exchange;
+        this.guidanceStandsAlone = !window.guidanceSeesText();
         try (Geometry geometry = Geometry.windowed(textTokens, width, height, window)) {
             this.whole = geometry.layout();
             this.border = Border.of(geometry, exchange.ranks(), exchange.rank());
+            this.attention = CoreAttention.shard(geometry, exchange.ranks(), exchange.rank(), cuda, int8);
         }
         Placement placement = new Placement(torch.ScalarType.Long, cuda);
-        this.given = Tensors.outlive(() -> placement.place(Tensors.of(border.given(), border.given().length)));
         try {
-            this.attention = CoreAttention.shard(
-                    textTokens, width, height, window, exchange.ranks(), exchange.rank(), cuda, int8);
+            this.given = Tensors.outlive(() -> placement.place(Tensors.of(border.given(), border.given().length)));
         } catch (RuntimeException | Error e) {
-            given.close();
+            attention.close();
             throw e;
         }
     }
@@ -84,15 +85,10 @@ public final class ShardedAttention implements Attention {
         });
     }
 
-    /** Image tokens of which this rank takes a key and a value for each head and call. */
+    /** Tokens of which this rank takes a key and a value for each head and call. */
     @Override
     public int importedTokens() {
         return attention.layout().importedTokens();
-    }
-
-    /** Image tokens of which this rank gives them, to each rank that needs them. */
-    public int exportedTokens() {
-        return border.given().length;
     }
 
     @Override
@@ -173,14 +169,10 @@ public final class ShardedAttention implements Attention {
         return all;
     }
 
+    /** Queries of guidance tokens that mean nothing are attended with all the same: what is exchanged stays as it is. */
     @Override
     public boolean guidanceStandsAlone() {
-        return attention.guidanceStandsAlone();
-    }
-
-    @Override
-    public void leaveOutGuidanceQueries() {
-        attention.leaveOutGuidanceQueries();
+        return guidanceStandsAlone;
     }
 
     @Override

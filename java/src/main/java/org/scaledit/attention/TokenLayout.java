@@ -8,7 +8,7 @@ import org.scaledit.tensor.Tensors;
 /**
  * The tokens of one sequence, {@code [text ; image ; guidance]}, and the order in which image and guidance tokens lie
  * in memory, each on its own grid. A plain FLUX sequence has no guidance tokens. That of a shard has some of the picture's
- * image tokens, and after the guidance tokens those of other shards that it imports: {@code [text ; image ; guidance ;
+ * image and guidance tokens, and after them those of other shards that it imports: {@code [text ; image ; guidance ;
  * imported]}.
  */
 public final class TokenLayout {
@@ -25,8 +25,9 @@ public final class TokenLayout {
      * @param height likewise, H
      * @param ratio ρ; 0 for a sequence without guidance tokens
      * @param imageOrder {@code [W·H]}, of a shard fewer: the number in raster order of the image token at each position
-     * @param guidanceOrder {@code [w·h]}: likewise of the guidance tokens
-     * @param importedOrder likewise of the imported image tokens; of none but for a shard
+     * @param guidanceOrder {@code [w·h]}, of a shard fewer: likewise of the guidance tokens
+     * @param importedOrder likewise of the imported tokens, of which guidance tokens are numbered after all image tokens; of
+     *     none but for a shard
      */
     TokenLayout(
             int textTokens,
@@ -76,9 +77,9 @@ public final class TokenLayout {
         return pick(raster, (long) width * height, imageOrder);
     }
 
-    /** Packed guidance latents in raster order {@code [w·h, channels]} → in this order. */
+    /** Packed guidance latents in raster order {@code [w·h, channels]} → in this order; for a shard its own tokens alone. */
     public Tensor arrangeGuidance(Tensor raster) {
-        return pick(raster, guidanceOrder.length, guidanceOrder);
+        return pick(raster, (long) guidanceWidth() * guidanceHeight(), guidanceOrder);
     }
 
     /**
@@ -139,11 +140,12 @@ public final class TokenLayout {
         return imageOrder.length;
     }
 
+    /** Of a shard: its own. */
     public int guidanceTokens() {
         return guidanceOrder.length;
     }
 
-    /** Image tokens of other shards; 0 but for a shard. */
+    /** Image and guidance tokens of other shards; 0 but for a shard. */
     public int importedTokens() {
         return importedOrder.length;
     }
@@ -153,14 +155,16 @@ public final class TokenLayout {
         return textTokens + imageOrder.length + guidanceOrder.length + importedOrder.length;
     }
 
-    /** The number in raster order of the image token at a position among the image tokens. */
-    long imageNumber(int position) {
-        return imageOrder[position];
-    }
-
-    /** Likewise of an imported token. */
-    long importedNumber(int position) {
-        return importedOrder[position];
+    /**
+     * The number of the image or guidance token at a position after the text: image tokens in raster order, then guidance
+     * tokens.
+     */
+    long number(int position) {
+        int guidance = position - imageOrder.length;
+        int imported = guidance - guidanceOrder.length;
+        return guidance < 0
+                ? imageOrder[position]
+                : imported < 0 ? (long) width * height + guidanceOrder[guidance] : importedOrder[imported];
     }
 
     /** The row in the image's grid of the image token at a position among the image tokens. */
@@ -172,13 +176,18 @@ public final class TokenLayout {
         return (int) (imageOrder[position] % width);
     }
 
-    /** The row in the image's grid of the token at a position among the imported tokens. */
+    /**
+     * The row in the image's grid where the token at a position among the imported tokens stands; guidance tokens stand ρ
+     * apart.
+     */
     public int importedRow(int position) {
-        return (int) (importedOrder[position] / width);
+        long guidance = importedOrder[position] - (long) width * height;
+        return (int) (guidance < 0 ? importedOrder[position] / width : ratio * (guidance / guidanceWidth()));
     }
 
     public int importedColumn(int position) {
-        return (int) (importedOrder[position] % width);
+        long guidance = importedOrder[position] - (long) width * height;
+        return (int) (guidance < 0 ? importedOrder[position] % width : ratio * (guidance % guidanceWidth()));
     }
 
     /** The row in the guidance grid of the guidance token at a position among the guidance tokens. */

@@ -12,9 +12,9 @@ import java.util.OptionalDouble;
  * @param alone seconds of the step by one GPU in the same run, the median; empty if it was out of memory
  * @param together seconds from when all began until the last one ended, the median
  * @param exchanging seconds of one step that each GPU spent with what it exchanged: moving it, and waiting for others
- * @param bytes that a GPU took from others in one layer, the most of them: keys and values of border cells, and parts of the
- *     text's output
- * @param ringBytes what it would take in ring attention: keys and values of all image tokens that are not its own
+ * @param bytes that a GPU took from others in one layer, the most of them: keys and values of border cells and of guidance, and
+ *     parts of the text's output
+ * @param ringBytes what it would take in ring attention: keys and values of all image and guidance tokens that are not its own
  * @param peakBytes the most memory of each GPU that was handed out, weights and all; 0 on a CPU
  */
 public record SharedMeasurement(

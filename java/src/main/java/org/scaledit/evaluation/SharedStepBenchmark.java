@@ -195,11 +195,13 @@ public final class SharedStepBenchmark {
                 exchange)) {
             TokenLayout layout = attention.layout();
             FluxConfig config = transformer.config();
+            TokenGrid guidance = grid.guidance(AttentionWindow.DEFAULT.ratio());
             long keyAndValue = 2L * config.width() * BYTES_OF_BFLOAT16;
             long text = (exchange.ranks() - 1L) * layout.textTokens();
             bytes[rank] = attention.importedTokens() * keyAndValue
                     + text * ((long) config.width() * BYTES_OF_BFLOAT16 + (long) config.heads() * Float.BYTES);
-            ringBytes[rank] = (grid.tokens() - layout.imageTokens()) * keyAndValue;
+            ringBytes[rank] =
+                    (grid.tokens() - layout.imageTokens() + guidance.tokens() - layout.guidanceTokens()) * keyAndValue;
             double seconds = seconds(transformer, layout, attention, exchange, step -> {
                 try (Profile profile = new Profile(placement.cuda())) {
                     exchange.tell(profile);
