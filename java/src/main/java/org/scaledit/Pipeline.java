@@ -277,7 +277,9 @@ final class Pipeline implements AutoCloseable {
     private Transformers transformers(int rank) {
         Transformers loaded = transformers[rank];
         if (loaded == null) {
-            FluxTransformer plain = FluxTransformer.load(directory, placement, fp8, low);
+            FluxTransformer plain = low
+                    ? FluxTransformer.load(directory, placement, fp8, true)
+                    : FluxTransformer.loadForRanks(directory, placement, fp8, ranks());
             try {
                 loaded = new Transformers(plain, loras.isEmpty() ? plain : plain.withLoras(loras, loraScope));
             } catch (RuntimeException | Error e) {

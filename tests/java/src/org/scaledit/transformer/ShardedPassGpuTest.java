@@ -68,8 +68,12 @@ class ShardedPassGpuTest {
         torch.emptyCache();
     }
 
-    private static FluxTransformer load(boolean fp8) {
-        return FluxTransformer.load(FOUR_BLOCKS, Weights.of(Safetensors.open(checkpoint), Gpu.BFLOAT16), fp8);
+    private static FluxTransformer load(boolean fp8, int ranks) {
+        return FluxTransformer.load(
+                FOUR_BLOCKS,
+                Weights.of(Safetensors.open(checkpoint), Gpu.BFLOAT16),
+                FluxTransformer.headGroups(Gpu.BFLOAT16, ranks),
+                fp8);
     }
 
     private static ShardedPicture picture(int width, int height, boolean guidanceSeesText, boolean int8) {
@@ -78,8 +82,8 @@ class ShardedPassGpuTest {
     }
 
     private static void assertNear(ShardedPicture picture, boolean fp8, int ranks, boolean apart, double least) {
-        try (ShardedPicture.Result whole = picture.velocities(1, () -> load(fp8));
-                ShardedPicture.Result shards = picture.velocities(ranks, apart, () -> load(fp8))) {
+        try (ShardedPicture.Result whole = picture.velocities(1, () -> load(fp8, 1));
+                ShardedPicture.Result shards = picture.velocities(ranks, apart, () -> load(fp8, ranks))) {
             for (int step = 0; step < whole.velocities().size(); step++) {
                 double near =
                         cosine(shards.velocities().get(step), whole.velocities().get(step));

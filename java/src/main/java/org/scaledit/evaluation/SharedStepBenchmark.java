@@ -139,8 +139,8 @@ public final class SharedStepBenchmark {
 
     private FluxTransformer load(boolean fp8) {
         return directory
-                .map(checkpoint -> FluxTransformer.load(checkpoint, placement, fp8))
-                .orElseGet(() -> FluxTransformer.random(FluxConfig.DEV, placement, fp8));
+                .map(checkpoint -> FluxTransformer.loadForRanks(checkpoint, placement, fp8, exchanging.length))
+                .orElseGet(() -> FluxTransformer.randomForRanks(FluxConfig.DEV, placement, fp8, exchanging.length));
     }
 
     private void measure(

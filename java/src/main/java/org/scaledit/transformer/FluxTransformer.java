@@ -148,6 +148,21 @@ public final class FluxTransformer implements AutoCloseable {
         return load(config, Weights.of(directory.weights("transformer"), placement), fp8, low);
     }
 
+    /**
+     * The same for one of several ranks that paint a picture together: each has fewer tokens, so that heads are cut into fewer
+     * groups in the same memory, and for each group ranks exchange.
+     */
+    public static FluxTransformer loadForRanks(ModelDirectory directory, Placement placement, boolean fp8, int ranks) {
+        FluxConfig config = FluxConfig.of(directory.config("transformer"));
+        Weights weights = Weights.of(directory.weights("transformer"), placement);
+        return load(config, weights, headGroups(placement, ranks), fp8);
+    }
+
+    /** Of tokens that so many ranks share. */
+    static int headGroups(Placement placement, int ranks) {
+        return placement.cuda() ? Math.max(1, (HEAD_GROUPS + ranks - 1) / ranks) : 0;
+    }
+
     /** The same for {@link #withTrainedLora}: of the same results, quicker for few tokens, and larger for many. */
     public static FluxTransformer loadForTraining(ModelDirectory directory, Placement placement) {
         FluxConfig config = FluxConfig.of(directory.config("transformer"));
@@ -181,7 +196,7 @@ public final class FluxTransformer implements AutoCloseable {
 
     /** The same, with the blocks' weights on the host or not. */
     static FluxTransformer load(FluxConfig config, Weights weights, boolean fp8, boolean low) {
-        return load(config, weights, weights.placement().cuda() ? HEAD_GROUPS : 0, fp8, low);
+        return load(config, weights, headGroups(weights.placement(), 1), fp8, low);
     }
 
     /**
@@ -249,6 +264,11 @@ public final class FluxTransformer implements AutoCloseable {
     /** The same, with the blocks' weights on the host or not. */
     public static FluxTransformer random(FluxConfig config, Placement placement, boolean fp8, boolean low) {
         return load(config, Weights.random(placement), fp8, low);
+    }
+
+    /** The same as {@link #loadForRanks}. */
+    public static FluxTransformer randomForRanks(FluxConfig config, Placement placement, boolean fp8, int ranks) {
+        return load(config, Weights.random(placement), headGroups(placement, ranks), fp8);
     }
 
     /** The same as {@link #loadForTraining}. */
