@@ -115,8 +115,11 @@ final class Pipeline implements AutoCloseable {
             }
         }
         int ranks = gpus.orElseGet(Cuda::count);
-        if (low && ranks > 1) {
+        if (ranks > 1 && low) {
             throw new IllegalArgumentException("memory low is for one GPU, expected gpus 1, or memory normal");
+        }
+        if (ranks > 1 && device == ScaleDit.Device.CUDA) {
+            Ranks.requireGpus();
         }
         boolean fp8 = precision == ScaleDit.Precision.FP8;
         if (fp8) {

@@ -62,17 +62,22 @@ final class NcclExchange implements Exchange {
         this.store = store;
     }
 
+    /** @throws IllegalStateException in one sentence, if NCCL cannot be loaded */
+    static void load() {
+        try {
+            Loader.load(torch_nccl.class);
+        } catch (LinkageError e) {
+            throw new IllegalStateException("several GPUs need NCCL 2, which cannot be loaded: " + e.getMessage(), e);
+        }
+    }
+
     /**
      * One for each rank.
      *
      * @throws IllegalStateException in one sentence, if NCCL cannot be loaded
      */
     static List<NcclExchange> of(int ranks, Meeting meeting) {
-        try {
-            Loader.load(torch_nccl.class);
-        } catch (LinkageError e) {
-            throw new IllegalStateException("several GPUs need NCCL 2, which cannot be loaded: " + e.getMessage(), e);
-        }
+        load();
         try {
             Path store = Files.createTempDirectory("scaledit-nccl").resolve("store");
             List<NcclExchange> exchanges = new ArrayList<>();

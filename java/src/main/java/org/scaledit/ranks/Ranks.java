@@ -37,6 +37,15 @@ public final class Ranks implements AutoCloseable {
     }
 
     /**
+     * Loads what ranks on GPUs of their own exchange by, so that a want of it is said before there is work to lose.
+     *
+     * @throws IllegalStateException in one sentence, if NCCL cannot be loaded
+     */
+    public static void requireGpus() {
+        NcclExchange.load();
+    }
+
+    /**
      * Returns when all ranks have done their work. Interrupting the thread interrupts rank 0.
      *
      * @param cuda whether each is on a GPU
