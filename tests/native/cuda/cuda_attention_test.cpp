@@ -553,9 +553,9 @@ TEST_F(Gpu, RefusesWhatNoKernelMayTouch) {
     refused([](auto& a) { a.query.data = static_cast<std::byte*>(a.query.data) + 2; }, "multiple of 16 bytes");
     refused([](auto& a) { a.value.dtype = SCALEDIT_FLOAT32; }, "value.dtype is 0");
     refused(
-        [](auto& a) {
-            a.output.head_stride += 1;
-            a.output.token_stride += 2;
+        [](auto& a) {  // behind the queries lie keys: they may reach there, where the output might not
+            a.query.head_stride += 1;
+            a.query.token_stride += 2;
         },
         "multiple of 8 elements");
     refused([](auto& a) { a.output = a.query; }, "output.data overlaps query.data");

@@ -13,8 +13,8 @@ import org.scaledit.tensor.Cuda;
  * r on the r-th. When one fails the others are sent away.
  */
 public final class Ranks implements AutoCloseable {
-    /** A sample's computation at most is waited for; a GPU that hangs is left to the end of the process. */
-    private static final int SECONDS_TO_STOP = 60;
+    /** What is computed between two exchanges is waited for; a GPU that hangs is left to the end of the process. */
+    private static final int SECONDS_TO_STOP = 20;
 
     /** What every rank does. */
     public interface Work {
