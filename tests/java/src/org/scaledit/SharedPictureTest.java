@@ -3,9 +3,15 @@ package org.scaledit;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.OptionalLong;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.IntStream;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
@@ -108,6 +114,70 @@ class SharedPictureTest {
             try (ScaleDit one = ranks(1)) {
                 assertNear(image, one.generate(ragged()));
             }
+        }
+    }
+
+    private List<Path> files(int count) {
+        return IntStream.range(0, count)
+                .mapToObj(number -> folder.resolve(number + ".png"))
+                .toList();
+    }
+
+    /** The first four apart, of any kind, the last one together. */
+    @Test
+    void ofSeveralPicturesEachRankPaintsSomeByItself() throws IOException {
+        List<ImageRequest> requests = List.of(
+                ragged(),
+                ragged().seed(6),
+                ragged().attention(AttentionKind.DENSE),
+                ragged().size(256, 240),
+                ragged().prompt("an owl"));
+        List<Progress.Stage> heard = new ArrayList<>();
+        List<Path> files = files(requests.size());
+        try (ScaleDit model = ranks(2)) {
+            List<ImageRequest> made = model.generatePngs(requests, files, progress -> {
+                if (progress.step() == 0) {
+                    heard.add(progress.stage());
+                }
+            });
+            assertThat(made).extracting(ImageRequest::seed).containsOnlyOnce(OptionalLong.of(6));
+        }
+        assertThat(heard)
+                .filteredOn(stage -> stage == Progress.Stage.LOAD)
+                .hasSize(3); // the first rank's, and the last
+        try (ScaleDit one = ranks(1)) {
+            Path expected = folder.resolve("expected.png");
+            for (int picture = 0; picture < 4; picture++) {
+                one.generatePng(requests.get(picture), expected, progress -> {});
+                assertThat(Files.mismatch(files.get(picture), expected)).isEqualTo(-1);
+            }
+            assertThat(files.get(4)).exists();
+        }
+    }
+
+    /** The others stop at their next step; what was finished stays. */
+    @Test
+    void aPictureThatFailsEndsThoseThatArePaintedBesideIt() {
+        List<ImageRequest> requests =
+                List.of(ragged(), ragged().guideImage(folder.resolve("none.png")), ragged(), ragged());
+        List<Path> files = files(4);
+        try (ScaleDit model = ranks(2)) {
+            assertThatThrownBy(() -> model.generatePngs(requests, files, progress -> {}))
+                    .hasMessageContaining("none.png");
+            assertThat(files.get(1)).doesNotExist();
+            assertThat(files.get(2)).doesNotExist();
+            assertThat(files.get(3)).doesNotExist();
+            assertThatThrownBy(() -> model.generatePngs(
+                            List.of(ragged(), ragged()),
+                            files.subList(0, 2),
+                            progress -> Thread.currentThread().interrupt()))
+                    .isInstanceOf(CancellationException.class);
+            assertThat(Thread.interrupted()).isFalse();
+            assertThatThrownBy(() -> model.generatePngs(List.of(ragged()), files, progress -> {}))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage("4 files are given, expected 1, one for each request");
+            model.generatePngs(List.of(ragged()), files.subList(3, 4), progress -> {});
+            assertThat(files.get(3)).exists();
         }
     }
 

@@ -6,7 +6,10 @@ import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.BiConsumer;
+import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -39,7 +42,7 @@ import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.BandConsumer;
 import org.scaledit.vae.Latents;
 
-/** The models of one checkpoint, and a picture's way through them. Used by one thread at a time. */
+/** The models of one checkpoint, and a picture's way through them. Used by one thread at a time, but for {@link #apart}. */
 final class Pipeline implements AutoCloseable {
     private final ModelDirectory directory;
     private final Path vaeFolder;
@@ -50,9 +53,20 @@ final class Pipeline implements AutoCloseable {
     private final boolean fp8; // the transformer's large products
     private final boolean low; // the transformer's blocks stay on the host, text is encoded part by part
     private final @Nullable Transformers[] transformers; // of each rank, by its own thread
+    private final PictureSampler.@Nullable Models[] models; // likewise
 
-    private boolean closed;
-    private PictureSampler.@Nullable Models models;
+    private volatile boolean closed;
+
+    /**
+     * Who paints a picture.
+     *
+     * @param rank that does all but denoise in high resolution
+     * @param alone whether it does that, too; if not, all ranks do
+     */
+    record Painter(int rank, boolean alone) {
+        /** All of a pipeline, the first one before. */
+        static final Painter TOGETHER = new Painter(0, false);
+    }
 
     /** A rank's transformer, and the same under the LoRAs, which shares its weights, or itself. */
     private record Transformers(FluxTransformer plain, FluxTransformer adapted) implements AutoCloseable {
@@ -84,6 +98,7 @@ final class Pipeline implements AutoCloseable {
         this.fp8 = fp8;
         this.low = low;
         this.transformers = new Transformers[ranks];
+        this.models = new PictureSampler.Models[ranks];
     }
 
     /**
@@ -157,36 +172,66 @@ final class Pipeline implements AutoCloseable {
                 device == ScaleDit.Device.CUDA);
     }
 
+    /**
+     * Runs what every rank does by itself, at once, rank 0 on this thread. There it may paint pictures alone.
+     *
+     * @param work of a rank; is to end soon when {@code stopped} says that another one has failed
+     */
+    void apart(BiConsumer<Integer, BooleanSupplier> work) {
+        AtomicBoolean failed = new AtomicBoolean();
+        Ranks.run(ranks(), placement.cuda(), exchange -> {
+            try {
+                work.accept(exchange.rank(), failed::get);
+            } catch (RuntimeException | Error e) {
+                failed.set(true);
+                throw e;
+            }
+        });
+    }
+
     /** Makes a picture and hands out its finished bands. The request's seed is set. */
-    void paint(ImageRequest request, Plan plan, Noise noise, ProgressReport progress, BandConsumer picture) {
+    void paint(
+            ImageRequest request,
+            Plan plan,
+            Noise noise,
+            Painter painter,
+            ProgressReport progress,
+            BandConsumer picture) {
         if (closed) {
             throw new IllegalStateException("the model is closed");
         }
-        if (!placement.cuda()) {
-            painted(request, plan, noise, progress, picture);
-            return;
+        if (placement.cuda()) {
+            GpuFaults.OF_PROCESS.requireUsable();
         }
-        GpuFaults.OF_PROCESS.requireUsable();
         try {
-            painted(request, plan, noise, progress, picture);
+            painted(request, plan, noise, painter, progress, picture);
         } catch (RuntimeException e) {
-            throw GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(request, plan, memory));
+            ProgressReport.throwIfInterrupted(); // a file that was being read is closed by an interrupt
+            throw placement.cuda()
+                    ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(request, plan, painter, memory))
+                    : e;
         }
     }
 
-    private void painted(ImageRequest request, Plan plan, Noise noise, ProgressReport progress, BandConsumer picture) {
+    private void painted(
+            ImageRequest request,
+            Plan plan,
+            Noise noise,
+            Painter painter,
+            ProgressReport progress,
+            BandConsumer picture) {
         Tensors.run(() -> {
             progress.send(Stage.LOAD, 1, 0, 2);
             Prompt prompt = encode(request);
             progress.send(Stage.LOAD, 1, 1, 2);
-            PictureSampler.Models loaded = models();
+            PictureSampler.Models loaded = models(painter.rank);
             progress.send(Stage.LOAD, 1, 2, 2);
             if (request.trace().isEmpty()) {
-                paint(loaded, plan, prompt, noise, progress, Optional.empty(), picture);
+                paint(loaded, plan, prompt, noise, painter, progress, Optional.empty(), picture);
                 return;
             }
             try (Trace trace = Trace.begin(request.trace().get(), plan, prompt)) {
-                paint(loaded, plan, prompt, noise, progress, Optional.of(trace), picture);
+                paint(loaded, plan, prompt, noise, painter, progress, Optional.of(trace), picture);
                 trace.commit();
             }
         });
@@ -197,7 +242,7 @@ final class Pipeline implements AutoCloseable {
         return transformers.length;
     }
 
-    private String outOfMemory(ImageRequest request, Plan plan, Cuda.Memory memory) {
+    private String outOfMemory(ImageRequest request, Plan plan, Painter painter, Cuda.Memory memory) {
         ScaleDit.Precision unquantised =
                 placement.dtype() == torch.ScalarType.Float ? ScaleDit.Precision.FLOAT32 : ScaleDit.Precision.BFLOAT16;
         GpuMemory.Picture picture = new GpuMemory.Picture(
@@ -206,7 +251,7 @@ final class Pipeline implements AutoCloseable {
                 request.effectiveNegative().isPresent(),
                 plan.window(),
                 new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, low),
-                models != null);
+                models[painter.rank] != null);
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }
 
@@ -215,12 +260,16 @@ final class Pipeline implements AutoCloseable {
             Plan plan,
             Prompt prompt,
             Noise noise,
+            Painter painter,
             ProgressReport progress,
             Optional<Trace> trace,
             BandConsumer picture) {
         TokenGrid grid = plan.lastGrid();
         Tensor raw = Tensors.scoped(() -> {
-            Tensor latents = sample(loaded, plan, prompt, noise, new Listener(plan, progress, trace)); // [W·H, 64]
+            Listener listener = new Listener(plan, progress, trace);
+            Tensor latents = painter.alone || ranks() == 1 // [W·H, 64]
+                    ? PictureSampler.sample(loaded, plan, prompt, noise, listener)
+                    : sampleTogether(loaded, plan, prompt, noise, listener);
             // From here on a GPU holds no more than a tile of them.
             Tensor onHost = Placement.FLOAT32_CPU.place(latents);
             return Latents.unscale(
@@ -231,11 +280,8 @@ final class Pipeline implements AutoCloseable {
     }
 
     /** By all ranks; those that have no transformer yet load it while the first one paints the guidance image. */
-    private Tensor sample(
+    private Tensor sampleTogether(
             PictureSampler.Models loaded, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
-        if (ranks() == 1) {
-            return PictureSampler.sample(loaded, plan, prompt, noise, listener);
-        }
         return Tensors.scoped(() -> {
             Prompt shared = prompt.onHost();
             AtomicReference<@Nullable Tensor> latents = new AtomicReference<>();
@@ -267,13 +313,15 @@ final class Pipeline implements AutoCloseable {
     }
 
     /** Transformer and VAE stay loaded from picture to picture. */
-    private PictureSampler.Models models() {
-        if (models == null) {
-            Transformers loaded = transformers(0);
-            models = new PictureSampler.Models(
-                    directory, loaded.plain, loaded.adapted, AutoencoderKl.load(vaeFolder, placement));
+    private PictureSampler.Models models(int rank) {
+        PictureSampler.Models loaded = models[rank];
+        if (loaded == null) {
+            Transformers own = transformers(rank);
+            loaded = new PictureSampler.Models(
+                    directory, own.plain, own.adapted, AutoencoderKl.load(vaeFolder, placement));
+            models[rank] = loaded;
         }
-        return models;
+        return loaded;
     }
 
     /** Of a rank, loaded where its thread computes. */
@@ -361,10 +409,11 @@ final class Pipeline implements AutoCloseable {
                 loaded.close();
                 transformers[rank] = null;
             }
-        }
-        if (models != null) {
-            models.vae().close();
-            models = null;
+            PictureSampler.Models own = models[rank];
+            if (own != null) {
+                own.vae().close();
+                models[rank] = null;
+            }
         }
         if (!closed) {
             loras.forEach(lora -> lora.lora().close());

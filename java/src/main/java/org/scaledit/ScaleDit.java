@@ -10,12 +10,15 @@ import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
+import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.checkpoint.EmbeddedModel;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
+import org.scaledit.ranks.RanksStoppedException;
 import org.scaledit.sampling.FileNoise;
 import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.Plan;
@@ -160,9 +163,14 @@ public final class ScaleDit implements AutoCloseable {
      */
     public GeneratedImage generate(ImageRequest request, Consumer<Progress> progress) {
         ImageRequest seeded = seeded(request.over(defaults));
-        Plan plan = plan(seeded);
+        Plan plan = plan(seeded, false);
         Pixels pixels = new Pixels(plan.lastGrid().pixelWidth(), plan.lastGrid().pixelHeight());
-        paint(seeded, plan, progress, pixels::put);
+        busy.lock();
+        try {
+            paint(seeded, plan, Pipeline.Painter.TOGETHER, progress, pixels::put);
+        } finally {
+            busy.unlock();
+        }
         return new GeneratedImage(pixels, new Settings(options, seeded));
     }
 
@@ -176,15 +184,68 @@ public final class ScaleDit implements AutoCloseable {
      *     written; an older file is then left as it was
      */
     public ImageRequest generatePng(ImageRequest request, Path file, Consumer<Progress> progress) {
-        ImageRequest seeded = seeded(request.over(defaults));
-        Plan plan = plan(seeded);
+        return generatePngs(List.of(request), List.of(file), progress).get(0);
+    }
+
+    /**
+     * The same for several pictures. With several GPUs each makes pictures of its own, at once, which is quicker than to make
+     * each together; those that are left over when every GPU has made as many are made together.
+     *
+     * @param files as many as there are requests
+     * @param progress of the pictures that the first GPU makes, called on this thread
+     * @return the requests that the pictures were made from, likewise
+     * @throws RuntimeException likewise; pictures that were finished stay
+     */
+    public List<ImageRequest> generatePngs(List<ImageRequest> requests, List<Path> files, Consumer<Progress> progress) {
+        if (requests.size() != files.size()) {
+            throw new IllegalArgumentException(
+                    files.size() + " files are given, expected " + requests.size() + ", one for each request");
+        }
+        List<ImageRequest> seeded =
+                requests.stream().map(request -> seeded(request.over(defaults))).toList();
+        int ranks = pipeline.ranks();
+        int apart = ranks == 1 ? 0 : requests.size() / ranks * ranks;
+        List<Plan> plans = IntStream.range(0, requests.size())
+                .mapToObj(picture -> plan(seeded.get(picture), picture < apart))
+                .toList();
+        busy.lock();
+        try {
+            if (apart > 0) {
+                pipeline.apart((rank, stopped) -> {
+                    Consumer<Progress> heard = heard(rank == 0 ? progress : nobody -> {}, stopped);
+                    for (int picture = rank; picture < apart; picture += ranks) {
+                        Pipeline.Painter painter = new Pipeline.Painter(rank, true);
+                        write(files.get(picture), seeded.get(picture), plans.get(picture), painter, heard);
+                    }
+                });
+            }
+            for (int picture = apart; picture < requests.size(); picture++) {
+                Pipeline.Painter painter = Pipeline.Painter.TOGETHER;
+                write(files.get(picture), seeded.get(picture), plans.get(picture), painter, progress);
+            }
+        } finally {
+            busy.unlock();
+        }
+        return seeded;
+    }
+
+    private static Consumer<Progress> heard(Consumer<Progress> progress, BooleanSupplier stopped) {
+        return step -> {
+            if (stopped.getAsBoolean()) {
+                throw new RanksStoppedException();
+            }
+            progress.accept(step);
+        };
+    }
+
+    private void write(
+            Path file, ImageRequest seeded, Plan plan, Pipeline.Painter painter, Consumer<Progress> progress) {
         PngFile.write(
                 file,
                 plan.lastGrid().pixelWidth(),
                 plan.lastGrid().pixelHeight(),
                 new Settings(options, seeded).texts(),
-                rows -> paint(seeded, plan, progress, (firstRow, band) -> Pixels.round(firstRow, band, rows)));
-        return seeded;
+                rows -> paint(seeded, plan, painter, progress, (row, band) -> Pixels.round(row, band, rows)));
     }
 
     private static ImageRequest seeded(ImageRequest request) {
@@ -193,16 +254,19 @@ public final class ScaleDit implements AutoCloseable {
                 : request.seed(ThreadLocalRandom.current().nextLong(1L << 32));
     }
 
-    private void paint(ImageRequest seeded, Plan plan, Consumer<Progress> progress, BandConsumer picture) {
-        busy.lock();
+    private void paint(
+            ImageRequest seeded,
+            Plan plan,
+            Pipeline.Painter painter,
+            Consumer<Progress> progress,
+            BandConsumer picture) {
         try (Noise noise = noise(seeded)) {
-            pipeline.paint(seeded, plan, noise, new ProgressReport(seeded.levels(), progress), picture);
-        } finally {
-            busy.unlock();
+            pipeline.paint(seeded, plan, noise, painter, new ProgressReport(seeded.levels(), progress), picture);
         }
     }
 
-    private Plan plan(ImageRequest request) {
+    /** @param alone whether one GPU makes the picture, however many there are */
+    private Plan plan(ImageRequest request, boolean alone) {
         if (request.negative().isPresent() != request.trueGuidance().isPresent()) {
             throw new IllegalArgumentException(
                     request.negative().isPresent()
@@ -228,7 +292,7 @@ public final class ScaleDit implements AutoCloseable {
                     case LOCAL -> AttentionWindow.GuidanceAttention.LOCAL;
                 },
                 request.guidanceText());
-        if (pipeline.ranks() > 1) {
+        if (pipeline.ranks() > 1 && !alone) {
             requireShared(request);
         }
         return new Plan(

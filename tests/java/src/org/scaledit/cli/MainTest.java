@@ -36,6 +36,24 @@ class MainTest {
     }
 
     @Test
+    void severalPicturesHaveSeedsAndNumbersInARow() throws IOException {
+        String[] small = "--width 64 --height 48 --steps 1 --guide-steps 1".split(" ");
+        Path files = folder.resolve("dusk.png");
+        assertThat(generate("--count", "2", "--quiet", "-o", files.toString()).err())
+                .isEmpty();
+        prompted(small, "--seed", "6", "-o", folder.resolve("six.png").toString());
+        assertThat(files).doesNotExist();
+        assertThat(folder.resolve("dusk-1.png")).exists();
+        assertThat(Files.mismatch(folder.resolve("dusk-2.png"), folder.resolve("six.png")))
+                .isEqualTo(-1);
+        assertThat(generate("--count", "0", "-o", files.toString()).err())
+                .isEqualToIgnoringNewLines("scaledit: count is 0, expected 1 to 1000000");
+        assertThat(generate("--count", "2", "--trace", folder.resolve("t").toString(), "-o", files.toString())
+                        .err())
+                .isEqualToIgnoringNewLines("scaledit: --trace is given for 2 pictures, expected --count 1");
+    }
+
+    @Test
     void makesAPictureAndTheSameOneAgain() throws IOException {
         Path first = folder.resolve("first.png");
         Path again = folder.resolve("again.png");

@@ -1,7 +1,12 @@
 package org.scaledit.cli;
 
 import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
 import java.util.concurrent.Callable;
+import java.util.concurrent.ThreadLocalRandom;
+import java.util.stream.IntStream;
+import java.util.stream.LongStream;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
@@ -22,6 +27,7 @@ import picocli.CommandLine.Spec;
         sortOptions = false)
 final class GenerateCommand implements Callable<Integer> {
     private static final int STAGE_COLUMNS = 18;
+    private static final int MOST_PICTURES = 1_000_000;
 
     @Spec
     @SuppressWarnings("NullAway.Init")
@@ -55,7 +61,7 @@ final class GenerateCommand implements Callable<Integer> {
             paramLabel = "N|all",
             converter = GpusOption.Converter.class,
             description =
-                    "GPUs that paint the picture together, from the first on. Each holds the transformer and denoises a part"
+                    "GPUs that paint a picture together, from the first on. Each holds the transformer and denoises a part"
                             + " of the high-resolution picture, which is nearly the same as with one. Default: 1.")
     private @Nullable GpusOption gpus;
 
@@ -67,6 +73,15 @@ final class GenerateCommand implements Callable<Integer> {
 
     @Option(names = "--seed", paramLabel = "N", description = "The same seed gives the same picture. Default: random.")
     private @Nullable Long seed;
+
+    @Option(
+            names = "--count",
+            paramLabel = "M",
+            defaultValue = "1",
+            description =
+                    "Pictures to make, with this seed and those that follow; the files get numbers: scaledit-1.png and so"
+                            + " on. With --gpus each GPU makes some of them by itself. Default: ${DEFAULT-VALUE}.")
+    private int count;
 
     @Option(
             names = "--noise",
@@ -102,9 +117,33 @@ final class GenerateCommand implements Callable<Integer> {
                 ScaleDit scaleDit = builder.load();
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
-            scaleDit.generatePng(request, output, display);
+            scaleDit.generatePngs(requests(request), files(), display);
         }
         return 0;
+    }
+
+    private List<ImageRequest> requests(ImageRequest request) {
+        if (count == 1) {
+            return List.of(request);
+        }
+        long first = request.seed().orElseGet(() -> ThreadLocalRandom.current().nextLong(1L << 32));
+        return LongStream.range(first, first + count).mapToObj(request::seed).toList();
+    }
+
+    /** One as it is named; several with a number each, as wide as the last one's. */
+    private List<Path> files() {
+        if (count == 1) {
+            return List.of(output);
+        }
+        String name = output.getFileName().toString();
+        int dot = name.lastIndexOf('.');
+        String stem = dot > 0 ? name.substring(0, dot) : name;
+        String ending = dot > 0 ? name.substring(dot) : "";
+        int width = String.valueOf(count).length();
+        return IntStream.rangeClosed(1, count)
+                .mapToObj(number ->
+                        output.resolveSibling(stem + String.format(Locale.ROOT, "-%0" + width + "d", number) + ending))
+                .toList();
     }
 
     private void checkFiles() {
@@ -113,7 +152,15 @@ final class GenerateCommand implements Callable<Integer> {
         requireExists("guide image", guideImage);
         requireExists("noise", noise);
         options.checkFiles();
+        if (count < 1 || count > MOST_PICTURES) {
+            throw new IllegalArgumentException("count is " + count + ", expected 1 to " + MOST_PICTURES);
+        }
+        if (count > 1 && (noise != null || trace != null)) {
+            throw new IllegalArgumentException((noise != null ? "--noise" : "--trace") + " is given for " + count
+                    + " pictures, expected --count 1");
+        }
         Arguments.requireWritable(output);
+        files().forEach(Arguments::requireWritable);
         if (trace != null) {
             Arguments.requireWritable(trace);
         }

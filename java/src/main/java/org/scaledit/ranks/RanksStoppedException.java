@@ -4,7 +4,7 @@ package org.scaledit.ranks;
 public final class RanksStoppedException extends RuntimeException {
     private static final long serialVersionUID = 1;
 
-    RanksStoppedException() {
+    public RanksStoppedException() {
         super("another rank has failed");
     }
 }
