@@ -110,6 +110,7 @@ class EvaluateCommandTest {
         assertThat(json.path("painter").asText()).isEqualTo("renders");
         assertThat(json.path("right").size()).isEqualTo(6);
         assertThat(json.path("judge_right_about_renders").size()).isEqualTo(6);
+        assertThat(json.has("seams")).isFalse(); // one window
         assertThat(ImageFile.size(folder.resolve("renders/prompts.png"))).isEqualTo(new ImageFile.Size(7 * 136, 136));
         evaluated("again", "--renders", "--prompts", "7", "--size", "96", "--seed", "5", "--quiet");
         assertThat(Files.mismatch(folder.resolve("renders/prompts.csv"), folder.resolve("again/prompts.csv")))
@@ -131,7 +132,7 @@ class EvaluateCommandTest {
             return new SceneRenderer(opened).render(scene, 64);
         };
         try (Judge judge = Judge.open(folder.resolve("run/judge"), Placement.FLOAT32_CPU)) {
-            PromptBenchmark.Order order = new PromptBenchmark.Order(10, 64, 0);
+            PromptBenchmark.Order order = new PromptBenchmark.Order(10, 64, 16, 0);
             assertThatThrownBy(() -> PromptBenchmark.run(judge, composer, order, painter, (done, all, right) -> {}))
                     .isInstanceOf(CancellationException.class);
             assertThat(painted[0]).isEqualTo(3);
@@ -142,7 +143,7 @@ class EvaluateCommandTest {
     @Test
     void aModelsPicturesAreJudged() throws IOException {
         String tiny = Golden.tinyFlux().toString();
-        for (String size : List.of("64", "128", "128 --levels 2 --ratio 2")) {
+        for (String size : List.of("64", "128", "160 --levels 2 --ratio 2")) {
             List<String> options = new ArrayList<>(List.of(tiny));
             options.addAll(List.of(("--prompts 2 --guide-steps 1 --quiet --size " + size).split(" ")));
             if (!size.equals("64")) {
@@ -155,6 +156,7 @@ class EvaluateCommandTest {
                     .readTree(folder.resolve("model" + size + "/prompts.json").toFile());
             assertThat(json.path("painter").asText()).isEqualTo(tiny);
             assertThat(json.path("right").path("one").asDouble()).isZero(); // coloured texture
+            assertThat(json.has("seams")).isEqualTo(size.endsWith("--ratio 2")); // 320 pixels, 2 x 2 windows
         }
     }
 

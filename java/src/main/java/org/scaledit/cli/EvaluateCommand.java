@@ -29,7 +29,8 @@ import picocli.CommandLine.Spec;
         description =
                 "Says how much of what prompts ask for a model of scenes paints: one object, two, two to four of it, a"
                         + " colour, a position, from held-out combinations, in equal shares. A judge looks at its pictures:"
-                        + " prompts.csv has a row for each, prompts.json the shares that are right, prompts.png the pictures.",
+                        + " prompts.csv has a row for each, prompts.json the shares that are right and how much windows' borders are"
+                        + " seen, prompts.png the pictures.",
         mixinStandardHelpOptions = true,
         versionProvider = Version.class,
         sortOptions = false)
@@ -107,7 +108,8 @@ final class EvaluateCommand implements Callable<Integer> {
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
             int side = size == null ? opinion.size() : size;
-            PromptBenchmark.Order order = new PromptBenchmark.Order(prompts, side, seed);
+            int window = request(side, opinion).window();
+            PromptBenchmark.Order order = new PromptBenchmark.Order(prompts, side, window, seed);
             PromptBenchmark.Listener listener = (done, all, right) ->
                     display.show("judge", done, all, String.format(Locale.ROOT, "%.3f right", (double) right / done));
             if (model == null) {
@@ -156,6 +158,7 @@ final class EvaluateCommand implements Callable<Integer> {
         benchmark.write(output, painter);
         PrintWriter out = spec.commandLine().getOut();
         out.println("right: " + benchmark.right().words());
+        benchmark.seams().ifPresent(ratio -> out.printf(Locale.ROOT, "seams: %.3f%n", ratio));
         out.println("the judge, about renders: " + opinion.accuracy().heldOut().words());
         out.flush();
     }

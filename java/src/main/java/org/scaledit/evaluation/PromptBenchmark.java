@@ -9,6 +9,7 @@ import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.OptionalDouble;
 import java.util.SplittableRandom;
 import java.util.concurrent.CancellationException;
 import java.util.stream.Collectors;
@@ -24,6 +25,7 @@ import org.scaledit.judge.Detection;
 import org.scaledit.judge.Judge;
 import org.scaledit.judge.Scoring;
 import org.scaledit.judge.Shares;
+import org.scaledit.sampling.TokenGrid;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.Probe;
 import org.scaledit.scenes.Scene;
@@ -66,8 +68,9 @@ public final class PromptBenchmark {
      *
      * @param count of all probes together, which take turns
      * @param size pixels along each side of a picture
+     * @param window tokens likewise of a window, whose borders are looked at
      */
-    public record Order(int count, int size, long seed) {
+    public record Order(int count, int size, int window, long seed) {
         public Order {
             if (count < 1) {
                 throw new IllegalArgumentException("prompts is " + count + ", expected 1 or more");
@@ -87,11 +90,13 @@ public final class PromptBenchmark {
     private final Order order;
     private final List<Row> rows = new ArrayList<>();
     private final ContactSheet sheet;
+    private final Seams seams;
 
     private PromptBenchmark(Judge judge, Order order) {
         this.judge = judge;
         this.order = order;
         this.sheet = new ContactSheet(order.count, SHOWN);
+        this.seams = new Seams(order.window * TokenGrid.PIXELS_PER_TOKEN);
     }
 
     /**
@@ -141,9 +146,10 @@ public final class PromptBenchmark {
 
     private void add(Probe probe, Scene scene, Painter painter) {
         byte[] rgb = painter.paint(scene);
+        int side = (int) Math.sqrt(rgb.length / 3.0); // of several levels larger than asked for
+        seams.add(rgb, side);
         Tensors.run(() -> {
-            Tensor picture =
-                    Pixels.toTensor(rgb, (int) Math.sqrt(rgb.length / 3.0)); // of several levels larger than asked for
+            Tensor picture = Pixels.toTensor(rgb, side);
             List<Detection> seen = judge.detect(picture);
             boolean right = Scoring.isRight(probe, scene, seen);
             rows.add(new Row(probe, scene.caption(), seen, right));
@@ -157,8 +163,16 @@ public final class PromptBenchmark {
     }
 
     /**
-     * Writes {@code prompts.csv}, a row for each; {@code prompts.json}, the shares, with the judge's own beside them; and
-     * {@code prompts.png}, the pictures.
+     * How much neighbouring pixels differ across borders of windows, in parts of how much others do; none if a picture has one
+     * window.
+     */
+    public OptionalDouble seams() {
+        return seams.ratio();
+    }
+
+    /**
+     * Writes {@code prompts.csv}, a row for each; {@code prompts.json}, the shares, with the judge's own beside them, and the
+     * seams; and {@code prompts.png}, the pictures.
      *
      * @param folder exists
      * @param painter who has painted, for the JSON
@@ -197,6 +211,7 @@ public final class PromptBenchmark {
         json.put("seed", order.seed);
         right().write(json.putObject("right"));
         judge.accuracy().heldOut().write(json.putObject("judge_right_about_renders"));
+        seams().ifPresent(ratio -> json.put("seams", ratio));
         try {
             return JSON.writerWithDefaultPrettyPrinter().writeValueAsString(json) + "\n";
         } catch (IOException e) {
