@@ -52,7 +52,7 @@ final class GpuFaults {
      * @return the failure itself if it has to do neither with the GPU's memory nor with its loss
      */
     RuntimeException explained(RuntimeException failure, Function<Cuda.Memory, String> outOfMemory) {
-        if (failure instanceof CancellationException) {
+        if (failure instanceof CancellationException || failure instanceof GpuException) {
             return failure;
         }
         Optional<String> reason = driver.failure();

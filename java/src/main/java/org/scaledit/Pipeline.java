@@ -3,6 +3,7 @@ package org.scaledit;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.OptionalInt;
@@ -19,7 +20,10 @@ import org.scaledit.ScaleDit.LoraFile;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.ranks.Exchange;
+import org.scaledit.ranks.RankLeftBehindException;
 import org.scaledit.ranks.Ranks;
+import org.scaledit.ranks.RanksStoppedException;
 import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
@@ -44,6 +48,8 @@ import org.scaledit.vae.Latents;
 
 /** The models of one checkpoint, and a picture's way through them. Used by one thread at a time, but for {@link #apart}. */
 final class Pipeline implements AutoCloseable {
+    private static final double GIB = 1L << 30;
+
     private final ModelDirectory directory;
     private final Path vaeFolder;
     private final FluxConfig config;
@@ -56,6 +62,7 @@ final class Pipeline implements AutoCloseable {
     private final PictureSampler.@Nullable Models[] models; // likewise
 
     private volatile boolean closed;
+    private volatile boolean leftBehind; // a rank still uses what is this pipeline's
 
     /**
      * Who paints a picture.
@@ -138,7 +145,7 @@ final class Pipeline implements AutoCloseable {
         }
         boolean fp8 = precision == ScaleDit.Precision.FP8;
         if (fp8) {
-            MatrixProduct.requireFp8();
+            MatrixProduct.requireFp8(ranks);
         }
         Placement placement = placement(precision, device);
         ModelDirectory directory = ModelDirectory.open(model);
@@ -179,7 +186,7 @@ final class Pipeline implements AutoCloseable {
      */
     void apart(BiConsumer<Integer, BooleanSupplier> work) {
         AtomicBoolean failed = new AtomicBoolean();
-        Ranks.run(ranks(), placement.cuda(), exchange -> {
+        run(exchange -> {
             try {
                 work.accept(exchange.rank(), failed::get);
             } catch (RuntimeException | Error e) {
@@ -187,6 +194,15 @@ final class Pipeline implements AutoCloseable {
                 throw e;
             }
         });
+    }
+
+    private void run(Ranks.Work work) {
+        try {
+            Ranks.run(ranks(), placement.cuda(), work);
+        } catch (RankLeftBehindException e) {
+            leftBehind = true;
+            throw e;
+        }
     }
 
     /** Makes a picture and hands out its finished bands. The request's seed is set. */
@@ -199,6 +215,10 @@ final class Pipeline implements AutoCloseable {
             BandConsumer picture) {
         if (closed) {
             throw new IllegalStateException("the model is closed");
+        }
+        if (leftBehind) {
+            throw new IllegalStateException(
+                    "a GPU did not stop when an earlier picture failed, expected a new process");
         }
         if (placement.cuda()) {
             GpuFaults.OF_PROCESS.requireUsable();
@@ -243,6 +263,9 @@ final class Pipeline implements AutoCloseable {
     }
 
     private String outOfMemory(ImageRequest request, Plan plan, Painter painter, Cuda.Memory memory) {
+        if (ranks() > 1 && !painter.alone) {
+            return outOfMemory(painter.rank, memory);
+        }
         ScaleDit.Precision unquantised =
                 placement.dtype() == torch.ScalarType.Float ? ScaleDit.Precision.FLOAT32 : ScaleDit.Precision.BFLOAT16;
         GpuMemory.Picture picture = new GpuMemory.Picture(
@@ -285,16 +308,37 @@ final class Pipeline implements AutoCloseable {
         return Tensors.scoped(() -> {
             Prompt shared = prompt.onHost();
             AtomicReference<@Nullable Tensor> latents = new AtomicReference<>();
-            Ranks.run(ranks(), placement.cuda(), exchange -> {
+            run(exchange -> {
                 if (exchange.rank() == 0) {
                     latents.set(PictureSampler.sample(loaded, plan, shared, noise, listener, exchange));
                 } else {
-                    FluxTransformer adapted = transformers(exchange.rank()).adapted;
-                    PictureSampler.follow(adapted, plan, shared, exchange, ProgressReport::throwIfInterrupted);
+                    follow(plan, shared, exchange);
                 }
             });
             return Objects.requireNonNull(latents.get());
         });
+    }
+
+    /** What fails on another GPU than the first is explained there. */
+    private void follow(Plan plan, Prompt prompt, Exchange exchange) {
+        try {
+            FluxTransformer adapted = transformers(exchange.rank()).adapted;
+            PictureSampler.follow(adapted, plan, prompt, exchange, ProgressReport::throwIfInterrupted);
+        } catch (RuntimeException e) {
+            throw placement.cuda() && !(e instanceof RanksStoppedException)
+                    ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(exchange.rank(), memory))
+                    : e;
+        }
+    }
+
+    /** Of a GPU that has a part of a picture: what else would fit is not counted. */
+    private static String outOfMemory(int rank, Cuda.Memory memory) {
+        return String.format(
+                Locale.ROOT,
+                "out of GPU memory: of the %.2f GiB of GPU %d %.2f are free, too few for its part of the picture",
+                memory.total() / GIB,
+                rank,
+                memory.free() / GIB);
     }
 
     /** Text encoders are loaded, used and released: at float32 T5-XXL alone takes 19 GB. */
@@ -403,6 +447,10 @@ final class Pipeline implements AutoCloseable {
 
     @Override
     public void close() {
+        if (leftBehind) {
+            closed = true;
+            return;
+        }
         for (int rank = 0; rank < transformers.length; rank++) {
             Transformers loaded = transformers[rank];
             if (loaded != null) {

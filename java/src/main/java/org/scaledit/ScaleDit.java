@@ -56,7 +56,7 @@ public final class ScaleDit implements AutoCloseable {
     /** Where the model computes. */
     public enum Device {
         CPU,
-        /** An NVIDIA GPU, the first that CUDA finds. Nothing falls back to the CPU: what is missing is said in one sentence. */
+        /** An NVIDIA GPU, the first that CUDA finds, or several ({@link Builder#gpus}). Nothing falls back to the CPU: what is missing is said in one sentence. */
         CUDA
     }
 

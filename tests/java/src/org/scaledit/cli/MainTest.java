@@ -50,7 +50,11 @@ class MainTest {
                 .isEqualToIgnoringNewLines("scaledit: count is 0, expected 1 to 1000000");
         assertThat(generate("--count", "2", "--trace", folder.resolve("t").toString(), "-o", files.toString())
                         .err())
-                .isEqualToIgnoringNewLines("scaledit: --trace is given for 2 pictures, expected --count 1");
+                .isEqualToIgnoringNewLines("scaledit: a trace is given for 2 pictures, expected --count 1");
+        assertThat(prompted(small, "--count", "2", "--seed", String.valueOf(Long.MAX_VALUE), "-o", files.toString())
+                        .err())
+                .isEqualToIgnoringNewLines(
+                        "scaledit: seed is 9223372036854775807, expected at most 9223372036854775805 for 2 pictures");
     }
 
     @Test

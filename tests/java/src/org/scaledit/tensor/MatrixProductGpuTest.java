@@ -68,7 +68,7 @@ class MatrixProductGpuTest {
     /** Against the product of the numbers that the FP8 values stand for: what is left is the output's rounding. */
     @Test
     void fp8IsTheProductOfWhatItsNumbersStandFor() {
-        MatrixProduct.requireFp8();
+        MatrixProduct.requireFp8(1);
         Tensors.run(() -> {
             Layer layer = Layer.random();
             Matrix x = Matrix.quantised(layer.x);
@@ -104,7 +104,7 @@ class MatrixProductGpuTest {
         "15360, 3072"
     })
     void fp8HasFewRowsToo(long in, long out) {
-        MatrixProduct.requireFp8();
+        MatrixProduct.requireFp8(1);
         Tensors.run(() -> {
             Tensor all = Gpu.BFLOAT16.place(torch.randn(new long[] {200, in}));
             Matrix weight = Matrix.quantised(Tensors.toFloat32(Gpu.BFLOAT16.place(torch.randn(new long[] {out, in}))));

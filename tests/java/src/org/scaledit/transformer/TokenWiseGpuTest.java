@@ -45,7 +45,7 @@ class TokenWiseGpuTest {
     @BeforeAll
     static void requireGpu() {
         CudaAttention.requireGpu();
-        MatrixProduct.requireFp8();
+        MatrixProduct.requireFp8(1);
     }
 
     @BeforeEach

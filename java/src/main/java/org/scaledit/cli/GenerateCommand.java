@@ -111,13 +111,13 @@ final class GenerateCommand implements Callable<Integer> {
     @Override
     public Integer call() throws Exception {
         checkFiles();
-        ImageRequest request = request();
+        List<ImageRequest> requests = requests(request());
         ScaleDit.Builder builder = model();
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 ScaleDit scaleDit = builder.load();
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
-            scaleDit.generatePngs(requests(request), files(), display);
+            scaleDit.generatePngs(requests, files(), display);
         }
         return 0;
     }
@@ -126,7 +126,15 @@ final class GenerateCommand implements Callable<Integer> {
         if (count == 1) {
             return List.of(request);
         }
+        if (request.noise().isPresent() || trace != null) {
+            throw new IllegalArgumentException(
+                    (trace != null ? "a trace" : "noise") + " is given for " + count + " pictures, expected --count 1");
+        }
         long first = request.seed().orElseGet(() -> ThreadLocalRandom.current().nextLong(1L << 32));
+        if (first > Long.MAX_VALUE - count) {
+            throw new IllegalArgumentException("seed is " + first + ", expected at most " + (Long.MAX_VALUE - count)
+                    + " for " + count + " pictures");
+        }
         return LongStream.range(first, first + count).mapToObj(request::seed).toList();
     }
 
@@ -154,10 +162,6 @@ final class GenerateCommand implements Callable<Integer> {
         options.checkFiles();
         if (count < 1 || count > MOST_PICTURES) {
             throw new IllegalArgumentException("count is " + count + ", expected 1 to " + MOST_PICTURES);
-        }
-        if (count > 1 && (noise != null || trace != null)) {
-            throw new IllegalArgumentException((noise != null ? "--noise" : "--trace") + " is given for " + count
-                    + " pictures, expected --count 1");
         }
         Arguments.requireWritable(output);
         files().forEach(Arguments::requireWritable);

@@ -55,6 +55,11 @@ final class ProfiledExchange implements Exchange {
     }
 
     @Override
+    public void requireOthers() {
+        exchange.requireOthers();
+    }
+
+    @Override
     public void sum(Tensor tensor) {
         timed(() -> exchange.sum(tensor));
     }

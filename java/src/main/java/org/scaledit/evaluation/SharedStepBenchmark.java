@@ -24,6 +24,7 @@ import org.scaledit.ranks.Ranks;
 import org.scaledit.sampling.Plan.Backend;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Cuda;
+import org.scaledit.tensor.MatrixProduct;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
@@ -95,13 +96,25 @@ public final class SharedStepBenchmark {
         } else {
             Torch.load();
         }
+        int ranks = gpus.orElseGet(Cuda::count);
         Placement placement = cuda ? new Placement(torch.ScalarType.BFloat16, true) : Placement.FLOAT32_CPU;
         if (plan.methods.stream().anyMatch(method -> method.form() == Method.Form.FP8)) {
             FluxTransformer.requireFp8(placement);
+            MatrixProduct.requireFp8(ranks);
         }
+        plan.sizes.forEach(size -> requireWindows(size, ranks));
         Optional<ModelDirectory> directory = model.map(ModelDirectory::open);
         directory.ifPresent(checkpoint -> FluxTransformer.check(checkpoint, List.of(), LoraScope.GUIDANCE));
-        return new SharedStepBenchmark(directory, plan, gpus.orElseGet(Cuda::count), placement);
+        return new SharedStepBenchmark(directory, plan, ranks, placement);
+    }
+
+    private static void requireWindows(int size, int ranks) {
+        int side = TokenGrid.PIXELS_PER_TOKEN * AttentionWindow.DEFAULT.window();
+        int windows = (size + side - 1) / side * ((size + side - 1) / side);
+        if (windows < ranks) {
+            throw new IllegalArgumentException("size " + size + " has " + windows + " windows of " + side + " x " + side
+                    + " pixels, expected at least one for each of " + ranks + " GPUs");
+        }
     }
 
     /** What the results depend on beside the program: names and versions. */
@@ -148,7 +161,15 @@ public final class SharedStepBenchmark {
         TokenGrid grid = TokenGrid.ofPixels(size, size);
         OptionalDouble alone = exchange.rank() == 0 ? alone(method, grid, transformer) : OptionalDouble.empty();
         exchange.meet();
-        double together = together(method, grid, transformer, new ProfiledExchange(exchange));
+        double together;
+        try {
+            together = together(method, grid, transformer, new ProfiledExchange(exchange));
+        } catch (RuntimeException e) {
+            throw Cuda.isOutOfMemory(e)
+                    ? new IllegalStateException(
+                            method.label() + " at " + size + " does not fit the memory of GPU " + exchange.rank(), e)
+                    : e;
+        }
         if (exchange.rank() == 0) {
             done.accept(new SharedMeasurement(
                     method,

@@ -23,6 +23,9 @@ public interface Exchange {
         public void meet() {}
 
         @Override
+        public void requireOthers() {}
+
+        @Override
         public void sum(Tensor tensor) {}
 
         @Override
@@ -49,6 +52,13 @@ public interface Exchange {
      * @throws RanksStoppedException if another rank has failed
      */
     void meet();
+
+    /**
+     * Looks whether the others are still there, for a rank that does not meet them for long.
+     *
+     * @throws RanksStoppedException likewise
+     */
+    void requireOthers();
 
     /**
      * Makes every rank's tensor their sum, the same bits in all of them.

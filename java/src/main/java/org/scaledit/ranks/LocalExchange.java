@@ -48,6 +48,11 @@ final class LocalExchange implements Exchange {
     }
 
     @Override
+    public void requireOthers() {
+        meeting.requireHeld();
+    }
+
+    @Override
     public void sum(Tensor tensor) {
         exchange(tensor, first -> {
             for (int other = 1; other < tensors.length; other++) {

@@ -106,6 +106,11 @@ final class NcclExchange implements Exchange {
     }
 
     @Override
+    public void requireOthers() {
+        meeting.requireHeld();
+    }
+
+    @Override
     public void sum(Tensor tensor) {
         exchange(tensor, ProcessGroupNCCL::allreduce);
     }

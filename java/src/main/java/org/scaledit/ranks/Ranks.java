@@ -1,7 +1,9 @@
 package org.scaledit.ranks;
 
-import java.util.ArrayList;
+import java.time.Duration;
 import java.util.List;
+import java.util.concurrent.CancellationException;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
@@ -16,20 +18,26 @@ public final class Ranks implements AutoCloseable {
     /** What is computed between two exchanges is waited for; a GPU that hangs is left to the end of the process. */
     private static final int SECONDS_TO_STOP = 20;
 
+    /** How often the first rank looks whether another one has failed while it waits for all. */
+    private static final int MILLISECONDS_TO_LOOK = 100;
+
     /** What every rank does. */
     public interface Work {
         void run(Exchange exchange);
     }
 
     private final boolean cuda;
+    private final Duration toStop;
     private final Meeting meeting;
     private final List<NcclExchange> onGpus;
     private final List<? extends Exchange> exchanges;
+    private final List<Thread> threads = new CopyOnWriteArrayList<>(); // of all ranks but the first
     private final CountDownLatch running;
     private final AtomicReference<@Nullable Throwable> failure = new AtomicReference<>();
 
-    private Ranks(int ranks, boolean cuda) {
+    private Ranks(int ranks, boolean cuda, Duration toStop) {
         this.cuda = cuda;
+        this.toStop = toStop;
         this.meeting = new Meeting(ranks);
         this.onGpus = cuda ? NcclExchange.of(ranks, meeting) : List.of();
         this.exchanges = cuda ? onGpus : LocalExchange.of(ranks, meeting);
@@ -46,37 +54,46 @@ public final class Ranks implements AutoCloseable {
     }
 
     /**
-     * Returns when all ranks have done their work. Interrupting the thread interrupts rank 0.
+     * Returns when all ranks have done their work. Interrupting the thread interrupts rank 0 and, where that waits for the others
+     * to end, them.
      *
      * @param cuda whether each is on a GPU
      * @throws RuntimeException what the first rank that failed has thrown
+     * @throws RankLeftBehindException if another one goes on then
      */
     public static void run(int ranks, boolean cuda, Work work) {
+        run(ranks, cuda, Duration.ofSeconds(SECONDS_TO_STOP), work);
+    }
+
+    /** @param toStop so long those that were sent away are waited for */
+    static void run(int ranks, boolean cuda, Duration toStop, Work work) {
         if (ranks == 1) {
             work.run(Exchange.ALONE);
             return;
         }
-        try (Ranks all = new Ranks(ranks, cuda)) {
+        try (Ranks all = new Ranks(ranks, cuda, toStop)) {
             all.run(work);
         }
     }
 
     private void run(Work work) {
-        List<Thread> threads = new ArrayList<>();
         for (int rank = 1; rank < exchanges.size(); rank++) {
             Thread thread = new Thread(other(rank, work), "rank " + rank);
             thread.setDaemon(true);
-            thread.start();
             threads.add(thread);
         }
+        threads.forEach(Thread::start);
         try {
             work.run(exchanges.get(0));
+            synchronize();
         } catch (RuntimeException | Error e) {
             fail(e);
-            threads.forEach(Thread::interrupt);
         }
         await();
         Throwable first = failure.get();
+        if (first != null && running.getCount() > 0) {
+            throw new RankLeftBehindException(first);
+        }
         if (first instanceof Error error) {
             throw error;
         }
@@ -92,15 +109,20 @@ public final class Ranks implements AutoCloseable {
                     Cuda.use(rank);
                 }
                 work.run(exchanges.get(rank));
-                if (cuda) {
-                    Cuda.synchronize(); // then no other rank needs this one's memory any more
-                }
+                synchronize();
             } catch (RuntimeException | Error e) {
                 fail(e);
             } finally {
                 running.countDown();
             }
         };
+    }
+
+    /** Then no other rank needs this one's memory any more, and nothing of this one's is left to be aborted. */
+    private void synchronize() {
+        if (cuda) {
+            Cuda.synchronize();
+        }
     }
 
     private void fail(Throwable cause) {
@@ -113,17 +135,22 @@ public final class Ranks implements AutoCloseable {
         } catch (RuntimeException e) {
             cause.addSuppressed(e);
         }
+        threads.stream().filter(thread -> thread != Thread.currentThread()).forEach(Thread::interrupt);
     }
 
-    /** Waits for the other ranks; an interrupt is kept for later. */
+    /** Waits for the other ranks. An interrupt sends them away, or is kept for later if they have been. */
     private void await() {
         boolean interrupted = false;
-        boolean ended = false;
-        while (!ended) {
+        long leave = Long.MAX_VALUE; // at this time, once one has failed
+        while (running.getCount() > 0 && System.nanoTime() < leave) {
             try {
-                ended = running.await(SECONDS_TO_STOP, TimeUnit.SECONDS) || failure.get() != null;
+                running.await(MILLISECONDS_TO_LOOK, TimeUnit.MILLISECONDS);
             } catch (InterruptedException e) {
-                interrupted = true;
+                interrupted = failure.get() != null;
+                fail(new CancellationException("stopped while other GPUs were at work"));
+            }
+            if (failure.get() != null && leave == Long.MAX_VALUE) {
+                leave = System.nanoTime() + toStop.toNanos();
             }
         }
         if (interrupted) {

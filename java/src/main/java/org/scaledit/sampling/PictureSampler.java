@@ -100,9 +100,9 @@ public final class PictureSampler {
     /** Plain FLUX at the guidance image's size, without LoRA: {@code [w·h, 64]}. */
     private Tensor paintGuidance(TokenGrid grid) {
         boolean dense = plan.backend() == Plan.Backend.DENSE;
-        PlainPass pass =
+        PlainPass plain =
                 new PlainPass(models.directory(), models.plain(), dense, plan.guideSteps(), plan.guideGuidance());
-        return Tensors.scoped(() -> pass.paint(grid, prompt, noise.guidance(grid), new PlainPass.Listener() {
+        return Tensors.scoped(() -> plain.paint(grid, prompt, noise.guidance(grid), new PlainPass.Listener() {
             @Override
             public void step(int step, int steps) {
                 listener.guidanceImage(step, steps);
@@ -110,6 +110,8 @@ public final class PictureSampler {
 
             @Override
             public void betweenBlocks() {
+                pass.exchange()
+                        .requireOthers(); // with whom this rank exchanges nothing until the guidance image is there
                 listener.betweenBlocks();
             }
         }));
@@ -157,9 +159,10 @@ public final class PictureSampler {
             Tensor onHost = Placement.FLOAT32_CPU.place(guidance);
             Tensor latents = Latents.unscale(Latents.unpack(onHost, small.height(), small.width()), vae.config());
             Tensor image = vae.decode(latents, TileListener.NONE); // [3, 16h, 16w]
-            return encode(
-                    Resize.enlarged(image, ratio(), grid.pixelHeight(), grid.pixelWidth()),
-                    (tiles, all) -> listener.enlarge(level, tiles, all));
+            return encode(Resize.enlarged(image, ratio(), grid.pixelHeight(), grid.pixelWidth()), (tiles, all) -> {
+                pass.exchange().requireOthers();
+                listener.enlarge(level, tiles, all);
+            });
         });
     }
 

@@ -3,7 +3,7 @@ package org.scaledit.scenes;
 /**
  * What a scene's picture shows in each cell of a square grid over it.
  *
- * @param objects their numbers in a vocabulary, or {@link #BACKGROUND}: {@code [cells · cells]}, row by row
+ * @param objects their numbers in a vocabulary, or that of the {@link #background}: {@code [cells · cells]}, row by row
  * @param parts which of the {@link #PARTS} squares of the object's canvas the cell's middle is in, row by row of the object upright
  *     and not mirrored, or {@link #NO_PART}: likewise
  */

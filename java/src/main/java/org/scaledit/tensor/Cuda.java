@@ -114,17 +114,17 @@ public final class Cuda {
     }
 
     /**
-     * Bytes of the first GPU.
+     * Bytes of a GPU.
      *
      * @param free of this process and all others
      */
     public record Memory(long free, long total) {}
 
-    /** Gives back what torch keeps for later and asks how much is free. */
+    /** Gives back what torch keeps for later and asks how much is free on this thread's GPU. */
     public static Memory freedMemory() {
         return Tensors.compute(() -> {
             torch.emptyCache();
-            SizeTPair memory = torch.getMemoryInfo((byte) 0);
+            SizeTPair memory = torch.getMemoryInfo((byte) current());
             return new Memory(memory.first(), memory.second());
         });
     }

@@ -47,30 +47,38 @@ public final class MatrixProduct {
     private MatrixProduct() {}
 
     /**
-     * Makes sure that the first GPU multiplies FP8.
+     * Makes sure that the first GPUs multiply FP8.
      *
-     * @throws UnsupportedOperationException in one sentence, if it does not
+     * @param gpus how many
+     * @throws UnsupportedOperationException in one sentence, if one does not
      */
-    public static void requireFp8() {
-        Tensors.run(() -> {
-            int capability = capability();
-            if (capability < FP8_CAPABILITY) {
-                throw new UnsupportedOperationException("precision fp8 needs a GPU of compute capability 8.9 or later, "
-                        + torch_cuda.getDeviceProperties((byte) 0).name().getString() + " has " + capability / 10 + "."
-                        + capability % 10);
-            }
-        });
+    public static void requireFp8(int gpus) {
+        for (int gpu = 0; gpu < gpus; gpu++) {
+            byte number = (byte) gpu;
+            Tensors.run(() -> {
+                int capability = capability(number);
+                if (capability < FP8_CAPABILITY) {
+                    throw new UnsupportedOperationException(
+                            "precision fp8 needs a GPU of compute capability 8.9 or later, "
+                                    + torch_cuda
+                                            .getDeviceProperties(number)
+                                            .name()
+                                            .getString() + " has "
+                                    + capability / 10 + "." + capability % 10);
+                }
+            });
+        }
     }
 
     /** Whether the first GPU multiplies FP8. */
     public static boolean hasFp8() {
-        return capability() >= FP8_CAPABILITY;
+        return capability((byte) 0) >= FP8_CAPABILITY;
     }
 
-    /** The first GPU's, 90 for 9.0. */
-    private static int capability() {
+    /** A GPU's, 90 for 9.0. */
+    private static int capability(byte gpu) {
         return Tensors.compute(() -> {
-            cudaDeviceProp properties = torch_cuda.getDeviceProperties((byte) 0);
+            cudaDeviceProp properties = torch_cuda.getDeviceProperties(gpu);
             return 10 * properties.major() + properties.minor();
         });
     }
@@ -109,7 +117,7 @@ public final class MatrixProduct {
 
     /** Asked for when it is first needed, as it needs a GPU. */
     private static final class AddsInFp8 {
-        static final boolean HERE = capability() == HOPPER;
+        static final boolean HERE = capability((byte) 0) == HOPPER;
     }
 
     /**

@@ -21,7 +21,7 @@ final class Recognition {
     private static final String OBJECT = "object";
     private static final String PART = "part";
     private static final double EPSILON = 1e-6;
-    private static final long MEAN = 1; // of torch's reductions
+    private static final long SUM = 2; // of torch's reductions
 
     private final ModelRecipe.Recognition recipe;
     private final Map<String, Tensor> weights;
@@ -95,13 +95,10 @@ final class Recognition {
     private Tensor missed(Tensor normed, String layer, Tensor classes) {
         Tensor logits =
                 torch.linear(normed, weights.get(layer + ".weight"), new TensorOptional(weights.get(layer + ".bias")));
-        return torch.cross_entropy_loss(
-                Tensors.toFloat32(logits).flatten(0, 1),
-                onDevice(classes).flatten(),
-                Tensors.none(),
-                MEAN,
-                Sightings.NO_PART,
-                0);
+        Tensor known = onDevice(classes).flatten();
+        Tensor sum = torch.cross_entropy_loss(
+                Tensors.toFloat32(logits).flatten(0, 1), known, Tensors.none(), SUM, Sightings.NO_PART, 0);
+        return sum.div(known.ne(new Scalar(Sightings.NO_PART)).sum().clamp_min(new Scalar(1))); // there may be no part
     }
 
     /**

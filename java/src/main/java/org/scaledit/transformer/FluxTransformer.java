@@ -220,7 +220,7 @@ public final class FluxTransformer implements AutoCloseable {
         if (!placement.cuda() || placement.dtype() != torch.ScalarType.BFloat16) {
             throw new IllegalArgumentException("precision fp8 is for bfloat16 on a GPU alone");
         }
-        MatrixProduct.requireFp8();
+        MatrixProduct.requireFp8(1);
     }
 
     /**

@@ -1,0 +1,86 @@
+package org.scaledit.ranks;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import java.time.Duration;
+import java.util.concurrent.CancellationException;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.locks.LockSupport;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.Timeout;
+
+/** How ranks end. */
+@Timeout(value = 1, unit = TimeUnit.MINUTES, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
+class RanksTest {
+    private static void sleep() {
+        try {
+            Thread.sleep(100_000);
+        } catch (InterruptedException e) {
+            throw new CancellationException("interrupted");
+        }
+    }
+
+    @Test
+    void anInterruptOfTheFirstRankThatHasEndedInterruptsTheOthers() {
+        AtomicInteger ended = new AtomicInteger();
+        Thread caller = Thread.currentThread();
+        assertThatThrownBy(() -> Ranks.run(3, false, exchange -> {
+                    if (exchange.rank() == 0) {
+                        return;
+                    }
+                    if (exchange.rank() == 1) {
+                        caller.interrupt();
+                    }
+                    try {
+                        sleep();
+                    } finally {
+                        ended.incrementAndGet();
+                    }
+                }))
+                .isInstanceOf(CancellationException.class)
+                .hasMessage("stopped while other GPUs were at work");
+        assertThat(ended.get()).isEqualTo(2);
+        assertThat(Thread.interrupted()).isFalse();
+    }
+
+    @Test
+    void aFailureInterruptsThoseThatAreAtWorkAndIsSeenByTheFirst() {
+        assertThatThrownBy(() -> Ranks.run(3, false, exchange -> {
+                    switch (exchange.rank()) {
+                        case 0 -> {
+                            while (true) {
+                                exchange.requireOthers();
+                                LockSupport.parkNanos(1_000_000);
+                            }
+                        }
+                        case 1 -> sleep();
+                        default -> throw new IllegalStateException("GPU 2 is gone");
+                    }
+                }))
+                .isInstanceOf(IllegalStateException.class)
+                .hasMessage("GPU 2 is gone");
+    }
+
+    @Test
+    void oneThatDoesNotEndIsLeftBehind() {
+        CountDownLatch end = new CountDownLatch(1);
+        try {
+            assertThatThrownBy(() -> Ranks.run(2, false, Duration.ofMillis(300), exchange -> {
+                        if (exchange.rank() == 0) {
+                            throw new IllegalStateException("GPU 0 is gone");
+                        }
+                        while (end.getCount() > 0) { // whatever it is told
+                            LockSupport.parkNanos(1_000_000);
+                        }
+                    }))
+                    .isInstanceOf(RankLeftBehindException.class)
+                    .hasMessage("GPU 0 is gone; another GPU did not stop then, and this process can paint with GPUs no"
+                            + " more");
+        } finally {
+            end.countDown();
+        }
+    }
+}
