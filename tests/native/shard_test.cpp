@@ -9,6 +9,7 @@
 #include <numeric>
 #include <random>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "attention_reference.h"
@@ -331,13 +332,15 @@ void expect_attention(const scaledit_geometry_options& options, const std::vecto
         const std::int64_t written = guidance + (guidance_asks ? shard.info.guidance_tokens : 0);
         for (std::int64_t token = shard.info.text_tokens; token < shard.info.tokens; ++token) {
             for (std::int64_t head = 0; head < kHeads; ++head) {
-                for (std::size_t i = 0; i < size(kHeadDim); ++i) {
-                    const double number = result.output[row(token, head) + i];
-                    ASSERT_EQ(std::isfinite(number), token < written) << "token " << token;
-                    if (token < written) {
-                        found.push_back(number);
-                        reference.push_back(expected.output[row(sources[size(token)], head) + i]);
-                    }
+                const auto numbers = std::span(result.output).subspan(row(token, head), size(kHeadDim));
+                ASSERT_EQ(std::ranges::count_if(numbers, [](double number) { return std::isfinite(number); }),
+                          token < written ? kHeadDim : 0)
+                    << "token " << token;
+                if (token < written) {
+                    const auto same =
+                        std::span(expected.output).subspan(row(sources[size(token)], head), numbers.size());
+                    found.insert(found.end(), numbers.begin(), numbers.end());
+                    reference.insert(reference.end(), same.begin(), same.end());
                 }
             }
         }
