@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <memory>
 #include <numeric>
 #include <random>
 #include <set>
@@ -168,19 +169,22 @@ TEST(Shards, ImportWhatTheMaskNeedsAndNoMore) {
     });
 }
 
-// The keys of each token of the whole picture, as raster indices.
-std::vector<std::set<std::int64_t>> keys_by_token(const GeometryView& geometry, std::int64_t tokens) {
-    std::vector<std::set<std::int64_t>> keys(size(tokens));
+using Keys = std::shared_ptr<const std::vector<std::int64_t>>;  // raster indices, ascending
+
+// The keys of each token of the whole picture; tokens of a tile have one list.
+std::vector<Keys> keys_by_token(const GeometryView& geometry, std::int64_t tokens) {
+    std::vector<Keys> keys(size(tokens), std::make_shared<std::vector<std::int64_t>>());
     for (std::size_t tile = 0; tile < geometry.tiles.size(); ++tile) {
-        std::set<std::int64_t> of_tile;
+        std::vector<std::int64_t> of_tile;
         for (const std::int64_t position : allowed_tokens(geometry, tile)) {
-            of_tile.insert(geometry.order[size(position)]);
+            of_tile.push_back(geometry.order[size(position)]);
         }
+        std::ranges::sort(of_tile);
+        EXPECT_EQ(std::ranges::adjacent_find(of_tile), of_tile.end()) << "a key twice in tile " << tile;
         const scaledit_tile& own = geometry.tiles[tile];
+        const auto shared = std::make_shared<const std::vector<std::int64_t>>(std::move(of_tile));
         for (std::int64_t position = own.first; position < own.first + own.tokens; ++position) {
-            if (!of_tile.empty()) {
-                keys[size(geometry.order[size(position)])] = of_tile;
-            }
+            keys[size(geometry.order[size(position)])] = shared;
         }
     }
     return keys;
@@ -190,7 +194,6 @@ TEST(Shards, TokensAttendToWhatTheyDoInTheWholePicture) {
     for_each_sharding([](const scaledit_geometry_options& options, const std::vector<Shard>& shards) {
         const GeometryView whole = view(options);
         const auto expected = keys_by_token(whole, whole.info.tokens);
-        std::vector<std::set<std::int64_t>> image(size(whole.info.tokens));
         std::vector<std::int64_t> text;  // keys of the first text token in all shards
         for (const auto& [geometry, shard] : shards) {
             const auto keys = keys_by_token(shard, whole.info.tokens);
@@ -198,21 +201,21 @@ TEST(Shards, TokensAttendToWhatTheyDoInTheWholePicture) {
             for (std::int64_t position = 0; position < shard.info.tokens; ++position) {
                 const auto token = size(shard.order[size(position)]);
                 if (position < shard.info.text_tokens) {
-                    EXPECT_EQ(keys[token], keys[0]);
+                    EXPECT_EQ(*keys[token], *keys[0]);
                 } else if (position < queries) {
-                    ASSERT_EQ(keys[token], expected[token]) << "token " << token;
+                    ASSERT_EQ(*keys[token], *expected[token]) << "token " << token;
                 } else {
-                    ASSERT_TRUE(keys[token].empty()) << "token " << token;
+                    ASSERT_TRUE(keys[token]->empty()) << "token " << token;
                 }
             }
             if (shard.info.text_tokens > 0) {
-                text.insert(text.end(), keys[0].begin(), keys[0].end());
+                text.insert(text.end(), keys[0]->begin(), keys[0]->end());
             }
             EXPECT_EQ(shard.info.query_tiles, static_cast<std::int64_t>(shard.schedule.size()));
         }
         if (whole.info.text_tokens > 0) {
             std::ranges::sort(text);
-            EXPECT_EQ(text, std::vector(expected[0].begin(), expected[0].end())) << "each key in one shard";
+            EXPECT_EQ(text, *expected[0]) << "each key in one shard";
         }
     });
 }

@@ -75,6 +75,20 @@ final class Pipeline implements AutoCloseable {
         static final Painter TOGETHER = new Painter(0, false);
     }
 
+    /**
+     * A picture to be made.
+     *
+     * @param request with its seed
+     * @param picture is given the finished bands
+     */
+    record Order(
+            ImageRequest request,
+            Plan plan,
+            Noise noise,
+            Painter painter,
+            ProgressReport progress,
+            BandConsumer picture) {}
+
     /** A rank's transformer, and the same under the LoRAs, which shares its weights, or itself. */
     private record Transformers(FluxTransformer plain, FluxTransformer adapted) implements AutoCloseable {
         @Override
@@ -205,14 +219,8 @@ final class Pipeline implements AutoCloseable {
         }
     }
 
-    /** Makes a picture and hands out its finished bands. The request's seed is set. */
-    void paint(
-            ImageRequest request,
-            Plan plan,
-            Noise noise,
-            Painter painter,
-            ProgressReport progress,
-            BandConsumer picture) {
+    /** Makes a picture. */
+    void paint(Order order) {
         if (closed) {
             throw new IllegalStateException("the model is closed");
         }
@@ -224,34 +232,26 @@ final class Pipeline implements AutoCloseable {
             GpuFaults.OF_PROCESS.requireUsable();
         }
         try {
-            painted(request, plan, noise, painter, progress, picture);
+            painted(order);
         } catch (RuntimeException e) {
             ProgressReport.throwIfInterrupted(); // a file that was being read is closed by an interrupt
-            throw placement.cuda()
-                    ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(request, plan, painter, memory))
-                    : e;
+            throw placement.cuda() ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(order, memory)) : e;
         }
     }
 
-    private void painted(
-            ImageRequest request,
-            Plan plan,
-            Noise noise,
-            Painter painter,
-            ProgressReport progress,
-            BandConsumer picture) {
+    private void painted(Order order) {
         Tensors.run(() -> {
-            progress.send(Stage.LOAD, 1, 0, 2);
-            Prompt prompt = encode(request);
-            progress.send(Stage.LOAD, 1, 1, 2);
-            PictureSampler.Models loaded = models(painter.rank);
-            progress.send(Stage.LOAD, 1, 2, 2);
-            if (request.trace().isEmpty()) {
-                paint(loaded, plan, prompt, noise, painter, progress, Optional.empty(), picture);
+            order.progress.send(Stage.LOAD, 1, 0, 2);
+            Prompt prompt = encode(order.request);
+            order.progress.send(Stage.LOAD, 1, 1, 2);
+            PictureSampler.Models loaded = models(order.painter.rank);
+            order.progress.send(Stage.LOAD, 1, 2, 2);
+            if (order.request.trace().isEmpty()) {
+                painted(order, loaded, prompt, Optional.empty());
                 return;
             }
-            try (Trace trace = Trace.begin(request.trace().get(), plan, prompt)) {
-                paint(loaded, plan, prompt, noise, painter, progress, Optional.of(trace), picture);
+            try (Trace trace = Trace.begin(order.request.trace().get(), order.plan, prompt)) {
+                painted(order, loaded, prompt, Optional.of(trace));
                 trace.commit();
             }
         });
@@ -262,44 +262,40 @@ final class Pipeline implements AutoCloseable {
         return transformers.length;
     }
 
-    private String outOfMemory(ImageRequest request, Plan plan, Painter painter, Cuda.Memory memory) {
-        if (ranks() > 1 && !painter.alone) {
-            return outOfMemory(painter.rank, memory);
+    private String outOfMemory(Order order, Cuda.Memory memory) {
+        if (isShared(order.painter)) {
+            return outOfMemory(order.painter.rank, memory);
         }
         ScaleDit.Precision unquantised =
                 placement.dtype() == torch.ScalarType.Float ? ScaleDit.Precision.FLOAT32 : ScaleDit.Precision.BFLOAT16;
         GpuMemory.Picture picture = new GpuMemory.Picture(
-                plan.lastGrid(),
-                textTokens(request),
-                request.effectiveNegative().isPresent(),
-                plan.window(),
+                order.plan.lastGrid(),
+                textTokens(order.request),
+                order.request.effectiveNegative().isPresent(),
+                order.plan.window(),
                 new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, low),
-                models[painter.rank] != null);
+                models[order.painter.rank] != null);
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }
 
-    private void paint(
-            PictureSampler.Models loaded,
-            Plan plan,
-            Prompt prompt,
-            Noise noise,
-            Painter painter,
-            ProgressReport progress,
-            Optional<Trace> trace,
-            BandConsumer picture) {
-        TokenGrid grid = plan.lastGrid();
+    private boolean isShared(Painter painter) {
+        return ranks() > 1 && !painter.alone;
+    }
+
+    private void painted(Order order, PictureSampler.Models loaded, Prompt prompt, Optional<Trace> trace) {
+        TokenGrid grid = order.plan.lastGrid();
         Tensor raw = Tensors.scoped(() -> {
-            Listener listener = new Listener(plan, progress, trace);
-            Tensor latents = painter.alone || ranks() == 1 // [W·H, 64]
-                    ? PictureSampler.sample(loaded, plan, prompt, noise, listener)
-                    : sampleTogether(loaded, plan, prompt, noise, listener);
+            Listener listener = new Listener(order.plan, order.progress, trace);
+            Tensor latents = isShared(order.painter) // [W·H, 64]
+                    ? sampleTogether(loaded, order.plan, prompt, order.noise, listener)
+                    : PictureSampler.sample(loaded, order.plan, prompt, order.noise, listener);
             // From here on a GPU holds no more than a tile of them.
             Tensor onHost = Placement.FLOAT32_CPU.place(latents);
             return Latents.unscale(
                     Latents.unpack(onHost, grid.height(), grid.width()),
                     loaded.vae().config());
         });
-        decode(loaded.vae(), plan, raw, progress, trace, picture);
+        decode(order, loaded.vae(), raw, trace);
     }
 
     /** By all ranks; those that have no transformer yet load it while the first one paints the guidance image. */
@@ -386,24 +382,20 @@ final class Pipeline implements AutoCloseable {
         return loaded;
     }
 
-    private static void decode(
-            AutoencoderKl vae,
-            Plan plan,
-            Tensor raw,
-            ProgressReport progress,
-            Optional<Trace> trace,
-            BandConsumer picture) {
+    private static void decode(Order order, AutoencoderKl vae, Tensor raw, Optional<Trace> trace) {
+        Plan plan = order.plan;
         TokenGrid grid = plan.lastGrid();
         Tensor whole = torch.empty(
                 new long[] {3, trace.isPresent() ? grid.pixelHeight() : 0, grid.pixelWidth()},
                 Placement.FLOAT32_CPU.options(),
                 null);
-        vae.decode(raw, (tiles, all) -> progress.send(Stage.DECODE, plan.levels(), tiles, all), (firstRow, band) -> {
-            picture.accept(firstRow, band);
-            if (trace.isPresent()) {
-                whole.narrow(1, firstRow, band.size(1)).copy_(band);
-            }
-        });
+        vae.decode(
+                raw, (tiles, all) -> order.progress.send(Stage.DECODE, plan.levels(), tiles, all), (firstRow, band) -> {
+                    order.picture.accept(firstRow, band);
+                    if (trace.isPresent()) {
+                        whole.narrow(1, firstRow, band.size(1)).copy_(band);
+                    }
+                });
         trace.ifPresent(file -> file.image(whole));
     }
 

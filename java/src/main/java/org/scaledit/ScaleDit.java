@@ -261,7 +261,8 @@ public final class ScaleDit implements AutoCloseable {
             Consumer<Progress> progress,
             BandConsumer picture) {
         try (Noise noise = noise(seeded)) {
-            pipeline.paint(seeded, plan, noise, painter, new ProgressReport(seeded.levels(), progress), picture);
+            ProgressReport report = new ProgressReport(seeded.levels(), progress);
+            pipeline.paint(new Pipeline.Order(seeded, plan, noise, painter, report, picture));
         }
     }
 
@@ -341,17 +342,13 @@ public final class ScaleDit implements AutoCloseable {
         if (request.trace().isPresent()) {
             throw new IllegalArgumentException("a trace is asked for" + one + "none of several has all latents");
         }
-        int side = 16 * request.window(); // pixels
-        long windows = ceilDiv(request.width(), side) * ceilDiv(request.height(), side);
+        int side = TokenGrid.PIXELS_PER_TOKEN * request.window();
+        long windows = TokenGrid.ofPixels(request.width(), request.height()).windows(request.window());
         if (windows < pipeline.ranks()) {
             throw new IllegalArgumentException("gpus is " + pipeline.ranks() + ", expected no more than " + windows
                     + ", the windows of " + side + " x " + side + " pixels in " + request.width() + " x "
                     + request.height());
         }
-    }
-
-    private static long ceilDiv(int size, int side) {
-        return (size + side - 1L) / side;
     }
 
     private static Noise noise(ImageRequest request) {

@@ -8,8 +8,6 @@ import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
-import java.util.function.Supplier;
-import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -88,26 +86,8 @@ class RankFailureTest {
 
     private record Quiet(Runnable runBetweenBlocks) implements SamplingListener {
         @Override
-        public void guidanceImage(int step, int steps) {}
-
-        @Override
-        public void enlarge(int level, int tiles, int allTiles) {}
-
-        @Override
-        public void highResolution(int level, int step, int steps) {}
-
-        @Override
         public void betweenBlocks() {
             runBetweenBlocks.run();
         }
-
-        @Override
-        public void guidanceLatents(Tensor latents) {}
-
-        @Override
-        public void schedule(int level, Schedule schedule) {}
-
-        @Override
-        public void latents(int level, int step, Supplier<Tensor> latents) {}
     }
 }

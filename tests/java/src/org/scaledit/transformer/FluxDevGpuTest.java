@@ -3,8 +3,6 @@ package org.scaledit.transformer;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import java.nio.file.Path;
-import java.util.LinkedHashMap;
-import java.util.Map;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -24,20 +22,19 @@ import org.scaledit.attention.CudaAttention.Arithmetic;
 import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.Geometry;
 import org.scaledit.attention.NativeAttention;
-import org.scaledit.checkpoint.Dtype;
 import org.scaledit.checkpoint.Safetensors;
-import org.scaledit.checkpoint.SafetensorsWriter;
 import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 import org.scaledit.testing.Gpu;
+import org.scaledit.testing.RandomBlocks;
 
 /** FLUX.1-dev's width on a GPU, with random weights. */
 @Tag("gpu")
 class FluxDevGpuTest {
     private static final FluxConfig DEV = FluxConfig.DEV;
-    private static final FluxConfig TWO_BLOCKS = blocks(1, 1);
+    private static final FluxConfig TWO_BLOCKS = RandomBlocks.config(1, 1);
     private static final double BFLOAT16_LIMIT = 1.5e-2;
     private static final double FP8_LIMIT = 6e-2;
 
@@ -54,37 +51,12 @@ class FluxDevGpuTest {
     /** One double and one single block, 1 GB. */
     @BeforeAll
     static void writeCheckpoint() {
-        CudaAttention.requireGpu();
-        torch.manual_seed(7);
-        checkpoint = folder.resolve("two-blocks.safetensors");
-        Map<String, SafetensorsWriter.Declaration> contents = new LinkedHashMap<>();
-        Map<String, long[]> expected = FluxTransformer.expectedTensors(TWO_BLOCKS);
-        expected.forEach((name, shape) -> contents.put(name, SafetensorsWriter.Declaration.of(Dtype.BF16, shape)));
-        try (Weights random = Weights.random(Gpu.BFLOAT16);
-                SafetensorsWriter writer = SafetensorsWriter.create(checkpoint, contents, Map.of())) {
-            expected.forEach(
-                    (name, shape) -> writer.write(name, random.load(name, shape).cpu()));
-            writer.commit();
-        }
-        Tensors.run(torch::emptyCache);
+        checkpoint = RandomBlocks.write(folder, TWO_BLOCKS, 7);
     }
 
     @AfterAll
     static void giveBack() {
         torch.emptyCache();
-    }
-
-    private static FluxConfig blocks(int doubleBlocks, int singleBlocks) {
-        return new FluxConfig(
-                DEV.latentChannels(),
-                doubleBlocks,
-                singleBlocks,
-                DEV.heads(),
-                DEV.headDim(),
-                DEV.jointWidth(),
-                DEV.pooledWidth(),
-                DEV.guidanceEmbedder(),
-                DEV.axes());
     }
 
     private static FluxTransformer load(FluxConfig config, Placement placement, boolean fp8) {
@@ -114,7 +86,7 @@ class FluxDevGpuTest {
     @ParameterizedTest
     @CsvSource({"1, 0", "0, 1", "1, 1"})
     void blocksAreThoseOfTheCpu(int doubleBlocks, int singleBlocks) {
-        FluxConfig config = blocks(doubleBlocks, singleBlocks);
+        FluxConfig config = RandomBlocks.config(doubleBlocks, singleBlocks);
         try (Geometry geometry = Geometry.windowed(256, 32, 32, AttentionWindow.DEFAULT)) {
             Tensors.run(() -> {
                 Inputs inputs = Inputs.random(geometry);

@@ -32,6 +32,7 @@ import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 import org.scaledit.testing.Gpu;
+import org.scaledit.testing.RandomBlocks;
 
 /** Blocks that come from the host, against the same ones on the GPU: the same kernels on the same numbers, the same bits. */
 @Tag("gpu")
@@ -46,34 +47,9 @@ class HostBlocksGpuTest {
     private static Path lora;
 
     /** Wide enough that a block computes for a while, and a copy takes its time: 3 double and 4 single ones, 3 GB. */
-    private static FluxConfig blocks(int doubleBlocks, int singleBlocks) {
-        FluxConfig dev = FluxConfig.DEV;
-        return new FluxConfig(
-                dev.latentChannels(),
-                doubleBlocks,
-                singleBlocks,
-                dev.heads(),
-                dev.headDim(),
-                dev.jointWidth(),
-                dev.pooledWidth(),
-                dev.guidanceEmbedder(),
-                dev.axes());
-    }
-
     @BeforeAll
     static void writeCheckpoint() {
-        CudaAttention.requireGpu();
-        torch.manual_seed(13);
-        checkpoint = folder.resolve("blocks.safetensors");
-        Map<String, SafetensorsWriter.Declaration> contents = new LinkedHashMap<>();
-        Map<String, long[]> expected = FluxTransformer.expectedTensors(blocks(3, 4));
-        expected.forEach((name, shape) -> contents.put(name, SafetensorsWriter.Declaration.of(Dtype.BF16, shape)));
-        try (Weights random = Weights.random(Gpu.BFLOAT16);
-                SafetensorsWriter writer = SafetensorsWriter.create(checkpoint, contents, Map.of())) {
-            expected.forEach((name, shape) -> Tensors.run(
-                    () -> writer.write(name, random.load(name, shape).cpu())));
-            writer.commit();
-        }
+        checkpoint = RandomBlocks.write(folder, RandomBlocks.config(3, 4), 13);
         lora = folder.resolve("lora.safetensors");
         Map<String, SafetensorsWriter.Declaration> matrices = new LinkedHashMap<>();
         matrices.put(LORA_LAYER + "A.weight", SafetensorsWriter.Declaration.of(Dtype.F32, 16, 3072));
@@ -149,7 +125,7 @@ class HostBlocksGpuTest {
         "0, 1, false"
     })
     void stepsAreTheSame(int doubleBlocks, int singleBlocks, boolean fp8) {
-        FluxConfig config = blocks(doubleBlocks, singleBlocks);
+        FluxConfig config = RandomBlocks.config(doubleBlocks, singleBlocks);
         try (Geometry geometry = Geometry.windowed(256, 64, 64, AttentionWindow.DEFAULT)) {
             Tensors.run(() -> {
                 Inputs inputs = Inputs.random(geometry);
@@ -170,7 +146,7 @@ class HostBlocksGpuTest {
     @ParameterizedTest
     @ValueSource(booleans = {false, true})
     void stepsThatAreShorterThanTheCopiesAreTheSame(boolean fp8) {
-        FluxConfig config = blocks(3, 4);
+        FluxConfig config = RandomBlocks.config(3, 4);
         try (Geometry geometry = Geometry.windowed(16, 16, 16, AttentionWindow.DEFAULT)) {
             Tensors.run(() -> {
                 Inputs inputs = Inputs.random(geometry);
@@ -190,7 +166,7 @@ class HostBlocksGpuTest {
     /** The adapted transformer and the plain one take turns over the same places, and a pass ends in its middle. */
     @Test
     void underALoraAndAfterACancelledPassStepsAreTheSame() {
-        FluxConfig config = blocks(3, 4);
+        FluxConfig config = RandomBlocks.config(3, 4);
         try (Geometry geometry = Geometry.windowed(256, 32, 32, AttentionWindow.DEFAULT);
                 Lora matrices = Lora.load(lora)) {
             List<ScaledLora> loras = List.of(new ScaledLora(matrices, 1));
@@ -232,7 +208,7 @@ class HostBlocksGpuTest {
     @ParameterizedTest
     @ValueSource(booleans = {false, true})
     void theGpuHoldsThreePlaces(boolean fp8) {
-        FluxConfig config = blocks(3, 4);
+        FluxConfig config = RandomBlocks.config(3, 4);
         torch_cuda.clearCublasWorkspaces();
         long before = Gpu.allocatedBytes();
         List<BlockLayout> layouts = BlockLayout.of(config, torch.ScalarType.BFloat16, fp8, 3);

@@ -3,8 +3,6 @@ package org.scaledit.transformer;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import java.nio.file.Path;
-import java.util.LinkedHashMap;
-import java.util.Map;
 import java.util.concurrent.TimeUnit;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -18,27 +16,16 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
 import org.scaledit.attention.CudaAttention;
-import org.scaledit.checkpoint.Dtype;
 import org.scaledit.checkpoint.Safetensors;
-import org.scaledit.checkpoint.SafetensorsWriter;
 import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Gpu;
+import org.scaledit.testing.RandomBlocks;
 
 /** Shards of a picture, on one GPU or on several, have together the velocity of the whole. */
 @Timeout(value = 8, unit = TimeUnit.MINUTES, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 class ShardedPassGpuTest {
-    /** FLUX.1-dev's width. */
-    private static final FluxConfig FOUR_BLOCKS = new FluxConfig(
-            FluxConfig.DEV.latentChannels(),
-            2,
-            2,
-            FluxConfig.DEV.heads(),
-            FluxConfig.DEV.headDim(),
-            FluxConfig.DEV.jointWidth(),
-            FluxConfig.DEV.pooledWidth(),
-            FluxConfig.DEV.guidanceEmbedder(),
-            FluxConfig.DEV.axes());
+    private static final FluxConfig FOUR_BLOCKS = RandomBlocks.config(2, 2);
 
     @TempDir
     static Path folder;
@@ -48,19 +35,7 @@ class ShardedPassGpuTest {
     /** 2 GB. */
     @BeforeAll
     static void writeCheckpoint() {
-        CudaAttention.requireGpu();
-        torch.manual_seed(7);
-        checkpoint = folder.resolve("four-blocks.safetensors");
-        Map<String, SafetensorsWriter.Declaration> contents = new LinkedHashMap<>();
-        Map<String, long[]> expected = FluxTransformer.expectedTensors(FOUR_BLOCKS);
-        expected.forEach((name, shape) -> contents.put(name, SafetensorsWriter.Declaration.of(Dtype.BF16, shape)));
-        try (Weights random = Weights.random(Gpu.BFLOAT16);
-                SafetensorsWriter writer = SafetensorsWriter.create(checkpoint, contents, Map.of())) {
-            expected.forEach((name, shape) -> Tensors.run(
-                    () -> writer.write(name, random.load(name, shape).cpu())));
-            writer.commit();
-        }
-        Tensors.run(torch::emptyCache);
+        checkpoint = RandomBlocks.write(folder, FOUR_BLOCKS, 7);
     }
 
     @AfterAll

@@ -3,7 +3,6 @@ package org.scaledit.evaluation;
 import java.nio.file.Path;
 import java.util.Optional;
 import java.util.OptionalDouble;
-import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.ImageRequest;
@@ -14,7 +13,6 @@ import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
 import org.scaledit.sampling.Prompt;
 import org.scaledit.sampling.SamplingListener;
-import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
@@ -112,24 +110,6 @@ final class PictureClock implements AutoCloseable {
         public void guidanceLatents(Tensor latents) {
             guidance = next();
         }
-
-        @Override
-        public void guidanceImage(int step, int steps) {}
-
-        @Override
-        public void enlarge(int level, int tiles, int allTiles) {}
-
-        @Override
-        public void highResolution(int level, int step, int steps) {}
-
-        @Override
-        public void betweenBlocks() {}
-
-        @Override
-        public void schedule(int level, Schedule schedule) {}
-
-        @Override
-        public void latents(int level, int step, Supplier<Tensor> latents) {}
     }
 
     @Override

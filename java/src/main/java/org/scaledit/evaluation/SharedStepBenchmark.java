@@ -110,7 +110,7 @@ public final class SharedStepBenchmark {
 
     private static void requireWindows(int size, int ranks) {
         int side = TokenGrid.PIXELS_PER_TOKEN * AttentionWindow.DEFAULT.window();
-        int windows = (size + side - 1) / side * ((size + side - 1) / side);
+        long windows = TokenGrid.ofPixels(size, size).windows(AttentionWindow.DEFAULT.window());
         if (windows < ranks) {
             throw new IllegalArgumentException("size " + size + " has " + windows + " windows of " + side + " x " + side
                     + " pixels, expected at least one for each of " + ranks + " GPUs");
@@ -126,7 +126,7 @@ public final class SharedStepBenchmark {
      * Measures every method at every size, those in FP8 last.
      *
      * @param done sees each measurement as soon as it is there
-     * @throws RuntimeException in one sentence, if a size has fewer windows than there are GPUs, or does not fit them
+     * @throws RuntimeException in one sentence, if a size does not fit the GPUs
      */
     public void run(Consumer<SharedMeasurement> done) {
         Ranks.run(exchanging.length, placement.cuda(), exchange -> measure(exchange, done));

@@ -1,9 +1,9 @@
 package org.scaledit.ranks;
 
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CancellationException;
-import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
@@ -31,7 +31,8 @@ public final class Ranks implements AutoCloseable {
     private final Meeting meeting;
     private final List<NcclExchange> onGpus;
     private final List<? extends Exchange> exchanges;
-    private final List<Thread> threads = new CopyOnWriteArrayList<>(); // of all ranks but the first
+    private final List<Thread> threads =
+            new ArrayList<>(); // of all ranks but the first; all there before one is started
     private final CountDownLatch running;
     private final AtomicReference<@Nullable Throwable> failure = new AtomicReference<>();
 

@@ -28,6 +28,11 @@ public record TokenGrid(int width, int height) {
         return ofPixels(Math.multiplyExact(pixelWidth(), ratio), Math.multiplyExact(pixelHeight(), ratio));
     }
 
+    /** @param window tokens along a window's side */
+    public long windows(int window) {
+        return (long) ((width + window - 1) / window) * ((height + window - 1) / window);
+    }
+
     public long tokens() {
         return (long) width * height;
     }

@@ -9,6 +9,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.scenes.Sightings;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.transformer.TrainedTransformer;
 
 /**
  * What a transformer in training learns besides (see {@link ModelRecipe.Recognition}): two linear layers read the normed hidden
@@ -80,18 +81,21 @@ final class Recognition {
     /**
      * Both layers' cross-entropy, times the recipe's weight.
      *
-     * @param hidden [batch, tokens, width]
+     * @param share that the loss is multiplied by as well
      */
-    Tensor loss(Tensor hidden, Shown shown) {
-        return Tensors.scoped(() -> {
-            Tensor normed = torch.layer_norm(
-                    hidden, new long[] {hidden.size(2)}, Tensors.none(), Tensors.none(), EPSILON, true);
-            return missed(normed, OBJECT, shown.objects)
-                    .add(missed(normed, PART, shown.parts))
-                    .mul(new Scalar(recipe.weight()));
-        });
+    TrainedTransformer.HiddenLoss hiddenLoss(Shown shown, double share) {
+        return new TrainedTransformer.HiddenLoss(
+                recipe.block(),
+                hidden -> Tensors.scoped(() -> {
+                    Tensor normed = torch.layer_norm(
+                            hidden, new long[] {hidden.size(2)}, Tensors.none(), Tensors.none(), EPSILON, true);
+                    return missed(normed, OBJECT, shown.objects)
+                            .add(missed(normed, PART, shown.parts))
+                            .mul(new Scalar(recipe.weight() * share));
+                }));
     }
 
+    /** @param normed [batch, tokens, width] */
     private Tensor missed(Tensor normed, String layer, Tensor classes) {
         Tensor logits =
                 torch.linear(normed, weights.get(layer + ".weight"), new TensorOptional(weights.get(layer + ".bias")));

@@ -7,7 +7,6 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
-import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.file.Reasons;
@@ -17,7 +16,6 @@ import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
 import org.scaledit.sampling.Prompt;
 import org.scaledit.sampling.SamplingListener;
-import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
@@ -112,23 +110,5 @@ final class SamplePainter {
         public void betweenBlocks() {
             TrainingLoop.throwIfInterruptedAfter(step);
         }
-
-        @Override
-        public void guidanceImage(int done, int all) {}
-
-        @Override
-        public void enlarge(int level, int tiles, int allTiles) {}
-
-        @Override
-        public void highResolution(int level, int done, int all) {}
-
-        @Override
-        public void guidanceLatents(Tensor latents) {}
-
-        @Override
-        public void schedule(int level, Schedule schedule) {}
-
-        @Override
-        public void latents(int level, int done, Supplier<Tensor> latents) {}
     }
 }

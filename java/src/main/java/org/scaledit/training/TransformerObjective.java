@@ -98,14 +98,13 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     @Override
     public void begin(ModelRecipe.Phase phase) {
         closeLatents();
-        recognises = recognition.isPresent() && isRecognising(phase);
+        recognises = recipe.transformer()
+                .recognition()
+                .filter(each -> recipe.transformer().training().phases().stream()
+                        .limit(each.phases())
+                        .anyMatch(early -> early == phase))
+                .isPresent();
         phase.batches().forEach(kind -> latents.computeIfAbsent(kind.size(), size -> latentsOf.apply(kind)));
-    }
-
-    private boolean isRecognising(ModelRecipe.Phase phase) {
-        return recipe.transformer().training().phases().stream()
-                .limit(recipe.transformer().recognition().orElseThrow().phases())
-                .anyMatch(each -> each == phase);
     }
 
     @Override
@@ -161,15 +160,9 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                                     text.pooled(),
                                     GUIDANCE),
                             velocity -> loss(velocity, target, batch.shown).mul(new Scalar(share)),
-                            batch.shown.map(shown -> recognising(shown, share)))
+                            batch.shown.map(shown -> recognition.orElseThrow().hiddenLoss(shown, share)))
                     / share;
         });
-    }
-
-    private TrainedTransformer.HiddenLoss recognising(Recognition.Shown shown, double share) {
-        return new TrainedTransformer.HiddenLoss(
-                recipe.transformer().recognition().orElseThrow().block(),
-                hidden -> recognition.orElseThrow().loss(hidden, shown).mul(new Scalar(share)));
     }
 
     private Tensor loss(Tensor velocity, Tensor target, Optional<Recognition.Shown> shown) {

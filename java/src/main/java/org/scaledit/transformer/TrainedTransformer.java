@@ -1,12 +1,10 @@
 package org.scaledit.transformer;
 
 import java.util.ArrayDeque;
-import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 import org.bytedeco.pytorch.BoolOptional;
 import org.bytedeco.pytorch.Tensor;
@@ -65,24 +63,24 @@ public final class TrainedTransformer implements AutoCloseable {
 
     /** The velocities with their graph: {@code [batch, width · height, 64]}, float32, in the caller's scope. */
     public Tensor velocity(Batch batch) {
-        return Tensors.scoped(() -> velocity(batch, (block, image) -> {}));
+        return Tensors.scoped(() -> passed(batch, Optional.empty()).velocity);
     }
 
-    private interface Looks {
-        /** @param image as it comes into a block */
-        void at(int block, Supplier<Tensor> image);
-    }
+    /** @param second loss, if there is one */
+    private record Passed(Tensor velocity, Optional<Tensor> second) {}
 
-    private Tensor velocity(Batch batch, Looks looks) {
+    private Passed passed(Batch batch, Optional<HiddenLoss> second) {
         BatchPass pass = pass(conditioning(batch), batch);
         Tensor hidden = embedded(batch);
         List<FluxModel.Block> blocks = transformer.model().blocks();
+        Optional<Tensor> value = Optional.empty();
         for (int block = 0; block < blocks.size(); block++) {
-            Tensor input = hidden;
-            looks.at(block, () -> image(input, pass));
+            if (second.isPresent() && second.get().block == block) {
+                value = Optional.of(second.get().loss.apply(image(hidden, pass)));
+            }
             hidden = blocks.get(block).forward(hidden, pass);
         }
-        return velocity(hidden, pass);
+        return new Passed(velocity(hidden, pass), value);
     }
 
     /**
@@ -106,16 +104,9 @@ public final class TrainedTransformer implements AutoCloseable {
             return addGradientsBlockByBlock(batch, loss, second);
         }
         return Tensors.compute(() -> {
-            List<Tensor> seconds = new ArrayList<>();
-            Tensor value = loss.apply(velocity(
-                    batch,
-                    (block, image) -> second.filter(each -> each.block == block)
-                            .ifPresent(each -> seconds.add(each.loss.apply(image.get())))));
-            Tensor sum = value;
-            for (Tensor each : seconds) {
-                sum = sum.add(each);
-            }
-            sum.backward();
+            Passed passed = passed(batch, second);
+            Tensor value = loss.apply(passed.velocity);
+            passed.second.map(value::add).orElse(value).backward();
             return value.item_double();
         });
     }
@@ -147,10 +138,10 @@ public final class TrainedTransformer implements AutoCloseable {
                         FluxModel.Block current = blocks.get(block);
                         input.set_requires_grad(true);
                         Tensors.run(() -> backward(current.forward(input, pass), ofOutput));
-                        int number = block;
-                        second.filter(each -> each.block == number)
-                                .ifPresent(each -> Tensors.run(() ->
-                                        each.loss.apply(image(input, pass)).backward()));
+                        if (second.isPresent() && second.get().block == block) {
+                            UnaryOperator<Tensor> ofInput = second.get().loss;
+                            Tensors.run(() -> ofInput.apply(image(input, pass)).backward());
+                        }
                         gradient = new Tensor(input.grad());
                     }
                 }
