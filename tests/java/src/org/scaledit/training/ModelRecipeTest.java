@@ -71,6 +71,7 @@ class ModelRecipeTest {
             "tokens": 12 | "tokens": 300 | has transformer.guidance false, expected true, as text.tokens is more than 256
             "caption_dropout": 0.2 | "caption_dropout": 2 | has transformer.caption_dropout 2.0, expected a number from 0.0 to 1.0
             "timesteps": "logit-normal" | "timesteps": "logit-normal", "recognition": {"block": 1, "weight": 0.1, "emphasis": 3, "phases": 1} | has transformer.recognition true, expected none, as only data.scenes tell what they show
+            "timesteps": "logit-normal" | "timesteps": "logit-normal", "shift": 0 | has transformer.shift 0.0, expected a number from 0.01 to 100.0
             "timesteps": "logit-normal" | "timesteps": "normal" | has transformer.timesteps normal, expected logit-normal or uniform
             "size": 32, "batch": 3 | "size": 40, "batch": 3 | has transformer.training.phases[0].size 40, expected a multiple of 16
             "size": 32, "batch": 3 | "size": 32, "batch": 0 | has transformer.training.phases[0].batch 0, expected an integer from 1 to 65536
@@ -100,6 +101,17 @@ class ModelRecipeTest {
         assertThatThrownBy(() -> read(TinyModel.RECOGNISING.replace(right, wrong)))
                 .isInstanceOf(CheckpointException.class)
                 .hasMessage(folder.resolve("model.json") + " has transformer.recognition." + message);
+    }
+
+    @Test
+    void noiseLevelsAreShiftedAsThoseOfASchedule() throws IOException {
+        assertThat(read(TinyModel.CONFIG).transformer().shifted(0.3)).isEqualTo(0.3);
+        ModelRecipe.Transformer shifted = read(TinyModel.CONFIG.replace(
+                        "\"timesteps\": \"logit-normal\"", "\"timesteps\": \"logit-normal\", \"shift\": 3"))
+                .transformer();
+        assertThat(shifted.shifted(0)).isZero();
+        assertThat(shifted.shifted(0.5)).isCloseTo(0.75, within(1e-12));
+        assertThat(shifted.shifted(1)).isEqualTo(1);
     }
 
     @Test

@@ -106,15 +106,22 @@ public record ModelRecipe(
      * The transformer, and the text encoders along with it.
      *
      * @param captionDropout how often a caption is left out
+     * @param shift of noise levels, as a schedule has it: more than 1 for more noise, where a picture's composition is decided
      * @param recognition what it learns besides
      */
     public record Transformer(
             FluxConfig config,
             double captionDropout,
             Recipe.Timesteps timesteps,
+            double shift,
             boolean checkpointing,
             Optional<Recognition> recognition,
-            Training training) {}
+            Training training) {
+        /** The noise level at which a sample of one drawn by {@link #timesteps} is shown. */
+        double shifted(double sigma) {
+            return shift * sigma / (1 + (shift - 1) * sigma);
+        }
+    }
 
     /**
      * To say of each token, from its hidden state, which object it shows and which part of it. A transformer that can say so paints
@@ -410,6 +417,7 @@ public record ModelRecipe(
                 flux,
                 number(config, "caption_dropout", 0, 1),
                 timesteps.equals("uniform") ? Recipe.Timesteps.UNIFORM : Recipe.Timesteps.LOGIT_NORMAL,
+                config.has("shift") ? number(config, "shift", 0.01, 100) : config.number("shift", 1),
                 config.flag("checkpointing"),
                 config.has("recognition") ? Optional.of(recognition(config, flux, training, data)) : Optional.empty(),
                 training);

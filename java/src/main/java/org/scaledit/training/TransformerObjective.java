@@ -119,7 +119,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             boolean without =
                     order.leavesCaptionOut(count + i, recipe.transformer().captionDropout());
             captions.add(without ? "" : source.caption(samples[i]));
-            sigmas[i] = (float) order.sigma(count + i);
+            sigmas[i] = (float) recipe.transformer().shifted(order.sigma(count + i));
         }
         Tensor images = Tensors.outlive(() -> set.latents(samples));
         Tensor noise = Tensors.outlive(() -> torch.empty_like(images));
