@@ -73,7 +73,7 @@ class ArchitectureTest {
             .whereLayer("attention")
             .mayOnlyBeAccessedByLayers("transformer", "sampling", "training", "facade", "evaluation")
             .whereLayer("ranks")
-            .mayOnlyBeAccessedByLayers("attention", "sampling", "training", "facade", "evaluation")
+            .mayOnlyBeAccessedByLayers("attention", "vae", "sampling", "training", "facade", "evaluation")
             .whereLayer("file")
             .mayOnlyBeAccessedByLayers("ranks", "checkpoint", "image", "training", "scenes", "cli")
             .whereLayer("bindings")

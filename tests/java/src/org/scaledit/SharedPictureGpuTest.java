@@ -11,6 +11,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.scaledit.ImageRequest.AttentionKind;
 import org.scaledit.ImageRequest.Init;
 import org.scaledit.ScaleDit.Memory;
@@ -59,16 +60,15 @@ class SharedPictureGpuTest {
         }
     }
 
-    @Test
-    void aPictureThatIsStoppedEndsOnBothAndTheModelLivesOn() {
+    @ParameterizedTest
+    @EnumSource(names = {"HIGH_RESOLUTION", "DECODE"})
+    void aPictureThatIsStoppedEndsOnBothAndTheModelLivesOn(Progress.Stage stage) {
         try (ScaleDit model = ScaleDitGpuTest.tiny().gpus(GPUS).load()) {
             GeneratedImage expected = model.generate(request());
             long begun = System.nanoTime();
-            assertThatThrownBy(() -> model.generate(request(), progress -> {
-                        if (progress.stage() == Progress.Stage.HIGH_RESOLUTION && progress.step() == 2) {
-                            throw new IllegalStateException("enough");
-                        }
-                    }))
+            assertThatThrownBy(() -> model.generate(request(), ScaleDitTest.at(stage, () -> {
+                        throw new IllegalStateException("enough");
+                    })))
                     .isInstanceOf(IllegalStateException.class)
                     .hasMessage("enough");
             assertThat(Duration.ofNanos(System.nanoTime() - begun)).isLessThan(Duration.ofSeconds(30));

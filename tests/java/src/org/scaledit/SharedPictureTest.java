@@ -17,6 +17,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.scaledit.ImageRequest.AttentionKind;
 import org.scaledit.ImageRequest.GuidanceAttention;
@@ -93,21 +94,18 @@ class SharedPictureTest {
         assertThat(others).isLessThan(3L * image.width() * image.height() / 100);
     }
 
-    @Test
-    void theModelLivesOnAfterAPictureThatWasStopped() {
+    @ParameterizedTest
+    @EnumSource(names = {"HIGH_RESOLUTION", "DECODE"})
+    void theModelLivesOnAfterAPictureThatWasStopped(Progress.Stage stage) {
         try (ScaleDit model = ranks(3)) {
-            assertThatThrownBy(() -> model.generate(ragged(), progress -> {
-                        if (progress.stage() == Progress.Stage.HIGH_RESOLUTION && progress.step() == 1) {
-                            throw new IllegalStateException("enough");
-                        }
-                    }))
+            assertThatThrownBy(() -> model.generate(ragged(), ScaleDitTest.at(stage, () -> {
+                        throw new IllegalStateException("enough");
+                    })))
                     .isInstanceOf(IllegalStateException.class)
                     .hasMessage("enough");
-            assertThatThrownBy(() -> model.generate(ragged(), progress -> {
-                        if (progress.stage() == Progress.Stage.HIGH_RESOLUTION && progress.step() == 1) {
-                            Thread.currentThread().interrupt();
-                        }
-                    }))
+            assertThatThrownBy(() -> model.generate(
+                            ragged(),
+                            ScaleDitTest.at(stage, () -> Thread.currentThread().interrupt())))
                     .isInstanceOf(CancellationException.class);
             assertThat(Thread.interrupted()).isFalse();
             GeneratedImage image = model.generate(ragged());

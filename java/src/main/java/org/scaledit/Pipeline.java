@@ -20,7 +20,6 @@ import org.scaledit.ScaleDit.LoraFile;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
-import org.scaledit.ranks.Exchange;
 import org.scaledit.ranks.RankLeftBehindException;
 import org.scaledit.ranks.Ranks;
 import org.scaledit.ranks.RanksStoppedException;
@@ -45,6 +44,8 @@ import org.scaledit.transformer.ScaledLora;
 import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.BandConsumer;
 import org.scaledit.vae.Latents;
+import org.scaledit.vae.SharedTiles;
+import org.scaledit.vae.TileListener;
 
 /** The models of one checkpoint, and a picture's way through them. Used by one thread at a time, but for {@link #apart}. */
 final class Pipeline implements AutoCloseable {
@@ -67,8 +68,8 @@ final class Pipeline implements AutoCloseable {
     /**
      * Who paints a picture.
      *
-     * @param rank that does all but denoise in high resolution
-     * @param alone whether it does that, too; if not, all ranks do
+     * @param rank that does all but denoise in high resolution and decode
+     * @param alone whether it does these, too; if not, all ranks do
      */
     record Painter(int rank, boolean alone) {
         /** All of a pipeline, the first one before. */
@@ -298,33 +299,45 @@ final class Pipeline implements AutoCloseable {
         decode(order, loaded.vae(), raw, trace);
     }
 
-    /** By all ranks; those that have no transformer yet load it while the first one paints the guidance image. */
+    /** By all ranks; those that have no models yet load them while the first one paints the guidance image. */
     private Tensor sampleTogether(
             PictureSampler.Models loaded, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
         return Tensors.scoped(() -> {
             Prompt shared = prompt.onHost();
             AtomicReference<@Nullable Tensor> latents = new AtomicReference<>();
-            run(exchange -> {
-                if (exchange.rank() == 0) {
-                    latents.set(PictureSampler.sample(loaded, plan, shared, noise, listener, exchange));
-                } else {
-                    follow(plan, shared, exchange);
-                }
-            });
+            together(
+                    exchange -> latents.set(PictureSampler.sample(loaded, plan, shared, noise, listener, exchange)),
+                    exchange -> {
+                        FluxTransformer adapted = models(exchange.rank()).adapted();
+                        PictureSampler.follow(adapted, plan, shared, exchange, ProgressReport::throwIfInterrupted);
+                    });
             return Objects.requireNonNull(latents.get());
         });
     }
 
-    /** What fails on another GPU than the first is explained there. */
-    private void follow(Plan plan, Prompt prompt, Exchange exchange) {
-        try {
-            FluxTransformer adapted = transformers(exchange.rank()).adapted;
-            PictureSampler.follow(adapted, plan, prompt, exchange, ProgressReport::throwIfInterrupted);
-        } catch (RuntimeException e) {
-            throw placement.cuda() && !(e instanceof RanksStoppedException)
-                    ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(exchange.rank(), memory))
-                    : e;
+    private void decodeTogether(AutoencoderKl vae, Tensor raw, TileListener listener, BandConsumer picture) {
+        try (SharedTiles tiles = vae.sharedTiles(raw, ranks())) {
+            together(
+                    exchange -> vae.decode(raw, tiles, exchange, listener, picture),
+                    exchange -> models(exchange.rank()).vae().follow(raw, tiles, exchange));
         }
+    }
+
+    /** What fails on another GPU than the first is explained there. */
+    private void together(Ranks.Work first, Ranks.Work other) {
+        run(exchange -> {
+            if (exchange.rank() == 0) {
+                first.run(exchange);
+                return;
+            }
+            try {
+                other.run(exchange);
+            } catch (RuntimeException e) {
+                throw placement.cuda() && !(e instanceof RanksStoppedException)
+                        ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(exchange.rank(), memory))
+                        : e;
+            }
+        });
     }
 
     /** Of a GPU that has a part of a picture: what else would fit is not counted. */
@@ -382,20 +395,25 @@ final class Pipeline implements AutoCloseable {
         return loaded;
     }
 
-    private static void decode(Order order, AutoencoderKl vae, Tensor raw, Optional<Trace> trace) {
+    private void decode(Order order, AutoencoderKl vae, Tensor raw, Optional<Trace> trace) {
         Plan plan = order.plan;
         TokenGrid grid = plan.lastGrid();
         Tensor whole = torch.empty(
                 new long[] {3, trace.isPresent() ? grid.pixelHeight() : 0, grid.pixelWidth()},
                 Placement.FLOAT32_CPU.options(),
                 null);
-        vae.decode(
-                raw, (tiles, all) -> order.progress.send(Stage.DECODE, plan.levels(), tiles, all), (firstRow, band) -> {
-                    order.picture.accept(firstRow, band);
-                    if (trace.isPresent()) {
-                        whole.narrow(1, firstRow, band.size(1)).copy_(band);
-                    }
-                });
+        TileListener listener = (tiles, all) -> order.progress.send(Stage.DECODE, plan.levels(), tiles, all);
+        BandConsumer picture = (firstRow, band) -> {
+            order.picture.accept(firstRow, band);
+            if (trace.isPresent()) {
+                whole.narrow(1, firstRow, band.size(1)).copy_(band);
+            }
+        };
+        if (isShared(order.painter)) {
+            decodeTogether(vae, raw, listener, picture);
+        } else {
+            vae.decode(raw, listener, picture);
+        }
         trace.ifPresent(file -> file.image(whole));
     }
 

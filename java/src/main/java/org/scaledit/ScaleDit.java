@@ -449,9 +449,9 @@ public final class ScaleDit implements AutoCloseable {
         }
 
         /**
-         * How many GPUs paint a picture together, from the first on; default: 1. Each has the weights of the transformer and
-         * denoises its part of the high-resolution picture; the first one does all else. The picture is nearly the same.
-         * Pictures do not carry it.
+         * How many GPUs paint a picture together, from the first on; default: 1. Each has the weights of transformer and VAE,
+         * denoises its part of the high-resolution picture and decodes some of its tiles; the first one does all else. The
+         * picture is nearly the same. Pictures do not carry it.
          */
         public Builder gpus(int count) {
             if (count < 1) {

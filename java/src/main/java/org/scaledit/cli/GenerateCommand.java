@@ -61,8 +61,9 @@ final class GenerateCommand implements Callable<Integer> {
             paramLabel = "N|all",
             converter = GpusOption.Converter.class,
             description =
-                    "GPUs that paint a picture together, from the first on. Each holds the transformer and denoises a part"
-                            + " of the high-resolution picture, which is nearly the same as with one. Default: 1.")
+                    "GPUs that paint a picture together, from the first on. Each holds transformer and VAE, denoises a part"
+                            + " of the high-resolution picture and decodes some of its tiles; it is nearly the same as"
+                            + " with one. Default: 1.")
     private @Nullable GpusOption gpus;
 
     @Option(

@@ -14,6 +14,7 @@ import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.Weights;
 import org.scaledit.image.PixelSource;
+import org.scaledit.ranks.Exchange;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
@@ -106,16 +107,44 @@ public final class AutoencoderKl implements AutoCloseable {
      * @param latent [latent channels, h, w], raw, any precision, any device; a GPU holds but a tile of one on the CPU
      */
     public void decode(Tensor latent, TileListener listener, BandConsumer sink) {
+        tiles(latent).run(3, tile -> decoded(latent, tile), listener, sink);
+    }
+
+    /** Tiles of a latent for so many ranks to decode together, each with an autoencoder of its own. */
+    public SharedTiles sharedTiles(Tensor latent, int ranks) {
+        return new SharedTiles(tiles(latent), ranks);
+    }
+
+    /**
+     * Decodes a latent with other ranks, which {@link #follow} at the same time. This one, rank 0, blends. Where all ranks
+     * compute alike, the picture is, bit for bit, that of one.
+     *
+     * @param tiles of this latent
+     * @throws org.scaledit.ranks.RanksStoppedException if another rank has failed
+     * @throws java.util.concurrent.CancellationException if the thread is interrupted while it waits for another rank
+     * @see #decode(Tensor, TileListener, BandConsumer)
+     */
+    public void decode(Tensor latent, SharedTiles tiles, Exchange exchange, TileListener listener, BandConsumer sink) {
+        tiles.run(3, tile -> decoded(latent, tile), exchange, listener, sink);
+    }
+
+    /**
+     * What a rank that is not the first one does for a latent's decoding; returns when no tile is left to begin.
+     *
+     * @throws org.scaledit.ranks.RanksStoppedException likewise
+     * @throws java.util.concurrent.CancellationException likewise
+     */
+    public void follow(Tensor latent, SharedTiles tiles, Exchange exchange) {
+        tiles.follow(tile -> decoded(latent, tile), exchange);
+    }
+
+    private Tiles tiles(Tensor latent) {
         requireShape(latent, config.latentChannels(), "latent");
-        Tiles tiles = new Tiles((int) latent.size(1), (int) latent.size(2), config.tileLatents(), config.sampleSize());
-        tiles.run(
-                3,
-                (top, left, height, width) -> {
-                    Tensor part = latent.narrow(1, top, height).narrow(2, left, width);
-                    return run(decoder, part);
-                },
-                listener,
-                sink);
+        return new Tiles((int) latent.size(1), (int) latent.size(2), config.tileLatents(), config.sampleSize());
+    }
+
+    private Tensor decoded(Tensor latent, Tiles.Tile tile) {
+        return run(decoder, tile.of(latent));
     }
 
     /** Decodes a latent to the whole picture: [3, 8h, 8w], float32 on the CPU, about −1 … 1 and not clamped. */
@@ -148,8 +177,8 @@ public final class AutoencoderKl implements AutoCloseable {
             Tensor latent = empty(config.latentChannels(), image.height() / scale, image.width() / scale);
             tiles.run(
                     config.latentChannels(),
-                    (top, left, height, width) ->
-                            run(encoder, image.region(top, left, height, width)).narrow(0, 0, config.latentChannels()),
+                    tile -> run(encoder, image.region(tile.top(), tile.left(), tile.height(), tile.width()))
+                            .narrow(0, 0, config.latentChannels()),
                     listener,
                     (firstRow, band) -> latent.narrow(1, firstRow, band.size(1)).copy_(band));
             return latent;

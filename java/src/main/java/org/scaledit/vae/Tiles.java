@@ -19,16 +19,28 @@ import org.scaledit.tensor.Tensors;
  */
 record Tiles(int height, int width, int inputTile, int outputTile) {
 
+    /**
+     * A tile of the input.
+     *
+     * @param number in the order of blending, row by row
+     */
+    record Tile(int number, int top, int left, int height, int width) {
+        /** Its part of a map: [channels, h, w] -> [channels, height, width]. */
+        Tensor of(Tensor map) {
+            return map.narrow(1, top, height).narrow(2, left, width);
+        }
+    }
+
     /** Computes the output of one tile. */
     @FunctionalInterface
     interface Compute {
         /** [channels, h', w'], float32 on the CPU, not shared with anything. */
-        Tensor tile(int top, int left, int height, int width);
+        Tensor output(Tile tile);
     }
 
-    /** Computes all tiles and hands out the blended bands. */
+    /** Computes all tiles, one after the other, and hands out the blended bands. */
     void run(int channels, Compute compute, TileListener listener, BandConsumer sink) {
-        listener.onTiles(0, rows() * columns());
+        listener.onTiles(0, count());
         Tensors.run(() -> {
             // The lower edges of the tiles above, and the right edge of the tile to the left, blended already.
             Tensor above = empty(columns(), channels, outputOverlap(), outputTile);
@@ -44,15 +56,12 @@ record Tiles(int height, int width, int inputTile, int outputTile) {
     }
 
     private Tensor band(int row, int channels, Compute compute, TileListener listener, Tensor above, Tensor before) {
-        int top = row * inputStep();
-        int rows = Math.min(outputStep(), outputLength(height - top));
+        int rows = Math.min(outputStep(), outputLength(height - row * inputStep()));
         Tensor band = empty(channels, rows, outputLength(width));
         for (int column = 0; column < columns(); column++) {
             int current = column;
             Tensors.run(() -> {
-                int left = current * inputStep();
-                Tensor tile =
-                        compute.tile(top, left, Math.min(inputTile, height - top), Math.min(inputTile, width - left));
+                Tensor tile = compute.output(tile(row * columns() + current));
                 Tensor edge = above.select(0, current).narrow(2, 0, tile.size(2));
                 if (row > 0) {
                     blend(1, edge, tile);
@@ -66,7 +75,7 @@ record Tiles(int height, int width, int inputTile, int outputTile) {
                 band.narrow(2, (long) current * outputStep(), columns)
                         .copy_(tile.narrow(1, 0, rows).narrow(2, 0, columns));
             });
-            listener.onTiles(row * columns() + column + 1, rows() * columns());
+            listener.onTiles(row * columns() + column + 1, count());
         }
         return band;
     }
@@ -101,11 +110,24 @@ record Tiles(int height, int width, int inputTile, int outputTile) {
         return height <= inputTile && width <= inputTile;
     }
 
+    /** How many there are. */
+    int count() {
+        return rows() * columns();
+    }
+
+    /** @param number from 0 */
+    Tile tile(int number) {
+        int top = number / columns() * inputStep();
+        int left = number % columns() * inputStep();
+        return new Tile(number, top, left, Math.min(inputTile, height - top), Math.min(inputTile, width - left));
+    }
+
     private int rows() {
         return single() ? 1 : (height + inputStep() - 1) / inputStep();
     }
 
-    private int columns() {
+    /** Tiles side by side. */
+    int columns() {
         return single() ? 1 : (width + inputStep() - 1) / inputStep();
     }
 
