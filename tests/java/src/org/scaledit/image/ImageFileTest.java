@@ -33,6 +33,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.testing.Golden;
 
 class ImageFileTest {
     private final PointerScope scope = new PointerScope();
@@ -172,6 +173,13 @@ class ImageFileTest {
             assertThat(colour(values, height, width, 2, 2)).isEqualTo(topLeft);
             assertThat(colour(values, height, width, 2, width - 3)).isEqualTo(topRight);
             assertThat(colour(values, height, width, height - 3, 2)).isEqualTo(bottomLeft);
+
+            PixelSource decoded = ImageFile.decode(file);
+            assertThat(decoded.height()).isEqualTo(height);
+            assertThat(decoded.width()).isEqualTo(width);
+            Tensor part = read.narrow(1, 3, 7).narrow(2, 5, 10);
+            assertThat(Golden.maxAbsoluteDifference(decoded.region(3, 5, 7, 10), part))
+                    .isZero();
         }
     }
 

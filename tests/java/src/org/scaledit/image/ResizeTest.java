@@ -56,6 +56,18 @@ class ResizeTest {
                 .isLessThan(2e-6f);
     }
 
+    /** Several bands, the last of which is not full. */
+    @ParameterizedTest
+    @CsvSource({"600, 40, 31, 31", "600, 20, 31, 31", "20, 600, 31, 31", "20, 20, 31, 31", "600, 31, 600, 31"})
+    void bandsGiveWhatTheWholeDoes(int height, int width, int toHeight, int toWidth) {
+        Tensor image = torch.rand(3, height, width);
+
+        Tensor banded = Resize.bicubic(PixelSource.of(image), toHeight, toWidth);
+
+        assertThat(Golden.maxAbsoluteDifference(banded, Resize.bicubic(image, toHeight, toWidth)))
+                .isLessThan(2e-6f);
+    }
+
     @Test
     void keepsAPictureThatHasTheSizeAlready() {
         Tensor image = torch.rand(3, 7, 5);

@@ -1,5 +1,6 @@
 package org.scaledit.image;
 
+import java.awt.Rectangle;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -79,6 +80,17 @@ final class ExifOrientation {
     /** Whether the picture the right way up is as wide as it was high. */
     static boolean turns(int orientation) {
         return orientation >= 5;
+    }
+
+    /** Where in the stored picture a rectangle of the upright one lies, which has {@code height × width} pixels. */
+    static Rectangle stored(int orientation, Rectangle upright, int height, int width) {
+        boolean mirrored = orientation == 2 || orientation == 3 || orientation == 6 || orientation == 7;
+        boolean upsideDown = orientation == 3 || orientation == 4 || orientation == 7 || orientation == 8;
+        int left = mirrored ? width - upright.x - upright.width : upright.x;
+        int top = upsideDown ? height - upright.y - upright.height : upright.y;
+        return turns(orientation)
+                ? new Rectangle(top, left, upright.height, upright.width)
+                : new Rectangle(left, top, upright.width, upright.height);
     }
 
     private static boolean startsWith(ByteBuffer buffer, byte[] prefix) {

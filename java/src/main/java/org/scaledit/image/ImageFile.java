@@ -1,5 +1,6 @@
 package org.scaledit.image;
 
+import java.awt.Rectangle;
 import java.awt.image.BufferedImage;
 import java.awt.image.IndexColorModel;
 import java.awt.image.Raster;
@@ -38,10 +39,20 @@ public final class ImageFile {
      * @throws ImageException if the file is missing, is not a whole PNG or JPEG, or has more than 16,384² pixels
      */
     public static Tensor read(Path file) {
-        return open(file, (reader, orientation) -> {
-            BufferedImage image = read(file, reader);
-            return Tensors.scoped(() -> ExifOrientation.apply(orientation, toTensor(image)));
+        return Tensors.scoped(() -> {
+            PixelSource picture = decode(file);
+            return picture.region(0, 0, picture.height(), picture.width());
         });
+    }
+
+    /**
+     * The same picture, in the bits that its file has: only the regions that are asked for become float32. It is held in
+     * Java's heap.
+     *
+     * @throws ImageException likewise
+     */
+    public static PixelSource decode(Path file) {
+        return open(file, (reader, orientation) -> new Decoded(read(file, reader), orientation));
     }
 
     /** Pixels of a picture the right way up. */
@@ -120,16 +131,36 @@ public final class ImageFile {
         }
     }
 
+    /** A picture as ImageIO has decoded it, seen the right way up. */
+    private record Decoded(BufferedImage image, int orientation) implements PixelSource {
+        @Override
+        public int height() {
+            return ExifOrientation.turns(orientation) ? image.getWidth() : image.getHeight();
+        }
+
+        @Override
+        public int width() {
+            return ExifOrientation.turns(orientation) ? image.getHeight() : image.getWidth();
+        }
+
+        @Override
+        public Tensor region(int top, int left, int height, int width) {
+            Rectangle upright = new Rectangle(left, top, width, height);
+            Rectangle stored = ExifOrientation.stored(orientation, upright, height(), width());
+            return Tensors.scoped(() -> ExifOrientation.apply(orientation, toTensor(image, stored)));
+        }
+    }
+
     /** [3, height, width] */
-    private static Tensor toTensor(BufferedImage image) {
-        int width = image.getWidth();
-        int height = image.getHeight();
+    private static Tensor toTensor(BufferedImage image, Rectangle part) {
+        int width = part.width;
+        int height = part.height;
         return Tensors.scoped(() -> {
             Tensor tensor = torch.empty(new long[] {3, height, width}, Placement.FLOAT32_CPU.options(), null);
             FloatPointer values = new FloatPointer(tensor.data_ptr_float());
             float[][] row = new float[4][width]; // red, green, blue, opacity, each 0 … 255
             for (int y = 0; y < height; y++) {
-                readRow(image, y, row);
+                readRow(image, part.x, part.y + y, row);
                 for (int channel = 0; channel < 3; channel++) {
                     values.position(((long) channel * height + y) * width).put(onWhite(row[channel], row[3]));
                 }
@@ -138,16 +169,16 @@ public final class ImageFile {
         });
     }
 
-    private static void readRow(BufferedImage image, int y, float[][] row) {
+    private static void readRow(BufferedImage image, int left, int y, float[][] row) {
         if (image.getColorModel() instanceof IndexColorModel palette) {
-            readPalette(image.getRaster(), palette, y, row);
+            readPalette(image.getRaster(), palette, left, y, row);
         } else {
-            readSamples(image.getRaster(), y, row);
+            readSamples(image.getRaster(), left, y, row);
         }
     }
 
-    private static void readPalette(Raster raster, IndexColorModel palette, int y, float[][] row) {
-        int[] indices = raster.getSamples(0, y, raster.getWidth(), 1, 0, (int[]) null);
+    private static void readPalette(Raster raster, IndexColorModel palette, int left, int y, float[][] row) {
+        int[] indices = raster.getSamples(left, y, row[0].length, 1, 0, (int[]) null);
         for (int x = 0; x < indices.length; x++) {
             row[0][x] = palette.getRed(indices[x]);
             row[1][x] = palette.getGreen(indices[x]);
@@ -157,21 +188,21 @@ public final class ImageFile {
     }
 
     /** The samples as they lie in the file: asking for RGB would put grey through a linear colour space. */
-    private static void readSamples(Raster raster, int y, float[][] row) {
+    private static void readSamples(Raster raster, int left, int y, float[][] row) {
         int bands = raster.getNumBands();
         boolean grey = bands < 3;
         for (int channel = 0; channel < 3; channel++) {
-            readBand(raster, y, grey ? 0 : channel, row[channel]);
+            readBand(raster, left, y, grey ? 0 : channel, row[channel]);
         }
         if (bands == 2 || bands == 4) {
-            readBand(raster, y, bands - 1, row[3]);
+            readBand(raster, left, y, bands - 1, row[3]);
         } else {
             Arrays.fill(row[3], 255);
         }
     }
 
-    private static void readBand(Raster raster, int y, int band, float[] values) {
-        raster.getSamples(0, y, values.length, 1, band, values);
+    private static void readBand(Raster raster, int left, int y, int band, float[] values) {
+        raster.getSamples(left, y, values.length, 1, band, values);
         int largest = (1 << raster.getSampleModel().getSampleSize(band)) - 1;
         if (largest != 255) {
             for (int x = 0; x < values.length; x++) {

@@ -9,12 +9,10 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Locale;
 import java.util.Set;
 import java.util.TreeSet;
-import java.util.stream.Collectors;
-import java.util.stream.Stream;
 import org.scaledit.file.Reasons;
+import org.scaledit.image.PictureFolder;
 
 /**
  * A picture and what it shows.
@@ -23,10 +21,6 @@ import org.scaledit.file.Reasons;
  */
 record Example(String name, Path image, String caption) {
     static final String METADATA = "metadata.jsonl";
-
-    /** Of pictures, also those that cannot be read: one that is left out would not be noticed. */
-    private static final Set<String> EXTENSIONS =
-            Set.of("png", "jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff", "heic", "avif", "jxl");
 
     private static final ObjectMapper JSON = new ObjectMapper();
 
@@ -43,31 +37,15 @@ record Example(String name, Path image, String caption) {
                     "data " + folder + (Files.exists(folder) ? " is not a folder" : " does not exist")
                             + ", expected a folder of pictures");
         }
-        try {
-            Set<String> pictures = pictures(folder);
-            Path metadata = folder.resolve(METADATA);
-            List<Example> examples = Files.exists(metadata)
-                    ? listed(folder, metadata, pictures)
-                    : pictures.stream().map(name -> captioned(folder, name)).toList();
-            if (examples.isEmpty()) {
-                throw new TrainingException("data " + folder + " has no pictures, expected PNG or JPEG files");
-            }
-            return examples;
-        } catch (IOException e) {
-            throw new TrainingException("cannot read data " + folder + ": " + Reasons.of(e), e);
+        Set<String> pictures = PictureFolder.names(folder);
+        Path metadata = folder.resolve(METADATA);
+        List<Example> examples = Files.exists(metadata)
+                ? listed(folder, metadata, pictures)
+                : pictures.stream().map(name -> captioned(folder, name)).toList();
+        if (examples.isEmpty()) {
+            throw new TrainingException("data " + folder + " has no pictures, expected PNG or JPEG files");
         }
-    }
-
-    private static Set<String> pictures(Path folder) throws IOException {
-        try (Stream<Path> entries = Files.list(folder)) {
-            return entries.map(entry -> entry.getFileName().toString())
-                    .filter(name -> !name.startsWith(".") && EXTENSIONS.contains(extension(name)))
-                    .collect(Collectors.toCollection(TreeSet::new));
-        }
-    }
-
-    private static String extension(String name) {
-        return name.substring(name.lastIndexOf('.') + 1).toLowerCase(Locale.ROOT);
+        return examples;
     }
 
     private static Example captioned(Path folder, String name) {
