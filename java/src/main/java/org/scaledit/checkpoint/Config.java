@@ -162,7 +162,8 @@ public final class Config {
         require(multiple, width, integer(width), "a multiple of " + parts + " " + integer(parts));
     }
 
-    private JsonNode field(String field, String kind, Predicate<JsonNode> ofKind) {
+    /** @param kind what it is expected to be, for the message */
+    JsonNode field(String field, String kind, Predicate<JsonNode> ofKind) {
         if (!has(field)) {
             throw new CheckpointException(file + " has no field " + prefix + field + ", expected " + kind);
         }
@@ -180,7 +181,7 @@ public final class Config {
         return node.isIntegralNumber() && node.canConvertToInt() && node.intValue() >= 0;
     }
 
-    private static Stream<JsonNode> stream(JsonNode list) {
+    static Stream<JsonNode> stream(JsonNode list) {
         return StreamSupport.stream(list.spliterator(), false);
     }
 }

@@ -23,13 +23,23 @@ final class Arguments {
 
     /** The SVG sets of scenes: those that were given, or those that tools/sprites has fetched. */
     static Path spritesFolder(@Nullable Path given) {
+        return folder("sprites", given);
+    }
+
+    /** The network that features are taken from: the one that was given, or the one that tools/inception has fetched. */
+    static Path featuresFolder(@Nullable Path given) {
+        return folder("features", given);
+    }
+
+    /** The folder that an option gives, or the one that the launcher has had fetched. */
+    private static Path folder(String option, @Nullable Path given) {
         if (given != null) {
-            requireExists("sprites", given);
+            requireExists(option, given);
             return given;
         }
-        String fetched = System.getProperty("scaledit.sprites");
+        String fetched = System.getProperty("scaledit." + option);
         if (fetched == null) {
-            throw new IllegalArgumentException("no sprites given, expected --sprites DIR");
+            throw new IllegalArgumentException("no " + option + " given, expected --" + option + " DIR");
         }
         return Path.of(fetched);
     }

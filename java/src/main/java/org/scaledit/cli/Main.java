@@ -27,7 +27,8 @@ import picocli.CommandLine.Spec;
             TrainCommand.class,
             MakeDatasetCommand.class,
             ScenesCommand.class,
-            EvaluateCommand.class
+            EvaluateCommand.class,
+            FidCommand.class
         })
 public final class Main implements Runnable {
     @Spec
@@ -60,7 +61,7 @@ public final class Main implements Runnable {
         throw new ParameterException(
                 spec.commandLine(),
                 "No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes,"
-                        + " evaluate");
+                        + " evaluate, fid");
     }
 
     private int wrongArgument(ParameterException exception) {
