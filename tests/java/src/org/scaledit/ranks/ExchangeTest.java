@@ -95,7 +95,10 @@ class ExchangeTest {
         for (int i = 0; i < values.length; i++) {
             values[i] = given.get(i);
         }
-        exchange.swap(placement.place(Tensors.of(values, values.length / 3, 3)), givenRows, taken, takenRows);
+        Tensor own = placement.place(Tensors.of(values, values.length / 3, 3));
+        try (Exchange.Begun begun = exchange.swap(own, givenRows, taken, takenRows)) {
+            begun.await();
+        }
         List<Float> found = new ArrayList<>();
         if (taken.size(0) > 0) {
             for (float value : Tensors.floats(taken)) {

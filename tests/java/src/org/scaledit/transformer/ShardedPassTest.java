@@ -11,9 +11,11 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Placement;
 import org.scaledit.testing.Golden;
 
@@ -24,6 +26,16 @@ class ShardedPassTest {
 
     private static final Supplier<FluxTransformer> TINY =
             () -> FluxTransformer.load(ModelDirectory.open(Golden.tinyFlux()), Placement.FLOAT32_CPU);
+
+    /** As on a GPU: a group of heads after the other, here each head by itself. */
+    private static final Supplier<FluxTransformer> IN_GROUPS = () -> {
+        ModelDirectory directory = ModelDirectory.open(Golden.tinyFlux());
+        return FluxTransformer.load(
+                FluxConfig.of(directory.config("transformer")),
+                Weights.of(directory.weights("transformer"), Placement.FLOAT32_CPU),
+                2,
+                false);
+    };
 
     private static ShardedPicture picture(int text, int width, int height, AttentionWindow window, boolean int8) {
         return new ShardedPicture(text, width, height, window, int8, false, Placement.FLOAT32_CPU);
@@ -79,6 +91,26 @@ class ShardedPassTest {
                                     .isLessThanOrEqualTo(1e-6);
                         }
                     }
+                }
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @ValueSource(ints = {2, 3, 5, 7})
+    void groupsOfHeadsAreExchangedInOneOrder(int ranks) {
+        // Here one rank has all of the guidance image and takes nothing: it exchanges when the others do all the same.
+        AttentionWindow alone = new AttentionWindow(8, 16, 0, 0, GuidanceAttention.LOCAL, true);
+        for (AttentionWindow window : List.of(AttentionWindow.DEFAULT, alone)) {
+            ShardedPicture picture = picture(9, 32, 64, window, false);
+            try (ShardedPicture.Result whole = picture.velocities(1, TINY);
+                    ShardedPicture.Result shards = picture.velocities(ranks, IN_GROUPS)) {
+                for (int step = 0; step < whole.velocities().size(); step++) {
+                    assertThat(Golden.relativeL2(
+                                    shards.velocities().get(step),
+                                    whole.velocities().get(step)))
+                            .as("%s, velocity %s", window, step)
+                            .isLessThanOrEqualTo(1e-5);
                 }
             }
         }

@@ -62,6 +62,17 @@ public interface Attention extends AutoCloseable {
         return 0;
     }
 
+    /** Whether it exchanges with other ranks, in all of which the answer is the same. */
+    default boolean exchanges() {
+        return false;
+    }
+
+    /**
+     * Tells of keys and values of a call that is still to come, in the order of the calls: what other ranks need of them, and
+     * this one of theirs, is then on its way meanwhile. They must stay as they are. Nothing has to be told.
+     */
+    default void begin(Tensor key, Tensor value) {}
+
     /** Frees what is kept from call to call. */
     @Override
     default void close() {}

@@ -1,5 +1,7 @@
 package org.scaledit.attention;
 
+import java.util.ArrayDeque;
+import java.util.Deque;
 import java.util.Optional;
 import java.util.stream.IntStream;
 import java.util.stream.LongStream;
@@ -28,6 +30,22 @@ public final class ShardedAttention implements Attention {
     private final CoreAttention attention;
     private final boolean guidanceStandsAlone;
     private final Tensor given; // rows of the sequence for the other ranks
+    private final Deque<Import> begun = new ArrayDeque<>();
+
+    /**
+     * Keys and values on their way.
+     *
+     * @param given for other ranks: {@code [rows, 2, heads, head_dim]}
+     * @param taken from them, likewise
+     */
+    private record Import(Tensor given, Tensor taken, Exchange.Begun exchange) implements AutoCloseable {
+        @Override
+        public void close() {
+            exchange.close();
+            given.close();
+            taken.close();
+        }
+    }
 
     /**
      * @param width tokens of the whole image's grid; {@code height} likewise
@@ -107,31 +125,57 @@ public final class ShardedAttention implements Attention {
     }
 
     private void attend(Tensor query, Tensor key, Tensor value, Optional<Preparation> lacking, Tensor output) {
-        takeImported(query, key, value);
+        if (exchanges()) {
+            if (begun.isEmpty()) {
+                begin(key, value);
+            }
+            takeImported(query, key, value);
+        }
         Placement placement = new Placement(torch.ScalarType.Float, query.is_cuda());
         Tensor logSumExp = torch.empty(new long[] {query.size(1), query.size(0)}, placement.options(), null);
         attention.attend(query, key, value, lacking, output, logSumExp);
         joinText(output, logSumExp, query.size(1));
     }
 
-    /** Fills the last rows: keys and values from the other ranks, and queries that nobody asks but that must be numbers. */
-    private void takeImported(Tensor query, Tensor key, Tensor value) {
-        if (border.exchanged() == 0) {
+    @Override
+    public boolean exchanges() {
+        return border.exchanged() > 0;
+    }
+
+    @Override
+    public void begin(Tensor key, Tensor value) {
+        if (!exchanges()) {
             return;
         }
-        Tensors.run(() -> {
-            long rows = border.taken();
-            long first = query.size(0) - rows;
-            query.narrow(0, first, rows).zero_();
-            long[] row = {rows, 2, query.size(1), query.size(2)};
-            Tensor taken = torch.empty(row, key.options(), null);
-            Tensor own = torch.empty(new long[] {border.given().length, 2, row[2], row[3]}, key.options(), null);
-            own.select(1, 0).copy_(key.index_select(0, given));
-            own.select(1, 1).copy_(value.index_select(0, given));
-            exchange.swap(own, border.givenRows(), taken, border.takenRows());
-            key.narrow(0, first, rows).copy_(taken.select(1, 0));
-            value.narrow(0, first, rows).copy_(taken.select(1, 1));
-        });
+        long[] shape = {border.given().length, 2, key.size(1), key.size(2)};
+        Tensor own = Tensors.outlive(() -> torch.empty(shape, key.options(), null));
+        shape[0] = border.taken();
+        Tensor taken = Tensors.outlive(() -> torch.empty(shape, key.options(), null));
+        try {
+            Tensors.run(() -> {
+                own.select(1, 0).copy_(key.index_select(0, given));
+                own.select(1, 1).copy_(value.index_select(0, given));
+            });
+            begun.add(new Import(own, taken, exchange.swap(own, border.givenRows(), taken, border.takenRows())));
+        } catch (RuntimeException | Error e) {
+            own.close();
+            taken.close();
+            throw e;
+        }
+    }
+
+    /** Fills the last rows: keys and values from the other ranks, and queries that nobody asks but that must be numbers. */
+    private void takeImported(Tensor query, Tensor key, Tensor value) {
+        try (Import first = begun.remove()) {
+            first.exchange.await();
+            Tensors.run(() -> {
+                long rows = border.taken();
+                long from = query.size(0) - rows;
+                query.narrow(0, from, rows).zero_();
+                key.narrow(0, from, rows).copy_(first.taken.select(1, 0));
+                value.narrow(0, from, rows).copy_(first.taken.select(1, 1));
+            });
+        }
     }
 
     /**
@@ -177,6 +221,8 @@ public final class ShardedAttention implements Attention {
 
     @Override
     public void close() {
+        begun.forEach(Import::close); // of a call that failed
+        begun.clear();
         attention.close();
         given.close();
     }

@@ -69,9 +69,22 @@ final class ProfiledExchange implements Exchange {
         timed(() -> exchange.share(tensor));
     }
 
+    /** What is on its way while the rank computes takes none of its time; waiting for it does. */
     @Override
-    public void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
-        timed(() -> exchange.swap(given, givenRows, taken, takenRows));
+    public Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+        Begun[] begun = new Begun[1];
+        timed(() -> begun[0] = exchange.swap(given, givenRows, taken, takenRows));
+        return new Begun() {
+            @Override
+            public void await() {
+                timed(begun[0]::await);
+            }
+
+            @Override
+            public void close() {
+                begun[0].close();
+            }
+        };
     }
 
     @Override

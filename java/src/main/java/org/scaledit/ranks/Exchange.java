@@ -32,13 +32,28 @@ public interface Exchange {
         public void share(Tensor tensor) {}
 
         @Override
-        public void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {}
+        public Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+            return Begun.DONE;
+        }
 
         @Override
         public void gather(Tensor own, Tensor all) {
             all.select(0, 0).copy_(own);
         }
     };
+
+    /** An exchange that has begun. */
+    interface Begun extends AutoCloseable {
+        /** One that is over. */
+        Begun DONE = () -> {};
+
+        /** What is queued from now on comes after it. */
+        void await();
+
+        /** Frees it, awaited or not. */
+        @Override
+        default void close() {}
+    }
 
     /** Which one this is, from 0. */
     int rank();
@@ -77,17 +92,18 @@ public interface Exchange {
     void share(Tensor tensor);
 
     /**
-     * Gives each rank some rows and takes some of each. The ranks come at once, having met a moment ago: on GPUs one that waits
-     * long for another ends the process.
+     * Begins to give each rank some rows and to take some of each. The ranks come at once, having met a moment ago: on GPUs one
+     * that waits long for another ends the process.
      *
      * @param given contiguous: the rows for rank 0, then those for rank 1, and so on, none for this rank itself
      * @param givenRows how many are for each
      * @param taken contiguous, of the same type and with rows as long, written: the rows from rank 0, then those from rank 1,
      *     and so on
      * @param takenRows how many each gives to this rank
+     * @return to be awaited and closed; before that both tensors must be left as they are
      * @throws RanksStoppedException likewise
      */
-    void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows);
+    Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows);
 
     /**
      * Writes the tensors of all ranks one after the other, the same bits in all of them. The ranks come at once, likewise.

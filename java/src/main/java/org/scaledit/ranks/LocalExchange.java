@@ -67,7 +67,7 @@ final class LocalExchange implements Exchange {
     }
 
     @Override
-    public void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+    public Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
         tensors[rank] = given;
         rows[rank] = givenRows;
         meeting.awaitAtOnce();
@@ -80,6 +80,7 @@ final class LocalExchange implements Exchange {
             }
         });
         meeting.awaitAtOnce();
+        return Begun.DONE;
     }
 
     @Override

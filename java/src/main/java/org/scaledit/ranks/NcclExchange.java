@@ -121,13 +121,27 @@ final class NcclExchange implements Exchange {
     }
 
     @Override
-    public void swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
-        queue(processes -> processes.alltoall_base(taken, given, new LongVector(takenRows), new LongVector(givenRows)));
+    public Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+        return queued(processes ->
+                processes.alltoall_base(taken, given, new LongVector(takenRows), new LongVector(givenRows)));
     }
 
     @Override
     public void gather(Tensor own, Tensor all) {
         queue(processes -> processes._allgather_base(all, own));
+    }
+
+    /** On a queue of its own, which torch's current stream does not wait for until it is told to. */
+    private record InQueue(Work work) implements Begun {
+        @Override
+        public void await() {
+            work._wait();
+        }
+
+        @Override
+        public void close() {
+            work.close();
+        }
     }
 
     private void exchange(Tensor tensor, BiFunction<ProcessGroupNCCL, TensorVector, Work> collective) {
@@ -138,14 +152,26 @@ final class NcclExchange implements Exchange {
         });
     }
 
+    private void queue(Function<ProcessGroupNCCL, Work> collective) {
+        try (Begun begun = queued(collective)) {
+            begun.await();
+        }
+    }
+
     /**
      * Goes on when all ranks have queued it. A rank that goes on alone may wait for its GPU, while its GPU waits for one whose
      * own thread waits for the same lock of CUDA's.
      */
-    private void queue(Function<ProcessGroupNCCL, Work> collective) {
+    private Begun queued(Function<ProcessGroupNCCL, Work> collective) {
         meeting.requireHeld();
-        Tensors.run(() -> collective.apply(group().processes)._wait());
-        meeting.awaitAtOnce();
+        Begun begun = new InQueue(Tensors.outlive(() -> collective.apply(group().processes)));
+        try {
+            meeting.awaitAtOnce();
+            return begun;
+        } catch (RuntimeException | Error e) {
+            begun.close();
+            throw e;
+        }
     }
 
     private synchronized Group group() {

@@ -41,6 +41,12 @@ public final class FluxTransformer implements AutoCloseable {
     /** Training has few tokens, of which half the launches are worth more than their memory. */
     private static final int TRAINED_HEAD_GROUPS = 1;
 
+    /**
+     * Ranks that paint together have fewer tokens each, and exchange for each group: while they do for one of two, they compute
+     * the other one.
+     */
+    private static final int SHARED_HEAD_GROUPS = 2;
+
     private static final Logger LOG = LoggerFactory.getLogger(FluxTransformer.class);
 
     private final FluxConfig config;
@@ -149,8 +155,8 @@ public final class FluxTransformer implements AutoCloseable {
     }
 
     /**
-     * The same for one of several ranks that paint a picture together: each has fewer tokens, so that heads are cut into fewer
-     * groups in the same memory, and for each group ranks exchange.
+     * The same for one of several ranks that paint a picture together: of the same results, with heads in as many groups as
+     * suit that.
      */
     public static FluxTransformer loadForRanks(ModelDirectory directory, Placement placement, boolean fp8, int ranks) {
         FluxConfig config = FluxConfig.of(directory.config("transformer"));
@@ -158,9 +164,10 @@ public final class FluxTransformer implements AutoCloseable {
         return load(config, weights, headGroups(placement, ranks), fp8);
     }
 
-    /** Of tokens that so many ranks share. */
+    /** For tokens that so many ranks share. */
     static int headGroups(Placement placement, int ranks) {
-        return placement.cuda() ? Math.max(1, (HEAD_GROUPS + ranks - 1) / ranks) : 0;
+        int onGpu = ranks == 1 ? HEAD_GROUPS : SHARED_HEAD_GROUPS;
+        return placement.cuda() ? onGpu : 0;
     }
 
     /** The same for {@link #withTrainedLora}: of the same results, quicker for few tokens, and larger for many. */

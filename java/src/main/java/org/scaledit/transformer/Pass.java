@@ -1,5 +1,7 @@
 package org.scaledit.transformer;
 
+import java.util.ArrayDeque;
+import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.Consumer;
@@ -85,13 +87,7 @@ record Pass(
             long rows = streams.stream().mapToLong(stream -> stream.x.rows()).sum();
             long tokens = rows + kept.map(KeptGuidance::missing).orElse(0L) + attention.importedTokens();
             Tensor attended = torch.empty(new long[] {tokens, config.width()}, conditioning.options(), null);
-            int groups = streams.get(0).projections.groups().size();
-            for (int group = 0; group < groups; group++) {
-                long columns = config.width() / groups;
-                Tensor output = attended.narrow(1, group * columns, columns);
-                int current = group;
-                Tensors.run(() -> attend(current, streams, preparation, output));
-            }
+            attend(streams, preparation, attended);
             return attended.narrow(0, 0, rows);
         });
     }
@@ -118,21 +114,48 @@ record Pass(
         return parts.length == 1 ? parts[0] : Tensors.concatenate(dimension, parts);
     }
 
-    /** Fills the output of one group of heads: [tokens, heads * head_dim] */
-    private void attend(int group, List<Stream> streams, Preparation preparation, Tensor output) {
+    /** Fills attention's output, one group of heads after the other: [tokens, width] */
+    private void attend(List<Stream> streams, Preparation preparation, Tensor attended) {
+        int groups = streams.get(0).projections.groups().size();
+        long columns = config.width() / groups;
+        // Where ranks exchange, the next group is projected while they do: in all of them, as they exchange in one
+        // order.
+        int ahead = attention.exchanges() ? 2 : 1;
+        Deque<Tensor> projected = new ArrayDeque<>();
+        try {
+            int next = 0;
+            for (int group = 0; group < groups; group++) {
+                for (; next < Math.min(group + ahead, groups); next++) {
+                    int current = next;
+                    projected.add(Tensors.outlive(() -> projected(current, streams, attended.size(0), columns)));
+                }
+                try (Tensor heads = projected.remove()) {
+                    begins(Part.ATTEND);
+                    Tensor output = attended.narrow(1, group * columns, columns);
+                    Tensors.run(() -> attention.attend(
+                            heads.select(1, 0), heads.select(1, 1), heads.select(1, 2), preparation, output));
+                }
+            }
+        } finally {
+            projected.forEach(Tensor::close);
+        }
+    }
+
+    /** Queries, keys and values of one group of heads: [tokens, 3, heads, head_dim] */
+    private Tensor projected(int group, List<Stream> streams, long tokens, long columns) {
         begins(Part.PROJECT);
-        Tensor projected = torch.empty(new long[] {output.size(0), 3 * output.size(1)}, output.options(), null);
+        Tensor projected = torch.empty(new long[] {tokens, 3 * columns}, conditioning.options(), null);
         long row = 0;
         for (Stream stream : streams) {
             Tensor rows = projected.narrow(0, row, stream.x.rows());
             stream.projections.groups().get(group).forward(stream.x, stream.guidanceRows, rows);
             row += stream.x.rows();
         }
-        long own = projected.size(0) - attention.importedTokens();
+        long own = tokens - attention.importedTokens();
         kept.ifPresent(guidance -> guidance.keepOrPutBack(projected.narrow(0, 0, own)));
-        begins(Part.ATTEND);
-        Tensor heads = projected.unflatten(1, 3, -1, config.headDim()); // [tokens, 3, heads, head_dim]
-        attention.attend(heads.select(1, 0), heads.select(1, 1), heads.select(1, 2), preparation, output);
+        Tensor heads = projected.unflatten(1, 3, -1, config.headDim());
+        attention.begin(heads.select(1, 1), heads.select(1, 2));
+        return heads;
     }
 
     /** The same pass with another attention and other token-wise work; nothing of it is kept. */
