@@ -57,7 +57,9 @@ class ExchangeTest {
                         swap(rank, ranks, round, exchange, placement);
                         Tensor own = placement.place(Tensors.of(new float[] {rank, round}, 1, 2));
                         Tensor together = torch.empty(new long[] {ranks, 1, 2}, placement.options(), null);
-                        exchange.gather(own, together);
+                        try (Exchange.Begun gather = exchange.gather(own, together)) {
+                            gather.await();
+                        }
                         for (float value : Tensors.floats(together)) {
                             all.add(value);
                         }

@@ -21,7 +21,7 @@ public interface Attention extends AutoCloseable {
      * @param query {@code [tokens, heads, head_dim]}, neither normed nor rotated; may be a strided view
      * @param key {@code [tokens, heads, head_dim]}, likewise
      * @param value {@code [tokens, heads, head_dim]}, likewise
-     * @param output {@code [tokens, heads * head_dim]}, written; may be a strided view
+     * @param output {@code [tokens, heads * head_dim]}, written, whole after {@link #finish}; may be a strided view
      */
     default void attend(Tensor query, Tensor key, Tensor value, Preparation preparation, Tensor output) {
         Tensors.run(() -> output.copy_(attend(preparation.query(query), preparation.key(key), value)));
@@ -72,6 +72,12 @@ public interface Attention extends AutoCloseable {
      * this one of theirs, is then on its way meanwhile. They must stay as they are. Nothing has to be told.
      */
     default void begin(Tensor key, Tensor value) {}
+
+    /**
+     * Makes whole what {@link #attend(Tensor, Tensor, Tensor, Preparation, Tensor)} has written since the last time: until then
+     * rows of it may lack the other ranks' part.
+     */
+    default void finish() {}
 
     /** Frees what is kept from call to call. */
     @Override

@@ -31,6 +31,7 @@ public final class ShardedAttention implements Attention {
     private final boolean guidanceStandsAlone;
     private final Tensor given; // rows of the sequence for the other ranks
     private final Deque<Import> begun = new ArrayDeque<>();
+    private final Deque<Text> unfinished = new ArrayDeque<>();
 
     /**
      * Keys and values on their way.
@@ -44,6 +45,36 @@ public final class ShardedAttention implements Attention {
             exchange.close();
             given.close();
             taken.close();
+        }
+    }
+
+    /**
+     * The ranks' parts of the text's output on their way: side by side in one tensor, as what ranks exchange costs a wait each
+     * time, are numbers of the output's type and the bits of their log-sum-exp.
+     *
+     * @param output this rank's part, to be replaced: {@code [text, heads, head_dim]}
+     * @param own {@code [text, heads, head_dim + log-sum-exp]}
+     * @param all {@code [ranks, text, heads, head_dim + log-sum-exp]}
+     */
+    private record Text(Tensor output, Tensor own, Tensor all, Exchange.Begun exchange) implements AutoCloseable {
+        void join() {
+            exchange.await();
+            Tensors.run(() -> {
+                long width = output.size(2);
+                Tensor parts = all.narrow(3, 0, width);
+                Tensor sums =
+                        all.narrow(3, width, all.size(3) - width).contiguous().view(torch.ScalarType.Float);
+                Tensor weights = torch.softmax(sums, 0); // [ranks, text, heads, 1]
+                output.copy_(Tensors.toFloat32(parts).mul(weights).sum(0));
+            });
+        }
+
+        @Override
+        public void close() {
+            exchange.close();
+            output.close();
+            own.close();
+            all.close();
         }
     }
 
@@ -95,7 +126,10 @@ public final class ShardedAttention implements Attention {
             long most = LongStream.of(border.own()).max().orElseThrow();
             Tensor padded = torch.zeros(new long[] {most, own.size(1)}, own.options());
             padded.narrow(0, 0, own.size(0)).copy_(own);
-            Tensor all = gathered(padded);
+            Tensor all = forAll(padded);
+            try (Exchange.Begun gather = exchange.gather(padded, all)) {
+                gather.await();
+            }
             Tensor[] parts = IntStream.range(0, exchange.ranks())
                     .mapToObj(rank -> all.select(0, rank).narrow(0, 0, border.own()[rank]))
                     .toArray(Tensor[]::new);
@@ -115,6 +149,7 @@ public final class ShardedAttention implements Attention {
             long[] shape = {query.size(0), query.size(1) * query.size(2)};
             Tensor output = torch.empty(shape, query.options(), null);
             attend(query, key, value, Optional.empty(), output);
+            finish();
             return output;
         });
     }
@@ -134,7 +169,7 @@ public final class ShardedAttention implements Attention {
         Placement placement = new Placement(torch.ScalarType.Float, query.is_cuda());
         Tensor logSumExp = torch.empty(new long[] {query.size(1), query.size(0)}, placement.options(), null);
         attention.attend(query, key, value, lacking, output, logSumExp);
-        joinText(output, logSumExp, query.size(1));
+        beginText(output, logSumExp, query.size(1));
     }
 
     @Override
@@ -147,21 +182,16 @@ public final class ShardedAttention implements Attention {
         if (!exchanges()) {
             return;
         }
-        long[] shape = {border.given().length, 2, key.size(1), key.size(2)};
-        Tensor own = Tensors.outlive(() -> torch.empty(shape, key.options(), null));
-        shape[0] = border.taken();
-        Tensor taken = Tensors.outlive(() -> torch.empty(shape, key.options(), null));
-        try {
-            Tensors.run(() -> {
-                own.select(1, 0).copy_(key.index_select(0, given));
-                own.select(1, 1).copy_(value.index_select(0, given));
-            });
-            begun.add(new Import(own, taken, exchange.swap(own, border.givenRows(), taken, border.takenRows())));
-        } catch (RuntimeException | Error e) {
-            own.close();
-            taken.close();
-            throw e;
-        }
+        Tensors.run(() -> {
+            long[] shape = {border.given().length, 2, key.size(1), key.size(2)};
+            Tensor own = torch.empty(shape, key.options(), null);
+            own.select(1, 0).copy_(key.index_select(0, given));
+            own.select(1, 1).copy_(value.index_select(0, given));
+            shape[0] = border.taken();
+            Tensor taken = torch.empty(shape, key.options(), null);
+            Exchange.Begun swap = exchange.swap(own, border.givenRows(), taken, border.takenRows());
+            begun.add(new Import(Tensors.keep(own), Tensors.keep(taken), swap));
+        });
     }
 
     /** Fills the last rows: keys and values from the other ranks, and queries that nobody asks but that must be numbers. */
@@ -179,38 +209,40 @@ public final class ShardedAttention implements Attention {
     }
 
     /**
-     * Replaces this rank's output for the text by that of all.
+     * Begins to replace this rank's output for the text by that of all.
      *
      * @param output {@code [tokens, heads * head_dim]}
      * @param logSumExp {@code [heads, tokens]}
      */
-    private void joinText(Tensor output, Tensor logSumExp, long heads) {
+    private void beginText(Tensor output, Tensor logSumExp, long heads) {
         long text = layout().textTokens();
         if (text == 0) {
             return;
         }
         Tensors.run(() -> {
-            Tensor rows = output.narrow(0, 0, text).unflatten(1, heads, -1); // [text, heads, head_dim]
+            Tensor rows = output.narrow(0, 0, text).unflatten(1, heads, -1);
             Tensor sums = logSumExp.narrow(1, 0, text).t().contiguous().unsqueeze(2); // [text, heads, 1]
-            // Side by side in one tensor: what ranks exchange costs a wait each time. The bits of the sums stay as they
-            // are.
-            Tensor all = gathered(Tensors.concatenate(2, rows, sums.view(rows.scalar_type())));
-            long width = rows.size(2);
-            Tensor parts = all.narrow(3, 0, width); // [ranks, text, heads, head_dim]
-            Tensor allSums =
-                    all.narrow(3, width, all.size(3) - width).contiguous().view(torch.ScalarType.Float);
-            Tensor weights = torch.softmax(allSums, 0); // [ranks, text, heads, 1]
-            rows.copy_(Tensors.toFloat32(parts).mul(weights).sum(0));
+            Tensor own = Tensors.concatenate(2, rows, sums.view(rows.scalar_type()));
+            Tensor all = forAll(own);
+            Exchange.Begun gather = exchange.gather(own, all);
+            unfinished.add(new Text(Tensors.keep(rows), Tensors.keep(own), Tensors.keep(all), gather));
         });
     }
 
-    /** A tensor of each rank, contiguous, one after the other, in the caller's scope. */
-    private Tensor gathered(Tensor own) {
+    @Override
+    public void finish() {
+        while (!unfinished.isEmpty()) {
+            try (Text first = unfinished.remove()) {
+                first.join();
+            }
+        }
+    }
+
+    /** For a tensor of each rank, one after the other. */
+    private Tensor forAll(Tensor own) {
         long[] shape = LongStream.concat(LongStream.of(exchange.ranks()), LongStream.of(own.shape()))
                 .toArray();
-        Tensor all = torch.empty(shape, own.options(), null);
-        exchange.gather(own, all);
-        return all;
+        return torch.empty(shape, own.options(), null);
     }
 
     /** Queries of guidance tokens that mean nothing are attended with all the same: what is exchanged stays as it is. */
@@ -221,8 +253,10 @@ public final class ShardedAttention implements Attention {
 
     @Override
     public void close() {
-        begun.forEach(Import::close); // of a call that failed
+        begun.forEach(Import::close); // of a call that failed, like the others
         begun.clear();
+        unfinished.forEach(Text::close);
+        unfinished.clear();
         attention.close();
         given.close();
     }

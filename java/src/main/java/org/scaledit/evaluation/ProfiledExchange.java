@@ -1,6 +1,7 @@
 package org.scaledit.evaluation;
 
 import java.util.Optional;
+import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.ranks.Exchange;
 
@@ -69,11 +70,20 @@ final class ProfiledExchange implements Exchange {
         timed(() -> exchange.share(tensor));
     }
 
-    /** What is on its way while the rank computes takes none of its time; waiting for it does. */
     @Override
     public Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+        return begun(() -> exchange.swap(given, givenRows, taken, takenRows));
+    }
+
+    @Override
+    public Begun gather(Tensor own, Tensor all) {
+        return begun(() -> exchange.gather(own, all));
+    }
+
+    /** What is on its way while the rank computes takes none of its time; waiting for it does. */
+    private Begun begun(Supplier<Begun> collective) {
         Begun[] begun = new Begun[1];
-        timed(() -> begun[0] = exchange.swap(given, givenRows, taken, takenRows));
+        timed(() -> begun[0] = collective.get());
         return new Begun() {
             @Override
             public void await() {
@@ -85,10 +95,5 @@ final class ProfiledExchange implements Exchange {
                 begun[0].close();
             }
         };
-    }
-
-    @Override
-    public void gather(Tensor own, Tensor all) {
-        timed(() -> exchange.gather(own, all));
     }
 }

@@ -37,8 +37,9 @@ public interface Exchange {
         }
 
         @Override
-        public void gather(Tensor own, Tensor all) {
+        public Begun gather(Tensor own, Tensor all) {
             all.select(0, 0).copy_(own);
+            return Begun.DONE;
         }
     };
 
@@ -106,11 +107,13 @@ public interface Exchange {
     Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows);
 
     /**
-     * Writes the tensors of all ranks one after the other, the same bits in all of them. The ranks come at once, likewise.
+     * Begins to write the tensors of all ranks one after the other, the same bits in all of them. The ranks come at once,
+     * likewise.
      *
      * @param own contiguous, of the same type and shape in all ranks
      * @param all contiguous, {@code [ranks, shape of own]}, written
+     * @return likewise
      * @throws RanksStoppedException likewise
      */
-    void gather(Tensor own, Tensor all);
+    Begun gather(Tensor own, Tensor all);
 }

@@ -84,7 +84,7 @@ final class LocalExchange implements Exchange {
     }
 
     @Override
-    public void gather(Tensor own, Tensor all) {
+    public Begun gather(Tensor own, Tensor all) {
         tensors[rank] = own;
         meeting.awaitAtOnce();
         Tensors.run(() -> {
@@ -93,6 +93,7 @@ final class LocalExchange implements Exchange {
             }
         });
         meeting.awaitAtOnce();
+        return Begun.DONE;
     }
 
     /** @param change what rank 0 does with its tensor before the others copy it */

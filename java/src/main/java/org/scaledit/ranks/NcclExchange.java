@@ -127,8 +127,8 @@ final class NcclExchange implements Exchange {
     }
 
     @Override
-    public void gather(Tensor own, Tensor all) {
-        queue(processes -> processes._allgather_base(all, own));
+    public Begun gather(Tensor own, Tensor all) {
+        return queued(processes -> processes._allgather_base(all, own));
     }
 
     /** On a queue of its own, which torch's current stream does not wait for until it is told to. */

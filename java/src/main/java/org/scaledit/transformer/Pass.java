@@ -136,6 +136,7 @@ record Pass(
                             heads.select(1, 0), heads.select(1, 1), heads.select(1, 2), preparation, output));
                 }
             }
+            attention.finish();
         } finally {
             projected.forEach(Tensor::close);
         }
