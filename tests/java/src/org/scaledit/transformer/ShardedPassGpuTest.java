@@ -13,6 +13,7 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
 import org.scaledit.attention.CudaAttention;
@@ -72,6 +73,23 @@ class ShardedPassGpuTest {
                         fp8 ? ", products in FP8" : "",
                         near);
                 assertThat(near).isGreaterThanOrEqualTo(least);
+            }
+        }
+    }
+
+    /** What FP8 makes of a rounding: this, and not how a picture is shared out, is what keeps two GPUs from one's numbers. */
+    @Tag("gpu")
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void latentsWithinARoundingHaveThisVelocity(boolean fp8) {
+        ShardedPicture picture = picture(128, 128, true, true);
+        try (ShardedPicture.Result whole = picture.velocities(1, () -> load(fp8, 1))) {
+            for (double nudge : new double[] {0x1p-9, 0x1p-12, 0x1p-15}) {
+                try (ShardedPicture.Result nudged = picture.nudged(nudge).velocities(1, () -> load(fp8, 1))) {
+                    double near = cosine(
+                            nudged.velocities().get(0), whole.velocities().get(0));
+                    System.out.printf("latents nudged by %.2e%s: cosine %.7f%n", nudge, fp8 ? ", FP8" : "", near);
+                }
             }
         }
     }

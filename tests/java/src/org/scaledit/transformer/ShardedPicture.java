@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.function.Supplier;
 import org.bytedeco.pytorch.Generator;
 import org.bytedeco.pytorch.GeneratorOptional;
+import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Attention;
@@ -23,10 +24,34 @@ import org.scaledit.tensor.Tensors;
  *
  * @param width tokens of its grid; {@code height} likewise
  * @param negative with classifier-free guidance
+ * @param nudge by which each latent is larger or smaller, as a share of it
  */
 record ShardedPicture(
-        int text, int width, int height, AttentionWindow window, boolean int8, boolean negative, Placement placement) {
+        int text,
+        int width,
+        int height,
+        AttentionWindow window,
+        boolean int8,
+        boolean negative,
+        Placement placement,
+        double nudge) {
     private static final double[] SIGMAS = {0.9, 0.4};
+
+    ShardedPicture(
+            int text,
+            int width,
+            int height,
+            AttentionWindow window,
+            boolean int8,
+            boolean negative,
+            Placement placement) {
+        this(text, width, height, window, int8, negative, placement, 0);
+    }
+
+    /** The same with latents that are not quite the same. */
+    ShardedPicture nudged(double share) {
+        return new ShardedPicture(text, width, height, window, int8, negative, placement, share);
+    }
 
     /**
      * What came out.
@@ -97,7 +122,7 @@ record ShardedPicture(
                         denoiser.guideAwayFrom(
                                 random(4, text, config.jointWidth()), random(5, config.pooledWidth()), 3.5);
                     }
-                    Tensor latents = layout.arrangeImage(random(6, (long) width * height, config.latentChannels()));
+                    Tensor latents = layout.arrangeImage(latents(config));
                     Placement exact = placement.with(torch.ScalarType.Float);
                     for (double sigma : SIGMAS) {
                         exchange.meet();
@@ -117,6 +142,11 @@ record ShardedPicture(
         return exchange.ranks() == 1
                 ? new CoreAttention(text, width, height, window, placement.cuda(), int8)
                 : new ShardedAttention(text, width, height, window, placement.cuda(), int8, exchange);
+    }
+
+    private Tensor latents(FluxConfig config) {
+        Tensor latents = random(6, (long) width * height, config.latentChannels());
+        return latents.addcmul(latents, random(7, latents.shape()).sign(), new Scalar(nudge));
     }
 
     private static TokenLayout layout(Attention attention) {
