@@ -13,6 +13,7 @@ import org.bytedeco.pytorch.LongVector;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.Work;
+import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch_nccl;
 import org.bytedeco.pytorch.nccl.ProcessGroupNCCL;
 import org.jspecify.annotations.Nullable;
@@ -66,8 +67,21 @@ final class NcclExchange implements Exchange {
     static void load() {
         try {
             Loader.load(torch_nccl.class);
+            leaveFaultsToRanks();
         } catch (LinkageError e) {
             throw new IllegalStateException("several GPUs need NCCL 2, which cannot be loaded: " + e.getMessage(), e);
+        }
+    }
+
+    /**
+     * A fault of a GPU is told by the rank that computes there. Threads of torch's groups see it as well, and would end the
+     * process: at once the one that watches what is queued, after minutes the one that watches the first.
+     */
+    private static void leaveFaultsToRanks() {
+        for (String variable : List.of("TORCH_NCCL_RETHROW_CUDA_ERRORS", "TORCH_NCCL_ENABLE_MONITORING")) {
+            if (!torch.has_env(variable)) {
+                torch.set_env(variable, "0");
+            }
         }
     }
 
