@@ -13,7 +13,6 @@ import org.junit.jupiter.api.Timeout;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
-import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
 import org.scaledit.attention.CudaAttention;
@@ -57,9 +56,10 @@ class ShardedPassGpuTest {
         return new ShardedPicture(512, width, height, window, int8, false, Gpu.BFLOAT16);
     }
 
-    private static void assertNear(ShardedPicture picture, boolean fp8, int ranks, boolean apart, double least) {
+    private static void assertNear(ShardedPicture picture, boolean fp8, int ranks, boolean apart) {
         try (ShardedPicture.Result whole = picture.velocities(1, () -> load(fp8, 1));
                 ShardedPicture.Result shards = picture.velocities(ranks, apart, () -> load(fp8, ranks))) {
+            double least = least(picture, fp8, whole.velocities().get(0));
             for (int step = 0; step < whole.velocities().size(); step++) {
                 double near =
                         cosine(shards.velocities().get(step), whole.velocities().get(step));
@@ -77,23 +77,6 @@ class ShardedPassGpuTest {
         }
     }
 
-    /** What FP8 makes of a rounding: this, and not how a picture is shared out, is what keeps two GPUs from one's numbers. */
-    @Tag("gpu")
-    @ParameterizedTest
-    @ValueSource(booleans = {false, true})
-    void latentsWithinARoundingHaveThisVelocity(boolean fp8) {
-        ShardedPicture picture = picture(128, 128, true, true);
-        try (ShardedPicture.Result whole = picture.velocities(1, () -> load(fp8, 1))) {
-            for (double nudge : new double[] {0x1p-9, 0x1p-12, 0x1p-15}) {
-                try (ShardedPicture.Result nudged = picture.nudged(nudge).velocities(1, () -> load(fp8, 1))) {
-                    double near = cosine(
-                            nudged.velocities().get(0), whole.velocities().get(0));
-                    System.out.printf("latents nudged by %.2e%s: cosine %.7f%n", nudge, fp8 ? ", FP8" : "", near);
-                }
-            }
-        }
-    }
-
     private static double cosine(Tensor a, Tensor b) {
         return Tensors.compute(() -> {
             Tensor x = a.to(torch.ScalarType.Double).flatten();
@@ -103,11 +86,18 @@ class ShardedPassGpuTest {
     }
 
     /**
-     * In FP8 less (0.9983 was measured): each rank takes the mean of its own keys away before it rounds them to INT8, what then
-     * differs by that rounding falls on other codes of FP8.
+     * What is to be reached. In FP8, where any difference falls on other codes, a whole picture's velocity is not near itself
+     * once its latents change in the fifth digit (cosine 0.9984 was measured): shards are to be as near.
      */
-    private static double least(boolean fp8) {
-        return fp8 ? 0.998 : 0.9999;
+    private static double least(ShardedPicture picture, boolean fp8, Tensor whole) {
+        if (!fp8) {
+            return 0.9999;
+        }
+        try (ShardedPicture.Result nudged = picture.nudged(0x1p-15).velocities(1, () -> load(true, 1))) {
+            double near = cosine(nudged.velocities().get(0), whole);
+            System.out.printf("latents nudged by 2^-15, products in FP8: cosine %.7f%n", near);
+            return 1 - 1.25 * (1 - near);
+        }
     }
 
     /** Ragged grids; guidance computed at each step, or once. */
@@ -123,7 +113,7 @@ class ShardedPassGpuTest {
     })
     void ranksThatShareAGpuHaveTheVelocityOfTheWholePicture(
             int ranks, boolean guidanceSeesText, boolean int8, boolean fp8) {
-        assertNear(picture(90, 125, guidanceSeesText, int8), fp8, ranks, false, least(fp8));
+        assertNear(picture(90, 125, guidanceSeesText, int8), fp8, ranks, false);
     }
 
     @Tag("gpus")
@@ -136,6 +126,6 @@ class ShardedPassGpuTest {
     })
     void twoGpusHaveTheVelocityOfOne(int width, int height, boolean guidanceSeesText, boolean int8, boolean fp8) {
         CudaAttention.requireGpus(2);
-        assertNear(picture(width, height, guidanceSeesText, int8), fp8, 2, true, least(fp8));
+        assertNear(picture(width, height, guidanceSeesText, int8), fp8, 2, true);
     }
 }
