@@ -30,13 +30,14 @@ class ModelDefaultsTest {
     @Test
     void areEverySettingThatTheFileHas() throws IOException {
         ImageRequest request = read("""
-                {'width': 1024, 'height': 512, 'ratio': 2, 'steps': 20, 'guidance': 1.5, 'negative': 'blurry',
+                {'width': 1024, 'height': 512, 'ratio': 2, 'plain_size': 256, 'steps': 20, 'guidance': 1.5, 'negative': 'blurry',
                  'true_guidance': 3, 'guide_steps': 12, 'guide_guidance': 2.5, 'init': 'guidance', 'strength': 0.5,
                  'window': 32, 'reach': 2, 'guidance_attention': 'local', 'guidance_text': false, 'guidance_margin': 5}
                 """).request();
         assertThat(request.width()).isEqualTo(1024);
         assertThat(request.height()).isEqualTo(512);
         assertThat(request.ratio()).isEqualTo(2);
+        assertThat(request.plainSize()).isEqualTo(256);
         assertThat(request.steps()).isEqualTo(20);
         assertThat(request.guidance()).isEqualTo(1.5);
         assertThat(request.negative()).contains("blurry");
@@ -91,7 +92,7 @@ class ModelDefaultsTest {
             delimiter = '|',
             quoteCharacter = '~',
             value = {
-                "{'stpes': 20}                  | FILE has stpes, expected none but width, height, ratio, steps,",
+                "{'stpes': 20}                  | FILE has stpes, expected none but width, height, ratio, plain_size, steps,",
                 "{'steps': '20'}                | FILE has steps \"20\", expected a non-negative integer",
                 "{'steps': 2.5}                 | FILE has steps 2.5, expected a non-negative integer",
                 "{'steps': 0}                   | in FILE the steps is 0, expected 1 to 1000",

@@ -13,6 +13,7 @@ import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.LockSupport;
 import java.util.function.Consumer;
 import org.bytedeco.javacpp.Pointer;
@@ -207,6 +208,21 @@ class ScaleDitTest {
             model.generatePng(levels, streamed, progress -> {});
             model.generate(levels).writePng(whole);
             assertThat(streamed).hasSameBinaryContentAs(whole);
+        }
+    }
+
+    @Test
+    void aGuidanceImageThatIsTooLargeForPlainFluxIsGuidedItself() {
+        ImageRequest larger = small("two levels").ratio(2).size(224, 160); // 112 x 80 guide it
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            GeneratedImage levels = model.generate(larger.size(112, 80).levels(2));
+            AtomicInteger all = new AtomicInteger();
+            GeneratedImage asked =
+                    model.generate(larger.plainSize(40), progress -> all.set(progress.levels())); // twice 40 are 80
+            assertThat(all).hasValue(2);
+            assertThat(asked.width()).isEqualTo(224);
+            assertThat(psnr(asked, levels)).isInfinite();
+            assertThat(psnr(model.generate(larger.plainSize(56)), levels)).isFinite();
         }
     }
 

@@ -57,6 +57,7 @@ public final class ImageRequest implements Cloneable {
     private OptionalLong seed = OptionalLong.empty();
     private int ratio = 4;
     private int levels = 1;
+    private int plainSize = TokenGrid.MOST_PIXELS;
     private int steps = 28;
     private double guidance = 4.5;
     private int guideSteps = 28;
@@ -152,6 +153,20 @@ public final class ImageRequest implements Cloneable {
     public ImageRequest levels(int levels) {
         require(levels >= 0 && levels <= 8, "levels", levels, "0 to 8");
         return with(copy -> copy.levels = levels);
+    }
+
+    /**
+     * The longer side, in pixels, of pictures that plain FLUX paints well. A guidance image of more than twice that is itself
+     * painted under one that is smaller by the ratio, and so on: as many {@link #levels} come before the first one, where sizes
+     * are multiples that allow it. Not with a {@link #guideImage}. Default: any size.
+     */
+    public ImageRequest plainSize(int pixels) {
+        require(
+                pixels >= 16 && pixels <= TokenGrid.MOST_PIXELS,
+                "plain size",
+                pixels,
+                "16 to " + TokenGrid.MOST_PIXELS);
+        return with(copy -> copy.plainSize = pixels);
     }
 
     /** Sampling steps of the high-resolution pass. Default 28. */
@@ -294,6 +309,10 @@ public final class ImageRequest implements Cloneable {
 
     public int levels() {
         return levels;
+    }
+
+    public int plainSize() {
+        return plainSize;
     }
 
     public int steps() {

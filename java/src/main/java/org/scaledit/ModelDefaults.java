@@ -33,6 +33,7 @@ record ModelDefaults(ImageRequest request, List<LoraFile> loras, Map<String, Str
             new Setting("width", (request, config, field) -> request.width(config.integer(field))),
             new Setting("height", (request, config, field) -> request.height(config.integer(field))),
             new Setting("ratio", (request, config, field) -> request.ratio(config.integer(field))),
+            new Setting("plain_size", (request, config, field) -> request.plainSize(config.integer(field))),
             new Setting("steps", (request, config, field) -> request.steps(config.integer(field))),
             new Setting("guidance", (request, config, field) -> request.guidance(config.number(field))),
             new Setting("negative", (request, config, field) -> request.negative(config.text(field))),

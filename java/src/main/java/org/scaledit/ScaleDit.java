@@ -261,7 +261,7 @@ public final class ScaleDit implements AutoCloseable {
             Consumer<Progress> progress,
             BandConsumer picture) {
         try (Noise noise = noise(seeded)) {
-            ProgressReport report = new ProgressReport(seeded.levels(), progress);
+            ProgressReport report = new ProgressReport(plan.levels(), progress);
             pipeline.paint(new Pipeline.Order(seeded, plan, noise, painter, report, picture));
         }
     }
@@ -293,12 +293,17 @@ public final class ScaleDit implements AutoCloseable {
                     case LOCAL -> AttentionWindow.GuidanceAttention.LOCAL;
                 },
                 request.guidanceText());
+        TokenGrid asked = TokenGrid.ofPixels(request.width(), request.height());
+        int before = request.levels() == 0 || request.guideImage().isPresent()
+                ? 0
+                : asked.levelsBefore(request.ratio(), request.plainSize());
+        TokenGrid first = asked.reduced(request.ratio(), before);
         if (pipeline.ranks() > 1 && !alone) {
-            requireShared(request);
+            requireShared(request, first);
         }
         return new Plan(
-                TokenGrid.ofPixels(request.width(), request.height()),
-                request.levels(),
+                first,
+                before + request.levels(),
                 window,
                 switch (request.attention()) {
                     case NATIVE ->
@@ -329,8 +334,12 @@ public final class ScaleDit implements AutoCloseable {
         }
     }
 
-    /** What several GPUs cannot do together. */
-    private void requireShared(ImageRequest request) {
+    /**
+     * What several GPUs cannot do together.
+     *
+     * @param first grid of a picture that they paint
+     */
+    private void requireShared(ImageRequest request, TokenGrid first) {
         String one = " on " + pipeline.ranks() + " GPUs, expected one: ";
         if (request.levels() == 0) {
             throw new IllegalArgumentException(
@@ -343,11 +352,11 @@ public final class ScaleDit implements AutoCloseable {
             throw new IllegalArgumentException("a trace is asked for" + one + "none of several has all latents");
         }
         int side = TokenGrid.PIXELS_PER_TOKEN * request.window();
-        long windows = TokenGrid.ofPixels(request.width(), request.height()).windows(request.window());
+        long windows = first.windows(request.window());
         if (windows < pipeline.ranks()) {
             throw new IllegalArgumentException("gpus is " + pipeline.ranks() + ", expected no more than " + windows
-                    + ", the windows of " + side + " x " + side + " pixels in " + request.width() + " x "
-                    + request.height());
+                    + ", the windows of " + side + " x " + side + " pixels in " + first.pixelWidth() + " x "
+                    + first.pixelHeight());
         }
     }
 

@@ -40,6 +40,7 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         json.put("seed", request.seed().orElseThrow());
         json.put("ratio", request.ratio());
         json.put("levels", request.levels());
+        json.put("plainSize", request.plainSize());
         json.put("steps", request.steps());
         json.put("guidance", request.guidance());
         json.put("guideSteps", request.guideSteps());
@@ -85,6 +86,7 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
                 .seed(required(json, "seed").asLong())
                 .ratio(required(json, "ratio").asInt())
                 .levels(required(json, "levels").asInt())
+                .plainSize(required(json, "plainSize").asInt())
                 .steps(required(json, "steps").asInt())
                 .guidance(required(json, "guidance").asDouble())
                 .guideSteps(required(json, "guideSteps").asInt())

@@ -39,6 +39,14 @@ final class GenerationOptions {
                             + " images. Default: 1.")
     private @Nullable Integer levels;
 
+    @Option(
+            names = "--plain-size",
+            paramLabel = "N",
+            description =
+                    "Longer side, in pixels, of pictures that plain FLUX paints well. A guidance image of more than"
+                            + " twice that is itself painted under one that is smaller by the ratio, and so on. Default: any.")
+    private @Nullable Integer plainSize;
+
     @Option(names = "--steps", paramLabel = "N", description = "High-resolution steps. Default: 28.")
     private @Nullable Integer steps;
 
@@ -166,6 +174,7 @@ final class GenerationOptions {
         ImageRequest request = given;
         request = ratio == null ? request : request.ratio(ratio);
         request = levels == null ? request : request.levels(levels);
+        request = plainSize == null ? request : request.plainSize(plainSize);
         request = steps == null ? request : request.steps(steps);
         request = guidance == null ? request : request.guidance(guidance);
         request = negative == null ? request : request.negative(negative);
@@ -191,6 +200,7 @@ final class GenerationOptions {
     private void requirePlain() {
         Map<String, @Nullable Object> ofHighResolution = new LinkedHashMap<>();
         ofHighResolution.put("ratio", ratio);
+        ofHighResolution.put("plain-size", plainSize);
         ofHighResolution.put("steps", steps);
         ofHighResolution.put("guidance", guidance);
         ofHighResolution.put("init", init);

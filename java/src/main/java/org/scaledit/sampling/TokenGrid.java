@@ -3,7 +3,7 @@ package org.scaledit.sampling;
 /** The token grid of a picture: 16 × 16 pixels a token (VAE factor 8, 2 × 2 packing). */
 public record TokenGrid(int width, int height) {
     public static final int PIXELS_PER_TOKEN = 16;
-    static final int MAX_PIXELS = 65_536;
+    public static final int MOST_PIXELS = 65_536;
 
     /** The grid of a picture of {@code width × height} pixels, each a multiple of 16 from 16 to 65,536. */
     public static TokenGrid ofPixels(int width, int height) {
@@ -11,9 +11,9 @@ public record TokenGrid(int width, int height) {
     }
 
     private static int tokens(String side, int pixels) {
-        if (pixels < PIXELS_PER_TOKEN || pixels > MAX_PIXELS || pixels % PIXELS_PER_TOKEN != 0) {
+        if (pixels < PIXELS_PER_TOKEN || pixels > MOST_PIXELS || pixels % PIXELS_PER_TOKEN != 0) {
             throw new IllegalArgumentException(
-                    side + " is " + pixels + " pixels, expected a multiple of 16 from 16 to " + MAX_PIXELS);
+                    side + " is " + pixels + " pixels, expected a multiple of 16 from 16 to " + MOST_PIXELS);
         }
         return pixels / PIXELS_PER_TOKEN;
     }
@@ -26,6 +26,24 @@ public record TokenGrid(int width, int height) {
     /** The grid of a picture that is larger by the ratio on each side. */
     public TokenGrid enlarged(int ratio) {
         return ofPixels(Math.multiplyExact(pixelWidth(), ratio), Math.multiplyExact(pixelHeight(), ratio));
+    }
+
+    /**
+     * How many times this picture is to be made smaller by the ratio until its guidance image is one that plain FLUX paints
+     * well, or as often as it becomes itself again when it is enlarged as often.
+     *
+     * @param plainSize longer side of such images, in pixels; twice that is near enough
+     */
+    public int levelsBefore(int ratio, int plainSize) {
+        TokenGrid guidance = guidance(ratio);
+        boolean painted = Math.max(guidance.pixelWidth(), guidance.pixelHeight()) <= 2L * plainSize;
+        boolean exact = ratio > 1 && width % ratio == 0 && height % ratio == 0;
+        return painted || !exact ? 0 : 1 + guidance.levelsBefore(ratio, plainSize);
+    }
+
+    /** The grid of a picture that becomes this one when it is enlarged so often. */
+    public TokenGrid reduced(int ratio, int times) {
+        return times == 0 ? this : guidance(ratio).reduced(ratio, times - 1);
     }
 
     /** @param window tokens along a window's side */
