@@ -7,9 +7,9 @@ import java.util.List;
 import java.util.Map;
 import org.scaledit.ImageRequest.GuidanceAttention;
 import org.scaledit.ImageRequest.Init;
-import org.scaledit.ScaleDit.LoraFile;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
+import org.scaledit.checkpoint.LoraFile;
 
 /**
  * What a model's {@code generation_config.json} says of how it paints best: the settings of a request that leaves them open.

@@ -1,7 +1,6 @@
 package org.scaledit;
 
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
@@ -16,9 +15,8 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.Progress.Stage;
-import org.scaledit.ScaleDit.LoraFile;
 import org.scaledit.attention.CudaAttention;
-import org.scaledit.checkpoint.Lora;
+import org.scaledit.checkpoint.LoraFile;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.ranks.RankLeftBehindException;
 import org.scaledit.ranks.Ranks;
@@ -167,11 +165,8 @@ final class Pipeline implements AutoCloseable {
         TextEncoders.check(directory);
         Path vaeFolder = vae == null ? directory.part("vae") : vae;
         AutoencoderKl.check(vaeFolder);
-        List<ScaledLora> loras = new ArrayList<>();
+        List<ScaledLora> loras = ScaledLora.load(loraFiles);
         try {
-            for (LoraFile file : loraFiles) {
-                loras.add(new ScaledLora(Lora.load(file.file()), file.scale()));
-            }
             LoraScope loraScope = switch (scope) {
                 case GUIDANCE -> LoraScope.GUIDANCE;
                 case ALL -> LoraScope.ALL;

@@ -16,6 +16,7 @@ import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.checkpoint.EmbeddedModel;
+import org.scaledit.checkpoint.LoraFile;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
 import org.scaledit.ranks.RanksStoppedException;
@@ -136,6 +137,11 @@ public final class ScaleDit implements AutoCloseable {
      */
     public static String describe(Path path) {
         return Description.of(path);
+    }
+
+    /** The LoRAs that a checkpoint brings: it paints under them unless others are given. */
+    public static List<Path> lorasOf(Path model) {
+        return ModelDefaults.read(model).loras().stream().map(LoraFile::file).toList();
     }
 
     /** The version of this library, "1.2.3". */
@@ -410,10 +416,6 @@ public final class ScaleDit implements AutoCloseable {
          * is then left out.
          */
         public Builder lora(Path file, double scale) {
-            if (!Double.isFinite(scale)) {
-                throw new IllegalArgumentException(
-                        "scale of LoRA " + file + " is " + scale + ", expected a finite number");
-            }
             if (loras == null) {
                 loras = new ArrayList<>();
             }
@@ -551,7 +553,4 @@ public final class ScaleDit implements AutoCloseable {
                     .device(Settings.constant(json, "device", Device.class));
         }
     }
-
-    /** A LoRA and how strongly it acts. */
-    record LoraFile(Path file, double scale) {}
 }

@@ -395,7 +395,7 @@ class MainTest {
     void missingArgumentsAreNamed() {
         assertThat(run().err())
                 .startsWith(
-                        "scaledit: No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes, evaluate, fid");
+                        "scaledit: No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes, evaluate, loss, fid");
         assertThat(run("generate", "--model", TINY).err()).startsWith("scaledit: No prompt given");
         Outcome noModel = run("generate", "x");
         assertThat(noModel.err())

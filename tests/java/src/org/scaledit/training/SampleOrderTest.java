@@ -10,6 +10,7 @@ import java.util.function.LongToDoubleFunction;
 import java.util.stream.IntStream;
 import java.util.stream.LongStream;
 import org.junit.jupiter.api.Test;
+import org.scaledit.tensor.Torch;
 
 class SampleOrderTest {
     private static SampleOrder order(long seed) {
@@ -76,5 +77,23 @@ class SampleOrderTest {
         assertThat(mean(count -> uniform.sigma(count) < 0.1 ? 1 : 0)).isCloseTo(0.1, within(0.01));
         assertThat(mean(count -> uniform.sigma(count) * uniform.sigma(count + 1)))
                 .isCloseTo(0.25, within(0.01));
+    }
+
+    @Test
+    void bandsOfNoiseLevelsAreEquallyProbable() {
+        Torch.load();
+        assertThat(Recipe.Timesteps.LOGIT_NORMAL.quantile(0.5)).isEqualTo(0.5);
+        assertThat(Recipe.Timesteps.LOGIT_NORMAL.quantile(0)).isZero();
+        assertThat(Recipe.Timesteps.LOGIT_NORMAL.quantile(1)).isEqualTo(1);
+        assertThat(Recipe.Timesteps.LOGIT_NORMAL.quantile(0.8413447460685429)) // one deviation above the mean
+                .isCloseTo(1 / (1 + Math.exp(-1)), within(1e-12));
+        SampleOrder normal = order(2);
+        SampleOrder uniform = new SampleOrder(2, 10, Recipe.Timesteps.UNIFORM);
+        for (int count = 0; count < 100; count++) {
+            double probability = 4 * uniform.sigma(count, 3, 4) - 3;
+            assertThat(probability).isStrictlyBetween(0.0, 1.0);
+            assertThat(uniform.sigma(count, 0, 4)).isCloseTo(probability / 4, within(1e-12));
+            assertThat(normal.sigma(count, 3, 4)).isStrictlyBetween(Recipe.Timesteps.LOGIT_NORMAL.quantile(0.75), 1.0);
+        }
     }
 }

@@ -30,6 +30,17 @@ public record AttentionWindow(
     /** The paper's: ratio 4, windows of 16 × 16 tokens and half a window beyond, margin 3, global. */
     public static final AttentionWindow DEFAULT = new AttentionWindow(4, 16, 1, 3, GuidanceAttention.GLOBAL, true);
 
+    /** The paper's with another ratio. */
+    public static AttentionWindow ofRatio(int ratio) {
+        return new AttentionWindow(
+                ratio,
+                DEFAULT.window,
+                DEFAULT.reach,
+                DEFAULT.guidanceMargin,
+                DEFAULT.guidanceAttention,
+                DEFAULT.guidanceSeesText);
+    }
+
     public AttentionWindow {
         require(ratio == 1 || ratio == 2 || ratio == 4 || ratio == 8, "ratio", ratio, "1, 2, 4 or 8");
         require(window == 16 || window == 32 || window == 64, "window", window, "16, 32 or 64");

@@ -7,6 +7,7 @@ import java.util.Map;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
+import org.scaledit.checkpoint.LoraFile;
 import picocli.CommandLine.Option;
 
 /** How pictures are made, whatever they show. An option that is not given leaves the request or the model as it was. */
@@ -14,9 +15,9 @@ final class GenerationOptions {
     @Option(
             names = "--lora",
             paramLabel = "FILE[:scale]",
-            converter = LoraOption.Converter.class,
+            converter = LoraConverter.class,
             description = "LoRA, may be repeated. Scale: 1.")
-    private @Nullable List<LoraOption> loras;
+    private @Nullable List<LoraFile> loras;
 
     @Option(
             names = "--vae",

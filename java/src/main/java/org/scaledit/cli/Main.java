@@ -28,6 +28,7 @@ import picocli.CommandLine.Spec;
             MakeDatasetCommand.class,
             ScenesCommand.class,
             EvaluateCommand.class,
+            LossCommand.class,
             FidCommand.class
         })
 public final class Main implements Runnable {
@@ -61,7 +62,7 @@ public final class Main implements Runnable {
         throw new ParameterException(
                 spec.commandLine(),
                 "No command given, expected one of: generate, info, quantize, bench, train, make-dataset, scenes,"
-                        + " evaluate, fid");
+                        + " evaluate, loss, fid");
     }
 
     private int wrongArgument(ParameterException exception) {

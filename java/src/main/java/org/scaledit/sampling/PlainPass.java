@@ -1,5 +1,6 @@
 package org.scaledit.sampling;
 
+import java.util.function.BiFunction;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.ModelDirectory;
@@ -37,6 +38,32 @@ public record PlainPass(
      */
     public Tensor paint(TokenGrid grid, Prompt prompt, Tensor noise, Listener listener) {
         Schedule schedule = Schedule.ofCheckpoint(directory, steps, grid.tokens());
+        return pass(
+                grid,
+                prompt,
+                noise,
+                (denoiser, start) -> Euler.integrate(
+                        start,
+                        schedule,
+                        0,
+                        (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
+                        (step, latents) -> listener.step(step, schedule.steps())));
+    }
+
+    /**
+     * The velocity of latents at one noise level.
+     *
+     * @param latents {@code [w·h, 64]}, float32, packed, in raster order
+     * @param sigma their noise level, 0 … 1
+     * @param betweenBlocks called after every transformer block; what it throws ends the pass
+     * @return likewise, where the transformer is
+     */
+    public Tensor velocity(TokenGrid grid, Prompt prompt, Tensor latents, double sigma, Runnable betweenBlocks) {
+        return pass(grid, prompt, latents, (denoiser, noised) -> denoiser.velocity(noised, sigma, betweenBlocks));
+    }
+
+    /** From latents in raster order to latents in raster order, by what computes in the order of attention's tokens. */
+    private Tensor pass(TokenGrid grid, Prompt prompt, Tensor given, BiFunction<Denoiser, Tensor, Tensor> body) {
         Placement placement = transformer.placement();
         return Tensors.scoped(() -> {
             try (PassAttention attention = PassAttention.plain(dense, prompt.textTokens(), grid, placement);
@@ -48,14 +75,9 @@ public record PlainPass(
                             prompt.text().pooled(),
                             guidance)) {
                 prompt.guide(denoiser);
-                Tensor start = placement.with(torch.ScalarType.Float).place(noise);
-                Tensor end = Euler.integrate(
-                        attention.layout().arrangeImage(start),
-                        schedule,
-                        0,
-                        (latents, sigma) -> denoiser.velocity(latents, sigma, listener::betweenBlocks),
-                        (step, latents) -> listener.step(step, schedule.steps()));
-                return attention.layout().restoreImage(end);
+                Tensor placed = placement.with(torch.ScalarType.Float).place(given);
+                Tensor result = body.apply(denoiser, attention.layout().arrangeImage(placed));
+                return attention.layout().restoreImage(result);
             }
         });
     }

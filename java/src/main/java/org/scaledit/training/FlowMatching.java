@@ -19,7 +19,7 @@ import org.scaledit.transformer.GradientPass;
  */
 final class FlowMatching implements AutoCloseable {
     /** Of the distilled guidance: an image is trained as it is. */
-    private static final double GUIDANCE = 1;
+    static final double GUIDANCE = 1;
 
     private final FluxTransformer transformer;
     private final Recipe.AttentionKind kind;
@@ -39,7 +39,18 @@ final class FlowMatching implements AutoCloseable {
      * @param sigma its share, 0 … 1
      * @param noise standard normal numbers, in raster order: {@code [W·H, 64]}
      */
-    record Noising(double sigma, Tensor noise) {}
+    record Noising(double sigma, Tensor noise) {
+
+        /** An image with its noise: {@code [W·H, 64]}, float32, in the noise's order and where the noise is, as the image. */
+        Tensor noised(Tensor image) {
+            return image.mul(new Scalar(1 - sigma)).add_(noise.mul(new Scalar(sigma)));
+        }
+
+        /** The velocity from an image to the noise, likewise. */
+        Tensor velocity(Tensor image) {
+            return noise.sub(image);
+        }
+    }
 
     /**
      * Adds the gradients of {@code share} times the loss to those of the matrices in training.
@@ -74,9 +85,10 @@ final class FlowMatching implements AutoCloseable {
         GradientAttention current = attention(grid, inputs);
         return Tensors.compute(() -> {
             Tensor image = current.layout().arrangeImage(placement.place(inputs.image()));
-            Tensor noise = current.layout().arrangeImage(placement.place(noising.noise));
-            Tensor noised = image.mul(new Scalar(1 - noising.sigma)).add_(noise.mul(new Scalar(noising.sigma)));
-            Tensor target = noise.sub(image);
+            Noising arranged =
+                    new Noising(noising.sigma, current.layout().arrangeImage(placement.place(noising.noise)));
+            Tensor noised = arranged.noised(image);
+            Tensor target = arranged.velocity(image);
             try (Denoiser denoiser = transformer.denoiser(
                     current.layout(),
                     current.attention(),

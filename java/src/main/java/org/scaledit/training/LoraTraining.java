@@ -201,7 +201,7 @@ public final class LoraTraining {
     }
 
     private int textTokens() {
-        return recipe.textTokens().orElse(Math.min(config.textTokens(), TextEncoders.mostTokens(model)));
+        return TrainingSet.Encoding.textTokens(recipe.textTokens(), config, model);
     }
 
     /** Neither overwrites a training nor resumes one that is not there. */

@@ -5,7 +5,10 @@ import java.util.Locale;
 import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
+import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.tensor.Tensors;
 import org.scaledit.transformer.LoraScope;
 
 /**
@@ -73,7 +76,18 @@ public record Recipe(
         /** The sigmoid of standard normal numbers (the released code). */
         LOGIT_NORMAL,
         /** Uniform between 0 and 1 (the paper). */
-        UNIFORM
+        UNIFORM;
+
+        /** The noise level that one is below with this probability, 0 … 1. */
+        public double quantile(double probability) {
+            return switch (this) {
+                case UNIFORM -> probability;
+                case LOGIT_NORMAL ->
+                    Tensors.compute(() -> torch.special_ndtri(torch.scalar_to_tensor(new Scalar(probability)))
+                            .sigmoid()
+                            .item_double());
+            };
+        }
     }
 
     /** What computes attention and its gradients. */
@@ -90,8 +104,7 @@ public record Recipe(
         require(rank >= 1 && rank <= 1024, "rank", rank, "1 to 1024");
         require(alpha > 0 && Double.isFinite(alpha), "alpha", alpha, "a number above 0");
         if (textTokens.isPresent()) {
-            int tokens = textTokens.getAsInt();
-            require(tokens >= 1 && tokens <= 4096, "text tokens", tokens, "1 to 4096");
+            requireTextTokens(textTokens.getAsInt());
         }
         require(accumulate >= 1 && accumulate <= 4096, "accumulate", accumulate, "1 to 4096");
         boolean rate = learningRate > 0 && Double.isFinite(learningRate);
@@ -103,14 +116,11 @@ public record Recipe(
 
     /** Who attends to whom: as a picture is made by default. */
     AttentionWindow window() {
-        AttentionWindow usual = AttentionWindow.DEFAULT;
-        return new AttentionWindow(
-                ratio,
-                usual.window(),
-                usual.reach(),
-                usual.guidanceMargin(),
-                usual.guidanceAttention(),
-                usual.guidanceSeesText());
+        return AttentionWindow.ofRatio(ratio);
+    }
+
+    static void requireTextTokens(int tokens) {
+        require(tokens >= 1 && tokens <= 4096, "text tokens", tokens, "1 to 4096");
     }
 
     private static void require(boolean condition, String name, Number given, String expected) {

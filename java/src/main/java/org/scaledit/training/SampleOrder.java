@@ -63,6 +63,11 @@ final class SampleOrder {
         };
     }
 
+    /** The same out of one of several bands of noise levels, which are equally probable; the first, 0, has the lowest. */
+    double sigma(long count, int band, int bands) {
+        return timesteps.quantile((band + unit(Stream.SIGMA, 2 * count)) / bands);
+    }
+
     /** The seed of its noise. */
     long noise(long count) {
         return bits(Stream.NOISE, count);

@@ -6,6 +6,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.OptionalInt;
 import java.util.SortedMap;
 import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
@@ -18,6 +19,8 @@ import org.scaledit.image.Resize;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.text.Conditioning;
+import org.scaledit.text.TextEncoders;
+import org.scaledit.transformer.FluxConfig;
 import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.Latents;
 import org.scaledit.vae.TileListener;
@@ -39,7 +42,13 @@ final class TrainingSet {
      * @param textTokens T5's length
      * @param placement of the encoders
      */
-    record Encoding(ModelDirectory model, int resolution, int ratio, int textTokens, Placement placement) {}
+    record Encoding(ModelDirectory model, int resolution, int ratio, int textTokens, Placement placement) {
+
+        /** T5's length: what was asked for, or the model's own. */
+        static int textTokens(OptionalInt asked, FluxConfig config, ModelDirectory model) {
+            return asked.orElseGet(() -> Math.min(config.textTokens(), TextEncoders.mostTokens(model)));
+        }
+    }
 
     /** An example in its bucket, and the key of its latents. */
     private record Sample(Example example, Bucket bucket, String latents) {}
