@@ -197,7 +197,8 @@ class SharedPictureTest {
                     .hasMessage("a trace is asked for on 2 GPUs, expected one: none of several has all latents");
             assertThatThrownBy(() -> model.generate(ragged().size(256, 240)))
                     .isInstanceOf(IllegalArgumentException.class)
-                    .hasMessage("gpus is 2, expected no more than 1, the windows of 256 x 256 pixels in 256 x 240");
+                    .hasMessage(
+                            "gpus is 2, expected no more than 1, the windows of 256 x 256 pixels in the first picture of 256 x 240");
         }
     }
 }

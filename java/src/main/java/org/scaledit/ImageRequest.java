@@ -258,7 +258,7 @@ public final class ImageRequest implements Cloneable {
     /**
      * Initial noise from a safetensors file in place of the seed's: {@code guidance_noise} [1, w·h, 64] and
      * {@code noise} [1, W·H, 64], packed, in raster order, float32; for the further levels of a recursion {@code
-     * noise_level_2} and so on.
+     * noise_level_2} and so on. Levels that {@link #plainSize} puts before the first one count.
      */
     public ImageRequest noise(Path safetensors) {
         return with(copy -> copy.noise = safetensors);

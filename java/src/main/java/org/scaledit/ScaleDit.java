@@ -140,8 +140,8 @@ public final class ScaleDit implements AutoCloseable {
     }
 
     /** The LoRAs that a checkpoint brings: it paints under them unless others are given. */
-    public static List<Path> lorasOf(Path model) {
-        return ModelDefaults.read(model).loras().stream().map(LoraFile::file).toList();
+    public static List<LoraFile> lorasOf(Path model) {
+        return ModelDefaults.read(model).loras();
     }
 
     /** The version of this library, "1.2.3". */
@@ -361,8 +361,8 @@ public final class ScaleDit implements AutoCloseable {
         long windows = first.windows(request.window());
         if (windows < pipeline.ranks()) {
             throw new IllegalArgumentException("gpus is " + pipeline.ranks() + ", expected no more than " + windows
-                    + ", the windows of " + side + " x " + side + " pixels in " + first.pixelWidth() + " x "
-                    + first.pixelHeight());
+                    + ", the windows of " + side + " x " + side + " pixels in the first picture of "
+                    + first.pixelWidth() + " x " + first.pixelHeight());
         }
     }
 

@@ -86,7 +86,6 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
                 .seed(required(json, "seed").asLong())
                 .ratio(required(json, "ratio").asInt())
                 .levels(required(json, "levels").asInt())
-                .plainSize(required(json, "plainSize").asInt())
                 .steps(required(json, "steps").asInt())
                 .guidance(required(json, "guidance").asDouble())
                 .guideSteps(required(json, "guideSteps").asInt())
@@ -104,6 +103,9 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         }
         if (json.has("trueGuidance")) {
             request = request.trueGuidance(json.get("trueGuidance").asDouble());
+        }
+        if (json.has("plainSize")) { // any size before it was written
+            request = request.plainSize(json.get("plainSize").asInt());
         }
         if (json.has("textTokens")) {
             request = request.textTokens(json.get("textTokens").asInt());

@@ -170,6 +170,7 @@ class MainTest {
                 "--ratio 3 | ratio is 3, expected 1, 2, 4 or 8",
                 "--levels -1 | levels is -1, expected 0 to 8",
                 "--plain-size 15 | plain size is 15, expected 16 to 65536",
+                "--plain-size 64 --guide-image pom.xml | --plain-size is given with a guidance image, expected one of them",
                 "--steps 0 | steps is 0, expected 1 to 1000",
                 "--guidance NaN | guidance is NaN, expected a number of 0 or more",
                 "--window 20 | window is 20, expected 16, 32 or 64",

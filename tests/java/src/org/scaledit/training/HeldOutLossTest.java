@@ -129,9 +129,9 @@ class HeldOutLossTest {
                     FlowMatching.Noising noising =
                             new FlowMatching.Noising(sample.sigma(), SeededNoise.draw(noise, grid));
                     Losses losses = sample.losses();
-                    assertThat(losses.withoutLora()).isEqualTo(withoutLora.loss(grid, inputs, noising));
+                    assertThat(losses.withoutLora()).isEqualTo(withoutLora.loss(grid, inputs, noising, () -> {}));
                     assertThat(losses.withLora())
-                            .isEqualTo(withLora.loss(grid, inputs, noising))
+                            .isEqualTo(withLora.loss(grid, inputs, noising, () -> {}))
                             .isNotEqualTo(losses.withoutLora());
                     assertThat(losses.dense())
                             .isCloseTo(denseLoss(plain, grid, inputs, noising), within(1e-5 * losses.dense()));

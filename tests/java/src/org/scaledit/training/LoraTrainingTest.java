@@ -190,7 +190,8 @@ class LoraTrainingTest {
                             new FlowMatching.Noising(
                                     sigma,
                                     SeededNoise.draw(
-                                            1000 + current, set.bucket(current).grid()))));
+                                            1000 + current, set.bucket(current).grid())),
+                            () -> {}));
                 }
             }
             return sum / (3 * set.size());

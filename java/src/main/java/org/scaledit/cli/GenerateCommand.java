@@ -187,8 +187,8 @@ final class GenerateCommand implements Callable<Integer> {
         }
         request = width == null ? request : request.width(width);
         request = height == null ? request : request.height(height);
-        request = options.applied(request);
         request = guideImage == null ? request : request.guideImage(guideImage);
+        request = options.applied(request);
         request = seed == null ? request : request.seed(seed);
         request = noise == null ? request : request.noise(noise);
         return trace == null ? request : request.trace(trace);

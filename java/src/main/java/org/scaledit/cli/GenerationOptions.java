@@ -45,7 +45,8 @@ final class GenerationOptions {
             paramLabel = "N",
             description =
                     "Longer side, in pixels, of pictures that plain FLUX paints well. A guidance image of more than"
-                            + " twice that is itself painted under one that is smaller by the ratio, and so on. Default: any.")
+                            + " twice that is itself painted under one that is smaller by the ratio, and so on, where sizes are"
+                            + " multiples that allow it. Default: any.")
     private @Nullable Integer plainSize;
 
     @Option(names = "--steps", paramLabel = "N", description = "High-resolution steps. Default: 28.")
@@ -193,6 +194,10 @@ final class GenerationOptions {
         request = textTokens == null ? request : request.textTokens(textTokens);
         if (request.levels() == 0) {
             requirePlain();
+        }
+        if (plainSize != null && request.guideImage().isPresent()) {
+            throw new IllegalArgumentException(
+                    "--plain-size is given with a guidance image, expected one of them: yours is taken as it is");
         }
         return request;
     }

@@ -180,11 +180,7 @@ final class LossCommand implements Callable<Integer> {
                 model,
                 data,
                 cache,
-                loras != null
-                        ? loras
-                        : ScaleDit.lorasOf(model).stream()
-                                .map(file -> new LoraFile(file, 1))
-                                .toList(),
+                loras != null ? loras : ScaleDit.lorasOf(model),
                 scope,
                 resolution,
                 ratio,

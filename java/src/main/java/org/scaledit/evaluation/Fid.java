@@ -111,16 +111,16 @@ public record Fid(Order order, double distance, OptionalDouble patchDistance) {
      */
     public static Fid measure(Inception inception, Order order, Listener listener) {
         int all = order.reference.files.size() + order.pictures.files.size();
-        try (Features reference = new Features(inception);
-                Features pictures = new Features(inception)) {
-            reference.add(order.reference, order.patches, done -> listener.seen(done, all));
+        try (Features reference = new Features(inception, order.patches);
+                Features pictures = new Features(inception, order.patches)) {
+            reference.add(order.reference, done -> listener.seen(done, all));
             int before = order.reference.files.size();
-            pictures.add(order.pictures, order.patches, done -> listener.seen(before + done, all));
+            pictures.add(order.pictures, done -> listener.seen(before + done, all));
             return new Fid(
                     order,
                     reference.whole.frechetDistance(pictures.whole),
-                    order.patches.isPresent()
-                            ? OptionalDouble.of(reference.patches.frechetDistance(pictures.patches))
+                    reference.patches.isPresent()
+                            ? OptionalDouble.of(reference.patches.get().frechetDistance(pictures.patches.orElseThrow()))
                             : OptionalDouble.empty());
         }
     }
@@ -128,17 +128,19 @@ public record Fid(Order order, double distance, OptionalDouble patchDistance) {
     /** Of a folder's pictures and their patches. */
     private static final class Features implements AutoCloseable {
         private final Inception inception;
+        private final Optional<Patches> cut;
         private final FeatureStatistics whole;
-        private final FeatureStatistics patches;
+        private final Optional<FeatureStatistics> patches;
 
-        Features(Inception inception) {
+        Features(Inception inception, Optional<Patches> cut) {
             this.inception = inception;
+            this.cut = cut;
             this.whole = new FeatureStatistics(inception);
-            this.patches = new FeatureStatistics(inception);
+            this.patches = cut.map(wanted -> new FeatureStatistics(inception));
         }
 
         /** Pictures of the same sizes are cropped at the same places. */
-        void add(Pictures pictures, Optional<Patches> cut, IntConsumer progress) {
+        void add(Pictures pictures, IntConsumer progress) {
             SplittableRandom places =
                     new SplittableRandom(cut.map(Patches::seed).orElse(0L));
             for (int i = 0; i < pictures.files.size(); i++) {
@@ -146,19 +148,19 @@ public record Fid(Order order, double distance, OptionalDouble patchDistance) {
                 PixelSource picture = ImageFile.decode(pictures.files.get(i));
                 Tensors.run(() ->
                         whole.add(inception.features(Inception.fit(picture).unsqueeze(0))));
-                cut.ifPresent(wanted -> add(picture, wanted, places));
+                patches.ifPresent(statistics -> add(picture, cut.orElseThrow(), places, statistics));
                 progress.accept(i + 1);
             }
         }
 
-        private void add(PixelSource picture, Patches cut, SplittableRandom places) {
+        private void add(PixelSource picture, Patches cut, SplittableRandom places, FeatureStatistics statistics) {
             for (int done = 0; done < cut.count; done += BATCH) {
                 Tensor[] crops = new Tensor[Math.min(BATCH, cut.count - done)];
                 Tensors.run(() -> {
                     for (int i = 0; i < crops.length; i++) {
                         crops[i] = cut.crop(picture, places);
                     }
-                    patches.add(inception.features(torch.stack(new TensorVector(crops))));
+                    statistics.add(inception.features(torch.stack(new TensorVector(crops))));
                 });
             }
         }
@@ -166,7 +168,7 @@ public record Fid(Order order, double distance, OptionalDouble patchDistance) {
         @Override
         public void close() {
             whole.close();
-            patches.close();
+            patches.ifPresent(FeatureStatistics::close);
         }
     }
 

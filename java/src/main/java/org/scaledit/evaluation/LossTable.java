@@ -234,6 +234,9 @@ public record LossTable(HeldOutLoss.Order order, List<Sample> samples) {
         json.put("lora_scope", name(order.scope()));
         json.put("resolution", order.resolution());
         json.put("ratio", order.ratio());
+        order.textTokens().ifPresent(tokens -> json.put("text_tokens", tokens));
+        json.put("pictures", samples.size() / order.noiseLevels());
+        json.put("noise_levels", order.noiseLevels());
         json.put("timesteps", name(order.timesteps()));
         json.put("attention", name(order.attention()));
         boolean float32 = order.placement().dtype() == torch.ScalarType.Float;

@@ -46,11 +46,16 @@ final class KerasNetwork implements AutoCloseable {
         List<KerasModel.Layer> layers = before(model, end);
         this.input = layers.get(0).name();
         Map<String, Integer> channels = new HashMap<>(Map.of(input, 3));
-        for (KerasModel.Layer layer : layers.subList(1, layers.size())) {
-            int in = layer.inputs().stream().mapToInt(channels::get).sum();
-            Step step = step(layer, in);
-            steps.add(step);
-            channels.put(step.name, step.channels);
+        try {
+            for (KerasModel.Layer layer : layers.subList(1, layers.size())) {
+                int in = layer.inputs().stream().mapToInt(channels::get).sum();
+                Step step = step(layer, in);
+                steps.add(step);
+                channels.put(step.name, step.channels);
+            }
+        } catch (RuntimeException | Error e) {
+            close();
+            throw e;
         }
         this.finished = finished(steps);
     }

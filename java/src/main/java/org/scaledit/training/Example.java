@@ -30,6 +30,7 @@ record Example(String name, Path image, String caption) {
      * {@link PaintedSet} may be partly made: lines of pictures that are not there yet are left out.
      *
      * @throws TrainingException naming the picture without a caption, the line that says nothing, or the empty folder
+     * @throws org.scaledit.image.ImageException if the folder cannot be listed
      */
     static List<Example> of(Path folder) {
         if (!Files.isDirectory(folder)) {

@@ -64,14 +64,19 @@ final class FlowMatching implements AutoCloseable {
         });
     }
 
-    /** The loss alone. */
-    double loss(TokenGrid grid, TrainingSet.Inputs inputs, Noising noising) {
+    /**
+     * The loss alone.
+     *
+     * @param betweenBlocks may throw, to stop
+     */
+    double loss(TokenGrid grid, TrainingSet.Inputs inputs, Noising noising, Runnable betweenBlocks) {
         double[] value = new double[1];
         Tensors.withoutGradients(() -> value[0] = evaluate(
                 grid,
                 inputs,
                 noising,
-                (denoiser, attention, noised, loss) -> loss.apply(denoiser.velocity(noised, noising.sigma, () -> {}))
+                (denoiser, attention, noised, loss) -> loss.apply(
+                                denoiser.velocity(noised, noising.sigma, betweenBlocks))
                         .item_double()));
         return value[0];
     }

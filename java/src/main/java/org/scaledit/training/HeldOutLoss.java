@@ -212,8 +212,8 @@ public final class HeldOutLoss {
                             new FlowMatching.Noising(sigma, SeededNoise.draw(chance.noise(count), grid));
                     return new Losses(
                             loss(dense, grid, inputs, noising),
-                            withoutLora.loss(grid, inputs, noising),
-                            withLora.loss(grid, inputs, noising));
+                            withoutLora.loss(grid, inputs, noising, HeldOutLoss::throwIfInterrupted),
+                            withLora.loss(grid, inputs, noising, HeldOutLoss::throwIfInterrupted));
                 });
                 samples.add(new Sample(
                         examples.get(picture).name(), band, sigma, requireNumbers(losses, examples.get(picture))));
