@@ -122,6 +122,36 @@ class MatrixProductGpuTest {
         });
     }
 
+    /** A stream's tokens begin at any row; their scales then at any multiple of four bytes. */
+    @ParameterizedTest
+    @CsvSource({"256, 768", "3072, 9216", "3072, 12288", "3072, 3072", "12288, 3072"})
+    void fp8BeginsAtAnyRow(long in, long out) {
+        MatrixProduct.requireFp8(1);
+        Tensors.run(() -> {
+            Matrix all = Matrix.quantised(Gpu.BFLOAT16.place(torch.randn(new long[] {1100, in})));
+            Matrix weight = Matrix.quantised(Tensors.toFloat32(Gpu.BFLOAT16.place(torch.randn(new long[] {out, in}))));
+            Tensor bias = Gpu.BFLOAT16.place(torch.randn(new long[] {out}));
+            for (long rows : new long[] {1, 64, 128, 192, 256, 320, 512, 736, 1024, 1090}) {
+                for (long first : new long[] {0, 1, 2, 3, 5, 6}) {
+                    Matrix x = all.rows(first, rows);
+                    Tensor expected = torch.linear(
+                            x.plain(torch.ScalarType.Float),
+                            weight.plain(torch.ScalarType.Float),
+                            Tensors.optional(Tensors.toFloat32(bias)));
+                    assertThat(Golden.relativeL2(MatrixProduct.linear(x, weight, bias), expected))
+                            .as("%d rows from row %d on", rows, first)
+                            .isLessThan(FP8_LIMIT);
+                    Tensor sum = torch.ones(new long[] {rows, out}, Gpu.BFLOAT16.options());
+                    if (MatrixProduct.addsInFp8() && MatrixProduct.addInto(x, weight, bias, sum)) {
+                        assertThat(Golden.relativeL2(sum, expected.add(new Scalar(1))))
+                                .as("%d rows from row %d on, added", rows, first)
+                                .isLessThan(FP8_LIMIT);
+                    }
+                }
+            }
+        });
+    }
+
     /** In float32 its tanh and its exact form are told apart: they are up to 4.7e-4 off each other. */
     @Test
     void geluHasItsTanhForm() {

@@ -54,8 +54,8 @@ final class CublasLt {
                     product, CUBLASLT_MATMUL_DESC_FAST_ACCUM, new BytePointer(new byte[] {1}), 1));
             set(product, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
             set(product, CUBLASLT_MATMUL_DESC_B_SCALE_MODE, CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F);
-            set(product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, weight.scales().orElseThrow());
-            set(product, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, x.scales().orElseThrow());
+            set(product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, MatrixProduct.alignedScales(weight));
+            set(product, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, MatrixProduct.alignedScales(x));
             set(product, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
             set(product, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, CUDA_R_16BF);
             set(product, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);

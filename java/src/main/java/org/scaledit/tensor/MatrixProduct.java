@@ -28,6 +28,9 @@ public final class MatrixProduct {
 
     private static final long ROWS_IN_FP8 = 64;
 
+    /** Bytes: where scales begin that cuBLASLt takes. Those of rows in the midst of a tensor need not. */
+    private static final long ALIGNMENT_OF_SCALES = 16;
+
     private static final int FP8_CAPABILITY = 89;
     private static final int HOPPER = 90;
 
@@ -161,11 +164,17 @@ public final class MatrixProduct {
         });
     }
 
+    /** A matrix's scales, copied if they begin where cuBLASLt does not take them; in the caller's scope. */
+    static Tensor alignedScales(Matrix x) {
+        Tensor scales = x.scales().orElseThrow();
+        return scales.data_ptr().address() % ALIGNMENT_OF_SCALES == 0 ? scales : scales.clone();
+    }
+
     private static void scaledRows(Matrix x, Matrix weight, IValue bias, Tensor y) {
         Tensors.run(() -> Scaled.OPERATOR.call(
                 new IValue(x.values()),
                 new IValue(weight.values().t()),
-                new IValue(x.scales().orElseThrow()),
+                new IValue(alignedScales(x)),
                 new IValue(weight.scales().orElseThrow().reshape(1, -1)),
                 bias,
                 new IValue(),
