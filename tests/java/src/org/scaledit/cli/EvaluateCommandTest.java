@@ -19,6 +19,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.scaledit.evaluation.PromptBenchmark;
 import org.scaledit.image.ImageFile;
+import org.scaledit.image.PngFile;
 import org.scaledit.judge.Judge;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.SceneRenderer;
@@ -115,7 +116,13 @@ class EvaluateCommandTest {
         evaluated("again", "--renders", "--prompts", "7", "--size", "96", "--seed", "5", "--quiet");
         assertThat(Files.mismatch(folder.resolve("renders/prompts.csv"), folder.resolve("again/prompts.csv")))
                 .isEqualTo(-1);
-        evaluated("other", "--renders", "--prompts", "7", "--size", "96", "--seed", "6", "--quiet");
+        evaluated("other", "--renders", "--prompts", "7", "--size", "96", "--seed", "6", "--quiet", "--pictures");
+        for (int i = 0; i < 7; i++) {
+            Path picture = folder.resolve("other/pictures/0000" + i + ".png");
+            assertThat(PngFile.isWhole(picture)).isTrue();
+            assertThat(ImageFile.size(picture)).isEqualTo(new ImageFile.Size(96, 96));
+        }
+        assertThat(folder.resolve("renders/pictures")).doesNotExist();
         assertThat(Files.readAllLines(folder.resolve("other/prompts.csv")).get(1))
                 .isNotEqualTo(rows.get(1));
     }

@@ -107,6 +107,35 @@ class SceneTest {
         }
     }
 
+    @Test
+    void aMixSaysHowOftenThereIsWhat() {
+        Composer composer = new Composer(VOCABULARY, sprites, false, new Mix(0.1, 0.2, 0.6, 0.1, 0.75));
+        List<Scene> mixed =
+                LongStream.range(0, SCENES).mapToObj(composer::compose).toList();
+        assertThat(mixed.stream().filter(scene -> scene.items().size() == 1).count() / (double) SCENES)
+                .isCloseTo(0.1, within(0.03));
+        assertThat(mixed.stream().filter(scene -> scene.relation().isPresent()).count() / (double) SCENES)
+                .isCloseTo(0.2, within(0.03));
+        assertThat(mixed.stream()
+                                .filter(scene -> scene.items().size() > 1
+                                        && scene.items().stream()
+                                                        .map(Item::object)
+                                                        .distinct()
+                                                        .count()
+                                                == 1)
+                                .count()
+                        / (double) SCENES)
+                .isCloseTo(0.6, within(0.04));
+        // Of those that are not plain, an object or several of it have none of their own in 0.6 of the scenes.
+        assertThat(mixed.stream()
+                                .filter(scene -> scene.relation().isEmpty()
+                                        && scene.items().get(0).material() != Material.NONE)
+                                .count()
+                        / (0.8 * SCENES))
+                .isCloseTo(0.25 * 0.6, within(0.03));
+        assertThat(mixed.get(3)).isEqualTo(composer.compose(3));
+    }
+
     /** A tenth of the colours of objects is held out: whoever composes all has them as often. */
     @Test
     void aComposerOfAllHasCombinationsThatAreHeldOut() {

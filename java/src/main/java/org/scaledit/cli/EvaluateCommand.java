@@ -3,12 +3,15 @@ package org.scaledit.cli;
 import java.io.PrintWriter;
 import java.nio.file.Path;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Objects;
 import java.util.concurrent.Callable;
+import java.util.concurrent.atomic.AtomicInteger;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
 import org.scaledit.evaluation.PromptBenchmark;
+import org.scaledit.image.PngFile;
 import org.scaledit.judge.Judge;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.SceneRenderer;
@@ -92,6 +95,9 @@ final class EvaluateCommand implements Callable<Integer> {
             description = "Folder for what comes out.")
     private Path output = Path.of("");
 
+    @Option(names = "--pictures", description = "Write each picture, too, into pictures in that folder: for fid.")
+    private boolean pictures;
+
     @Option(names = "--quiet", description = "No progress.")
     private boolean quiet;
 
@@ -113,13 +119,13 @@ final class EvaluateCommand implements Callable<Integer> {
             PromptBenchmark.Listener listener = (done, all, right) ->
                     display.show("judge", done, all, String.format(Locale.ROOT, "%.3f right", (double) right / done));
             if (model == null) {
-                PromptBenchmark.Painter painter = PromptBenchmark.Painter.of(new SceneRenderer(opened), side);
+                PromptBenchmark.Painter painter = kept(PromptBenchmark.Painter.of(new SceneRenderer(opened), side));
                 report(PromptBenchmark.run(opinion, composer, order, painter, listener), opinion, "renders");
             } else {
                 ScaleDit.Builder builder = ScaleDit.builder(model);
                 options.apply(builder);
                 try (ScaleDit loaded = builder.load()) {
-                    PromptBenchmark.Painter painter = PromptBenchmark.Painter.of(loaded, request(side, opinion));
+                    PromptBenchmark.Painter painter = kept(PromptBenchmark.Painter.of(loaded, request(side, opinion)));
                     report(PromptBenchmark.run(opinion, composer, order, painter, listener), opinion, model.toString());
                 }
             }
@@ -148,6 +154,22 @@ final class EvaluateCommand implements Callable<Integer> {
                         spec.commandLine(), option.longestName() + " is given beside --renders, expected a model");
             }
         }
+    }
+
+    /** Pictures are written as they are painted, if that is asked for. */
+    private PromptBenchmark.Painter kept(PromptBenchmark.Painter painter) {
+        if (!pictures) {
+            return painter;
+        }
+        Path folder = output.resolve("pictures");
+        Arguments.makeFolder(folder);
+        AtomicInteger number = new AtomicInteger();
+        return scene -> {
+            byte[] rgb = painter.paint(scene);
+            Path file = folder.resolve(String.format(Locale.ROOT, "%05d.png", number.getAndIncrement()));
+            PngFile.write(file, rgb, (int) Math.sqrt(rgb.length / 3.0), Map.of("Description", scene.caption()));
+            return rgb;
+        };
     }
 
     private ImageRequest request(int side, Judge opinion) {

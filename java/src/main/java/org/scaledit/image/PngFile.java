@@ -57,6 +57,18 @@ public final class PngFile {
         write(file, pixels.width(), pixels.height(), texts, pixels::forEachRow);
     }
 
+    /** The same of one that lies in one piece, red, green and blue of each pixel, row by row. */
+    public static void write(Path file, byte[] rgb, int width, Map<String, String> texts) {
+        int height = rgb.length / 3 / width;
+        write(file, width, height, texts, rows -> {
+            byte[] row = new byte[3 * width];
+            for (int y = 0; y < height; y++) {
+                System.arraycopy(rgb, row.length * y, row, 0, row.length);
+                rows.accept(y, row);
+            }
+        });
+    }
+
     /**
      * Writes a picture and its texts. The file appears, or replaces an older one, only when it is whole.
      *

@@ -11,7 +11,7 @@ import org.scaledit.scenes.Scene.Item;
 /** Composes scenes: a seed gives the same one for ever. */
 public final class Composer {
     private static final double COLOURED = 0.6; // of the objects that come in all colours
-    private static final double WITHOUT_MATERIAL = 0.4;
+    private static final double WITHOUT_MATERIAL = 0.4; // unless a scene is plain
     private static final double SMALLEST = 0.25;
     private static final double[] LARGEST = {0.6, 0.45, 0.36, 0.32}; // of one object, of two …
     private static final double MOST_OVERLAP = 0.15;
@@ -22,58 +22,41 @@ public final class Composer {
     private final List<SceneObject> objects;
     private final Sprites sprites;
     private final Optional<Boolean> heldOut; // whether scenes are; empty if that does not matter
-
-    /** How many objects there are, and with which probability; 2 to 4 are all the same or all different. */
-    private enum Kind {
-        ONE(0.35),
-        TWO(0.35),
-        SAME(0.2),
-        SEVERAL(0.1);
-
-        private final double probability;
-
-        Kind(double probability) {
-            this.probability = probability;
-        }
-
-        static Kind drawn(SplittableRandom random) {
-            double left = random.nextDouble();
-            for (Kind kind : values()) {
-                left -= kind.probability;
-                if (left < 0) {
-                    return kind;
-                }
-            }
-            return ONE;
-        }
-    }
+    private final Mix mix;
 
     /**
      * @param heldOut whether every scene has a combination that is kept for evaluation, or none has: a tenth of the pairs of
      *     objects, of a colour and an object, and of a relation and two objects
      */
     public Composer(Vocabulary vocabulary, Sprites sprites, boolean heldOut) {
-        this(vocabulary, sprites, Optional.of(heldOut));
+        this(vocabulary, sprites, heldOut, Mix.USUAL);
     }
 
-    private Composer(Vocabulary vocabulary, Sprites sprites, Optional<Boolean> heldOut) {
+    /** @param mix how often there is what in a scene that no probe asks for */
+    public Composer(Vocabulary vocabulary, Sprites sprites, boolean heldOut, Mix mix) {
+        this(vocabulary, sprites, Optional.of(heldOut), mix);
+    }
+
+    private Composer(Vocabulary vocabulary, Sprites sprites, Optional<Boolean> heldOut, Mix mix) {
         this.objects = vocabulary.objects();
         this.sprites = sprites;
         this.heldOut = heldOut;
+        this.mix = mix;
     }
 
     /** Of scenes with any combinations, held out or not, all as often as others. */
     public static Composer ofAll(Vocabulary vocabulary, Sprites sprites) {
-        return new Composer(vocabulary, sprites, Optional.empty());
+        return new Composer(vocabulary, sprites, Optional.empty(), Mix.USUAL);
     }
 
     public Scene compose(long seed) {
         SplittableRandom random = new SplittableRandom(seed);
         Style style = drawn(Style.values(), random);
         Background background = drawn(Background.values(), random);
-        Kind kind = Kind.drawn(random);
-        int count = kind == Kind.SAME ? several(random) : 1;
-        Content content = content(kind, random);
+        Mix.Kind kind = mix.kind(random.nextDouble());
+        boolean plain = mix.plain() > 0 && random.nextDouble() < mix.plain();
+        int count = kind == Mix.Kind.SAME ? several(random) : 1;
+        Content content = content(kind, plain, random);
         return scene(seed, style, background, content, count, random);
     }
 
@@ -101,24 +84,24 @@ public final class Composer {
         return 2 + random.nextInt(3);
     }
 
-    private Content content(Kind kind, SplittableRandom random) {
+    private Content content(Mix.Kind kind, boolean plain, SplittableRandom random) {
         return wanted(kind.name(), () -> switch (kind) {
-            case ONE, SAME -> new Content(Optional.empty(), things(1, random));
-            case TWO -> new Content(Optional.of(drawn(Relation.values(), random)), things(2, random));
-            case SEVERAL -> new Content(Optional.empty(), things(3 + random.nextInt(2), random));
+            case ONE, SAME -> new Content(Optional.empty(), things(1, plain, random));
+            case TWO -> new Content(Optional.of(drawn(Relation.values(), random)), things(2, plain, random));
+            case SEVERAL -> new Content(Optional.empty(), things(3 + random.nextInt(2), plain, random));
         });
     }
 
     private Content content(Probe probe, Style style, SplittableRandom random) {
         return switch (probe) {
-            case ONE, COUNT -> new Content(Optional.empty(), plain(1, random));
-            case TWO -> wanted(probe.name(), () -> new Content(Optional.empty(), plain(2, random)));
+            case ONE, COUNT -> new Content(Optional.empty(), asDrawn(1, random));
+            case TWO -> wanted(probe.name(), () -> new Content(Optional.empty(), asDrawn(2, random)));
             case COLOUR ->
                 wanted(probe.name(), () -> new Content(Optional.empty(), List.of(recoloured(style, random))));
             case POSITION ->
                 wanted(
                         probe.name(),
-                        () -> new Content(Optional.of(drawn(Relation.values(), random)), plain(2, random)));
+                        () -> new Content(Optional.of(drawn(Relation.values(), random)), asDrawn(2, random)));
         };
     }
 
@@ -150,14 +133,18 @@ public final class Composer {
     }
 
     /** As they were drawn, all different. */
-    private List<Thing> plain(int count, SplittableRandom random) {
-        return things(count, random).stream()
+    private List<Thing> asDrawn(int count, SplittableRandom random) {
+        return things(count, false, random).stream()
                 .map(thing -> new Thing(thing.object(), Optional.empty(), Material.NONE))
                 .toList();
     }
 
-    /** All different. */
-    private List<Thing> things(int count, SplittableRandom random) {
+    /**
+     * All different.
+     *
+     * @param plain whether none has another material than its own
+     */
+    private List<Thing> things(int count, boolean plain, SplittableRandom random) {
         List<SceneObject> left = new ArrayList<>(objects);
         List<Thing> things = new ArrayList<>();
         for (int i = 0; i < count; i++) {
@@ -165,7 +152,7 @@ public final class Composer {
             Optional<Colour> colour = object.coloured() && random.nextDouble() < COLOURED
                     ? Optional.of(drawn(Colour.values(), random))
                     : Optional.empty();
-            Material material = random.nextDouble() < WITHOUT_MATERIAL
+            Material material = plain || random.nextDouble() < WITHOUT_MATERIAL
                     ? Material.NONE
                     : Material.values()[1 + random.nextInt(Material.values().length - 1)];
             things.add(new Thing(object, colour, material));

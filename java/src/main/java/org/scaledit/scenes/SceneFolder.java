@@ -60,7 +60,11 @@ public final class SceneFolder {
                     .mapToObj(i -> workers.submit(() -> {
                         Scene scene = composer.compose(order.seed + i);
                         String name = String.format(Locale.ROOT, "%08d.png", i);
-                        write(folder.resolve(name), scene, renderer.render(scene, order.size), order.size);
+                        PngFile.write(
+                                folder.resolve(name),
+                                renderer.render(scene, order.size),
+                                order.size,
+                                Map.of("Description", scene.caption()));
                         return json(name, scene) + "\n";
                     }))
                     .toList();
@@ -98,16 +102,6 @@ public final class SceneFolder {
         if (interrupted) {
             Thread.currentThread().interrupt();
         }
-    }
-
-    private static void write(Path file, Scene scene, byte[] picture, int size) {
-        PngFile.write(file, size, size, Map.of("Description", scene.caption()), rows -> {
-            byte[] row = new byte[3 * size];
-            for (int y = 0; y < size; y++) {
-                System.arraycopy(picture, 3 * size * y, row, 0, row.length);
-                rows.accept(y, row);
-            }
-        });
     }
 
     static String json(String fileName, Scene scene) {

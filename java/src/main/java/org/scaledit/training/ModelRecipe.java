@@ -11,6 +11,7 @@ import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.sampling.TokenGrid;
+import org.scaledit.scenes.Mix;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
@@ -42,8 +43,9 @@ public record ModelRecipe(
      *
      * @param folder of pictures and captions, as {@code train lora} reads it
      * @param scenes that are composed on the way: how many different ones
+     * @param mix what they show
      */
-    public record Data(Optional<Path> folder, int scenes) {}
+    public record Data(Optional<Path> folder, int scenes, Mix mix) {}
 
     /**
      * Both text encoders.
@@ -290,8 +292,25 @@ public record ModelRecipe(
                             + ", expected one of them: a folder of pictures, or how many scenes are composed");
         }
         return folder
-                ? new Data(Optional.of(config.file().resolveSibling(config.text("folder"))), 0)
-                : new Data(Optional.empty(), integer(config, "scenes", 1, Integer.MAX_VALUE));
+                ? new Data(Optional.of(config.file().resolveSibling(config.text("folder"))), 0, Mix.USUAL)
+                : new Data(Optional.empty(), integer(config, "scenes", 1, Integer.MAX_VALUE), mix(config));
+    }
+
+    private static Mix mix(Config data) {
+        if (!data.has("mix")) {
+            return Mix.USUAL;
+        }
+        Config mix = data.object("mix");
+        double one = mix.number("one");
+        double two = mix.number("two");
+        double same = mix.number("same");
+        double several = mix.number("several");
+        double plain = mix.number("plain");
+        try {
+            return new Mix(one, two, same, several, plain);
+        } catch (IllegalArgumentException e) {
+            throw new CheckpointException(data.file() + " has data.mix with " + e.getMessage());
+        }
     }
 
     private static Text text(Config config) {

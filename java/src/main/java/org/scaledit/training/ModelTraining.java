@@ -121,6 +121,7 @@ public final class ModelTraining {
         }
         return new SceneSource(
                 data.scenes(),
+                data.mix(),
                 run.sprites.orElseThrow(
                         () -> new IllegalArgumentException("no sprites given, which data.scenes are composed from")));
     }

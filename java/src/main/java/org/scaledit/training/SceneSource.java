@@ -9,6 +9,7 @@ import org.scaledit.file.ContentHash;
 import org.scaledit.file.Reasons;
 import org.scaledit.image.Pixels;
 import org.scaledit.scenes.Composer;
+import org.scaledit.scenes.Mix;
 import org.scaledit.scenes.Scene;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Sightings;
@@ -18,7 +19,7 @@ import org.scaledit.scenes.Vocabulary;
 /** Scenes, composed and painted whenever one is asked for: those of the seeds 0 to {@code size − 1}. */
 final class SceneSource implements SampleSource {
     /** Of what a seed shows: another number where that changes. */
-    private static final String FORMAT = "scenes 1";
+    private static final String FORMAT = "scenes 2";
 
     static final Vocabulary VOCABULARY = Vocabulary.standard();
 
@@ -32,11 +33,12 @@ final class SceneSource implements SampleSource {
      *
      * @param sprites the folder of the SVG sets
      */
-    SceneSource(int size, Path sprites) {
-        this(size, sprites, opened -> new Composer(VOCABULARY, opened, false));
+    SceneSource(int size, Mix mix, Path sprites) {
+        this(size, mix.toString(), sprites, opened -> new Composer(VOCABULARY, opened, false, mix));
     }
 
-    SceneSource(int size, Path sprites, Function<Sprites, Composer> composer) {
+    /** @param content of which kinds they are, for the fingerprint */
+    SceneSource(int size, String content, Path sprites, Function<Sprites, Composer> composer) {
         Sprites opened = Sprites.open(sprites);
         this.size = size;
         this.composer = composer.apply(opened);
@@ -44,6 +46,7 @@ final class SceneSource implements SampleSource {
         try {
             this.fingerprint = new ContentHash()
                     .text(FORMAT)
+                    .text(content)
                     .text(String.valueOf(size))
                     .file(sprites.resolve("noto.json"))
                     .file(sprites.resolve("fluent-emoji.json"))
