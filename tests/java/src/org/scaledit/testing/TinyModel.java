@@ -39,10 +39,13 @@ public final class TinyModel {
             }
             """;
 
-    /** The same of scenes, in the first phase of which it learns to recognise objects. */
+    /** The same of scenes, in the first phase of which it learns to recognise objects, by Muon. */
     public static final String RECOGNISING = CONFIG.replace("\"folder\": \"data\"", "\"scenes\": 5")
             .replace("\"picture_sizes\": [64, 80]", "\"picture_sizes\": [64, 128]")
             .replace("\"size\": 32, \"batch\": 3", "\"size\": 64, \"batch\": 3, \"samples\": 3")
+            .replace(
+                    "\"phases\": [{\"size\": 64, \"batch\": 3",
+                    "\"optimizer\": \"muon\", \"phases\": [{\"size\": 64, \"batch\": 3")
             .replace(
                     "\"timesteps\"",
                     "\"recognition\": {\"block\": 1, \"weight\": 0.1, \"emphasis\": 3, \"phases\": 1}, \"timesteps\"");

@@ -108,6 +108,22 @@ class ModelRecipeTest {
     }
 
     @Test
+    void theOptimizerIsAdamWOrMuon() throws IOException {
+        assertThat(read(TinyModel.CONFIG).transformer().training().method()).isEqualTo(ModelRecipe.Method.ADAMW);
+        assertThat(read(TinyModel.RECOGNISING).transformer().training().method())
+                .isEqualTo(ModelRecipe.Method.MUON);
+        assertThatThrownBy(() -> read(TinyModel.RECOGNISING.replace("muon", "sgd")))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(folder.resolve("model.json")
+                        + " has transformer.training.optimizer sgd, expected adamw or muon");
+        assertThatThrownBy(() -> read(
+                        TinyModel.CONFIG.replace("\"save_every\": 3,", "\"save_every\": 3, \"optimizer\": \"muon\",")))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessageStartingWith(
+                        folder.resolve("model.json") + " has vae.training.optimizer, expected none but ");
+    }
+
+    @Test
     void noiseLevelsAreShiftedAsThoseOfASchedule() throws IOException {
         assertThat(read(TinyModel.CONFIG).transformer().shifted(0.3)).isEqualTo(0.3);
         ModelRecipe.Transformer shifted = read(TinyModel.CONFIG.replace(

@@ -137,14 +137,22 @@ public record ModelRecipe(
      */
     public record Recognition(int block, double weight, double emphasis, int phases) {}
 
+    /** What changes the weights. */
+    public enum Method {
+        ADAMW,
+        /** Matrices of a transformer's hidden layers by Muon, all else by AdamW. */
+        MUON
+    }
+
     /**
-     * How a part is trained: by AdamW.
+     * How a part is trained.
      *
      * @param learningRate its peak
      * @param floor of the learning rate, in parts of the peak
      * @param weightDecay of all weights, as diffusers' scripts have it
      * @param average decay of the weights' moving average, which is what is kept of a training
      * @param clipNorm gradients that are longer in all are shortened to this
+     * @param method by which
      * @param saveEvery so many steps a checkpoint and the model are written
      * @param phases one after the other
      */
@@ -156,6 +164,7 @@ public record ModelRecipe(
             double average,
             double clipNorm,
             int saveEvery,
+            Method method,
             List<Phase> phases) {
 
         /** Of the pictures in all phases. */
@@ -425,7 +434,8 @@ public record ModelRecipe(
                 "true, as text.tokens is more than 256");
         String timesteps = config.text("timesteps");
         config.require("timesteps", "logit-normal", "uniform");
-        Training training = training(config.object("training"), 16);
+        Config how = config.object("training");
+        Training training = training(how, 16, method(how));
         training.sizes()
                 .forEach(size -> config.require(
                         size >= smallest && size <= tile,
@@ -454,7 +464,19 @@ public record ModelRecipe(
     }
 
     /** @param step of which a size is a multiple */
+    private static Method method(Config training) {
+        if (!training.has("optimizer")) {
+            return Method.ADAMW;
+        }
+        training.require("optimizer", "adamw", "muon");
+        return training.text("optimizer").equals("muon") ? Method.MUON : Method.ADAMW;
+    }
+
     static Training training(Config config, int step) {
+        return training(config, step, Method.ADAMW);
+    }
+
+    private static Training training(Config config, int step, Method method) {
         List<Phase> phases = config.objects("phases").stream()
                 .map(phase -> phase(phase, step))
                 .toList();
@@ -466,6 +488,7 @@ public record ModelRecipe(
                 number(config, "average", 0, 0.999999),
                 number(config, "clip_norm", 1e-9, 1e9),
                 integer(config, "save_every", 1, Integer.MAX_VALUE),
+                method,
                 phases);
         config.require(
                 training.warmupSteps <= training.steps(),

@@ -292,7 +292,8 @@ public final class ModelTraining {
                                         ModelFiles.CLIP,
                                         ModelFiles.T5))
                                 .orElse(""));
-        try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
+        boolean muon = recipe.transformer().training().method() == ModelRecipe.Method.MUON;
+        try (ParameterSet parameters = new ParameterSet(muon ? Muon.ordered(shapes) : shapes, run.placement)) {
             begin(parameters);
             try (FrozenWeights clipWeights = FrozenWeights.of(frozen, model, ModelFiles.CLIP, clip, run.placement);
                     FrozenWeights t5Weights = FrozenWeights.of(frozen, model, ModelFiles.T5, t5, run.placement);

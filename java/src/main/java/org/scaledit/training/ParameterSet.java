@@ -1,9 +1,13 @@
 package org.scaledit.training;
 
+import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.SortedMap;
 import java.util.TreeMap;
+import java.util.function.BiPredicate;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -35,6 +39,11 @@ final class ParameterSet implements AutoCloseable {
                 count *= size;
             }
             return count;
+        }
+
+        /** Whether another one of the same shape begins where this one ends. */
+        private boolean isBefore(Place next) {
+            return next.offset == offset + count() && Arrays.equals(next.shape, shape);
         }
 
         private Tensor of(Tensor all) {
@@ -118,6 +127,59 @@ final class ParameterSet implements AutoCloseable {
     /** The weights as an optimizer takes them, with the gradients that {@link #gather} has added up. */
     Map<String, Tensor> whole() {
         return Map.of("all", values);
+    }
+
+    /** Weights of one shape that lie side by side, and their gradients. */
+    record Stack(Tensor values, Tensor gradients) implements AutoCloseable { // [count, rows, columns]
+        @Override
+        public void close() {
+            values.close();
+            gradients.close();
+        }
+    }
+
+    /**
+     * Chosen matrices, which lie before all other weights, in as few stacks as their shapes allow; the caller's to close.
+     *
+     * @param chosen by name and shape
+     */
+    List<Stack> stacks(BiPredicate<String, long[]> chosen) {
+        List<Stack> stacks = new ArrayList<>();
+        List<Place> beside = new ArrayList<>();
+        places.forEach((name, place) -> {
+            boolean taken = chosen.test(name, place.shape);
+            if (!beside.isEmpty() && !(taken && beside.get(beside.size() - 1).isBefore(place))) {
+                stacks.add(stack(beside));
+                beside.clear();
+            }
+            if (taken) {
+                beside.add(place);
+            }
+        });
+        if (!beside.isEmpty()) {
+            stacks.add(stack(beside));
+        }
+        return stacks;
+    }
+
+    private Stack stack(List<Place> places) {
+        Place first = places.get(0);
+        Place all = new Place(first.offset, new long[] {places.size(), first.shape[0], first.shape[1]});
+        return new Stack(Tensors.outlive(() -> all.of(values)), Tensors.outlive(() -> all.of(gradients)));
+    }
+
+    /** All weights behind those that {@link #stacks} gives, with their gradients; the caller's to close. */
+    Tensor after(BiPredicate<String, long[]> chosen) {
+        long first = places.entrySet().stream()
+                .filter(entry -> !chosen.test(entry.getKey(), entry.getValue().shape))
+                .mapToLong(entry -> entry.getValue().offset)
+                .min()
+                .orElseThrow();
+        return Tensors.outlive(() -> {
+            Tensor rest = values.narrow(0, first, values.numel() - first).detach();
+            rest.mutable_grad().put(gradients.narrow(0, first, values.numel() - first));
+            return rest;
+        });
     }
 
     /** What a checkpoint holds of them. */

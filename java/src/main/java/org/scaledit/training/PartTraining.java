@@ -15,8 +15,7 @@ import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Torch;
 
 /**
- * The steps that one process makes of the training of a model's part: AdamW on all of its weights, whose moving average is what
- * comes out. Of several ranks each has all weights and computes the gradients of some of a step's batches; their sum, and so
+ * The steps that one process makes of the training of a model's part; the moving average of its weights is what comes out. Of several ranks each has all weights and computes the gradients of some of a step's batches; their sum, and so
  * what becomes of the weights, is the same bits in all of them. Rank 0 alone writes.
  *
  * @param <B> what the loss of a batch is computed from
@@ -73,7 +72,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     private final long seed;
     private final Ranking ranking;
     private final TrainingListener listener;
-    private final AdamW optimizer;
+    private final Optimizer optimizer;
     private ModelRecipe.@Nullable Phase phase; // of the batches that are being made
     private @Nullable Prefetch<Samples<B>> batches;
 
@@ -94,7 +93,9 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         this.seed = seed;
         this.ranking = ranking;
         this.listener = listener;
-        this.optimizer = new AdamW(parameters.whole(), training.rate(), training.weightDecay());
+        this.optimizer = training.method() == ModelRecipe.Method.MUON
+                ? new Muon(parameters, training.rate(), training.weightDecay())
+                : new AdamW(parameters.whole(), training.rate(), training.weightDecay());
     }
 
     /** Runs trainings where they compute, once it is certain that they can. */
