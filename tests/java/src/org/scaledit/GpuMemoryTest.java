@@ -30,6 +30,7 @@ class GpuMemoryTest {
                 false,
                 AttentionWindow.DEFAULT,
                 new Setting(precision, low),
+                3,
                 loaded);
     }
 
@@ -47,6 +48,14 @@ class GpuMemoryTest {
     void theCountOfFluxDevIsThatOfTheNotes(Precision precision, double weights, double above) {
         assertThat((double) DEV.weights(new Setting(precision, false))).isCloseTo(weights, within(0.05e9));
         assertThat((double) (DEV.aboveWeights(square(4096, precision)) >> 20)).isCloseTo(above, withinPercentage(2));
+    }
+
+    /** So pictures are painted by GPUs that paint others together. */
+    @Test
+    void twoGroupsOfHeadsTakeMore() {
+        Picture usual = square(4096, Precision.BFLOAT16);
+        Picture two = new Picture(usual.grid(), 512, false, AttentionWindow.DEFAULT, usual.setting(), 2, false);
+        assertThat((double) (DEV.aboveWeights(two) >> 20)).isCloseTo(2330, withinPercentage(2));
     }
 
     @Test
@@ -77,6 +86,7 @@ class GpuMemoryTest {
                         window.guidanceAttention(),
                         guidanceSeesText),
                 usual.setting(),
+                3,
                 false));
     }
 

@@ -36,7 +36,6 @@ record GpuMemory(FluxConfig config, long textEncoders, long textPart, boolean fp
     private static final long MIB = 1L << 20;
     private static final double GIB = 1L << 30;
 
-    private static final int HEAD_GROUPS = 3; // of which one is computed at a time
     private static final long CHUNK = 8448; // tokens in an MLP at a time
     private static final long CUBLAS = 32 * MIB;
 
@@ -86,16 +85,23 @@ record GpuMemory(FluxConfig config, long textEncoders, long textPart, boolean fp
      *
      * @param grid of its largest level
      * @param negative whether there is a negative text, too
+     * @param headGroups into how many groups attention's heads are cut, of which one is computed at a time
      * @param loaded whether the model's weights are still in the GPU's memory
      */
     record Picture(
-            TokenGrid grid, int textTokens, boolean negative, AttentionWindow window, Setting setting, boolean loaded) {
+            TokenGrid grid,
+            int textTokens,
+            boolean negative,
+            AttentionWindow window,
+            Setting setting,
+            int headGroups,
+            boolean loaded) {
         private Picture of(TokenGrid other) {
-            return new Picture(other, textTokens, negative, window, setting, loaded);
+            return new Picture(other, textTokens, negative, window, setting, headGroups, loaded);
         }
 
         private Picture with(Setting other) {
-            return new Picture(grid, textTokens, negative, window, other, loaded);
+            return new Picture(grid, textTokens, negative, window, other, headGroups, loaded);
         }
     }
 
@@ -176,10 +182,10 @@ record GpuMemory(FluxConfig config, long textEncoders, long textPart, boolean fp
 
         long state = precise * width * tokens;
         long modulated = fp8 ? width * tokens : state;
-        long projected = 3 * state / HEAD_GROUPS;
+        long projected = 3 * state / picture.headGroups;
         // INT8, INT8 and FP8 with two scales a token and head; what the splits of the rows that see everything sum up.
         long packed = ((3 * width + 8L * config.heads()) * tokens + 4L * (width + 2L * config.heads()) * others)
-                / HEAD_GROUPS;
+                / picture.headGroups;
         long chunk = Math.min(tokens, CHUNK);
         long inMlp = fp8
                 ? (precise * config.mlpWidth() + width + config.mlpWidth()) * chunk

@@ -270,6 +270,7 @@ final class Pipeline implements AutoCloseable {
                 order.request.effectiveNegative().isPresent(),
                 order.plan.window(),
                 new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, low),
+                FluxTransformer.headGroups(placement, ranks()),
                 models[order.painter.rank] != null);
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }

@@ -164,8 +164,8 @@ public final class FluxTransformer implements AutoCloseable {
         return load(config, weights, headGroups(placement, ranks), fp8);
     }
 
-    /** For tokens that so many ranks share. */
-    static int headGroups(Placement placement, int ranks) {
+    /** Into how many groups heads are cut, of which one is computed at a time, for tokens that so many ranks share; 0 on a CPU: none. */
+    public static int headGroups(Placement placement, int ranks) {
         int onGpu = ranks == 1 ? HEAD_GROUPS : SHARED_HEAD_GROUPS;
         return placement.cuda() ? onGpu : 0;
     }
