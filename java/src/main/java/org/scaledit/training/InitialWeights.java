@@ -21,6 +21,7 @@ final class InitialWeights implements ParameterSet.Start, AutoCloseable {
     private static final List<Rule> RULES = List.of(
             new Rule(Pattern.compile("transformer\\..*(norm\\d?(_context)?|norm_out)\\.linear\\.weight"), 0),
             new Rule(Pattern.compile("transformer\\.proj_out\\.weight"), 0),
+            new Rule(Pattern.compile("transformer\\..*\\.guidance_embedder\\.linear_2\\.weight"), 0), // likewise
             new Rule(Pattern.compile("recognition\\..*"), 0), // says nothing at first
             new Rule(Pattern.compile("text_encoder\\..*token_embedding\\.weight"), 0.02), // as transformers begins CLIP
             new Rule(Pattern.compile("text_encoder\\..*position_embedding\\.weight"), 0.01),

@@ -110,6 +110,7 @@ public record ModelRecipe(
      * @param captionDropout how often a caption is left out
      * @param shift of noise levels, as a schedule has it: more than 1 for more noise, where a picture's composition is decided
      * @param recognition what it learns besides
+     * @param distillation what it learns instead of the pictures' own velocities
      */
     public record Transformer(
             FluxConfig config,
@@ -118,6 +119,7 @@ public record ModelRecipe(
             double shift,
             boolean checkpointing,
             Optional<Recognition> recognition,
+            Optional<Distillation> distillation,
             Training training) {
         /** The noise level at which a sample of one drawn by {@link #timesteps} is shown. */
         double shifted(double sigma) {
@@ -143,6 +145,14 @@ public record ModelRecipe(
         /** Matrices of a transformer's hidden layers by Muon, all else by AdamW. */
         MUON
     }
+
+    /**
+     * To make in one pass, with the guidance scale as an input, the velocity that the model at {@code start} makes in two under true
+     * guidance (Meng and others, arXiv 2210.03142; FLUX.1-dev came about so).
+     *
+     * @param least guidance scale; those of the batches are even between this and {@code most}
+     */
+    public record Distillation(double least, double most) {}
 
     /**
      * How a part is trained.
@@ -268,6 +278,14 @@ public record ModelRecipe(
                 ? Optional.of(config.file().resolveSibling(config.text("start")))
                 : Optional.empty();
         requireTokens(textConfig, text, start, transformer.config);
+        transformer.distillation.ifPresent(asked -> {
+            config.require(start.isPresent(), "transformer.distillation", asked, "none without start, which teaches");
+            config.require(
+                    text.frozen.equals(start),
+                    "text.model",
+                    text.frozen.map(Path::toString).orElse("none"),
+                    "start, whose text encoders stay beside transformer.distillation");
+        });
         start.ifPresent(model -> requireSizes(config, ModelDirectory.open(model), text, vae, transformer));
         config.requireNothingElse();
         return new ModelRecipe(seed, start, data, text, vae, transformer, config.settings());
@@ -363,8 +381,10 @@ public record ModelRecipe(
     private static void requireSizes(Config config, ModelDirectory start, Text text, Vae vae, Transformer transformer) {
         TextEncoders.check(start);
         AutoencoderKl.check(start.part(ModelFiles.VAE));
-        requireSame(
-                config, "transformer", transformer.config, FluxTransformer.check(start, List.of(), LoraScope.GUIDANCE));
+        FluxConfig taught = transformer.distillation.isPresent()
+                ? transformer.config.withoutGuidanceEmbedder()
+                : transformer.config;
+        requireSame(config, "transformer", taught, FluxTransformer.check(start, List.of(), LoraScope.GUIDANCE));
         if (text.frozen.isEmpty()) {
             requireSame(config, "text.clip", text.clip, Clip.of(start));
             requireSame(config, "text.t5", text.t5, T5.of(start));
@@ -449,7 +469,15 @@ public record ModelRecipe(
                 config.has("shift") ? number(config, "shift", 0.01, 100) : config.number("shift", 1),
                 config.flag("checkpointing"),
                 config.has("recognition") ? Optional.of(recognition(config, flux, training, data)) : Optional.empty(),
+                config.has("distillation") ? Optional.of(distillation(config, flux)) : Optional.empty(),
                 training);
+    }
+
+    private static Distillation distillation(Config transformer, FluxConfig flux) {
+        transformer.require(flux.guidanceEmbedder(), "guidance", false, "true beside distillation");
+        Config config = transformer.object("distillation");
+        double least = number(config, "least", 1, 100);
+        return new Distillation(least, number(config, "most", least, 100));
     }
 
     private static Recognition recognition(Config transformer, FluxConfig flux, Training training, Data data) {

@@ -20,7 +20,9 @@ import org.scaledit.ranks.Exchange;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.text.TrainedTextEncoders;
+import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
+import org.scaledit.transformer.TrainedTransformer;
 import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.TrainedAutoencoder;
 import org.scaledit.vae.VaeConfig;
@@ -33,6 +35,8 @@ import org.scaledit.vae.VaeConfig;
  */
 public final class ModelTraining {
     /** Captions that the tokenizers' words are taken from. */
+    private static final String GUIDANCE_EMBEDDER = ".guidance_embedder.";
+
     private static final int CAPTIONS = 20_000;
 
     /** Pictures that the latents' mean and deviation are measured on. */
@@ -184,8 +188,11 @@ public final class ModelTraining {
             }
             try (StartedWeights start =
                     new StartedWeights(ModelDirectory.open(recipe.start().get()))) {
-                parameters.begin(
-                        (name, shape) -> (name.startsWith(Recognition.PREFIX) ? random : start).of(name, shape));
+                boolean distils = recipe.transformer().distillation().isPresent();
+                parameters.begin((name, shape) -> {
+                    boolean added = name.startsWith(Recognition.PREFIX) || distils && name.contains(GUIDANCE_EMBEDDER);
+                    return (added ? random : start).of(name, shape);
+                });
             }
         }
     }
@@ -295,7 +302,15 @@ public final class ModelTraining {
         boolean muon = recipe.transformer().training().method() == ModelRecipe.Method.MUON;
         try (ParameterSet parameters = new ParameterSet(muon ? Muon.ordered(shapes) : shapes, run.placement)) {
             begin(parameters);
-            try (FrozenWeights clipWeights = FrozenWeights.of(frozen, model, ModelFiles.CLIP, clip, run.placement);
+            FluxConfig taught = recipe.transformer().config().withoutGuidanceEmbedder();
+            boolean distils = recipe.transformer().distillation().isPresent();
+            try (FrozenWeights teacher = FrozenWeights.of(
+                            distils,
+                            distils ? ModelDirectory.open(recipe.start().orElseThrow()) : model,
+                            ModelFiles.TRANSFORMER,
+                            FluxTransformer.expectedTensors(taught),
+                            run.placement);
+                    FrozenWeights clipWeights = FrozenWeights.of(frozen, model, ModelFiles.CLIP, clip, run.placement);
                     FrozenWeights t5Weights = FrozenWeights.of(frozen, model, ModelFiles.T5, t5, run.placement);
                     TrainedTextEncoders encoders = new TrainedTextEncoders(
                             model,
@@ -306,6 +321,8 @@ public final class ModelTraining {
                             recipe,
                             source,
                             parameters,
+                            teacher.weights.map(
+                                    loaded -> new TrainedTransformer(taught, teacher.tensors, run.placement, false)),
                             encoders,
                             files,
                             kind -> latents(model, vae, kind, ranking.exchange(), listener),
@@ -325,9 +342,9 @@ public final class ModelTraining {
     }
 
     /**
-     * An encoder's weights that are not trained.
+     * A part's weights that are not trained.
      *
-     * @param weights that own the tensors; none for an encoder that is trained
+     * @param weights that own the tensors; none for a part that is trained
      */
     private record FrozenWeights(Optional<Weights> weights, Map<String, Tensor> tensors) implements AutoCloseable {
 

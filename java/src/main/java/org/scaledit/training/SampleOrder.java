@@ -15,7 +15,8 @@ final class SampleOrder {
         START,
         PICTURE,
         CAPTION,
-        CROP
+        CROP,
+        GUIDANCE
     }
 
     private final long seed;
@@ -86,6 +87,11 @@ final class SampleOrder {
     /** Whether its caption is left out, which happens so often. */
     boolean leavesCaptionOut(long count, double probability) {
         return unit(Stream.CAPTION, count) < probability;
+    }
+
+    /** The guidance scale of a batch whose first sample comes after {@code count} others. */
+    double guidance(long count, ModelRecipe.Distillation scales) {
+        return scales.least() + (scales.most() - scales.least()) * unit(Stream.GUIDANCE, count);
     }
 
     /** What decides which part of a picture is taken, and at which size. */

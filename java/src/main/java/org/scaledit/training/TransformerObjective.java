@@ -19,11 +19,14 @@ import org.scaledit.transformer.TrainedTransformer;
 
 /**
  * Flow matching of whole pictures: {@code x = (1 − σ) image + σ noise}, and of the velocity at x the mean squared distance to
- * {@code noise − image}. The text encoders are trained along, or are as they are.
+ * {@code noise − image}, or to what a teacher makes of x under true guidance. The text encoders are trained along, or are as they
+ * are.
  */
 final class TransformerObjective implements PartTraining.Objective<TransformerObjective.Batch>, AutoCloseable {
     /** Of the distilled guidance: an image is trained as it is. */
     private static final double GUIDANCE = 1;
+
+    private static final List<String> NO_CAPTION = List.of("");
 
     private final ModelRecipe recipe;
     private final SampleSource source;
@@ -33,6 +36,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     private final Function<ModelRecipe.Batch, LatentSet> latentsOf;
     private final Placement placement;
     private final TrainedTransformer transformer;
+    private final Optional<TrainedTransformer> teacher;
     private final Optional<Recognition> recognition;
     private final TrainedTextEncoders encoders;
     private final Map<Integer, LatentSet> latents = new LinkedHashMap<>(); // of the phase, by size
@@ -40,6 +44,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
 
     /**
      * @param parameters with the names of the parts before those of diffusers and transformers
+     * @param teacher of a distillation; closed here
      * @param encoders of these parameters, or of others that stay; they stay the caller's
      * @param latentsOf makes the latents of a kind of batch, which are closed here
      */
@@ -47,6 +52,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             ModelRecipe recipe,
             SampleSource source,
             ParameterSet parameters,
+            Optional<TrainedTransformer> teacher,
             TrainedTextEncoders encoders,
             ModelFiles files,
             Function<ModelRecipe.Batch, LatentSet> latentsOf,
@@ -59,6 +65,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         this.files = files;
         this.latentsOf = latentsOf;
         this.placement = placement;
+        this.teacher = teacher;
         this.encoders = encoders;
         this.transformer = new TrainedTransformer(
                 recipe.transformer().config(),
@@ -76,6 +83,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
      * @param images [batch, W · H, 64], in the computation's precision
      * @param noise likewise
      * @param sigmas [batch], float32
+     * @param guidance scale of all of them
      * @param shown what is to be recognised
      */
     record Batch(
@@ -83,6 +91,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             Tensor images,
             Tensor noise,
             Tensor sigmas,
+            double guidance,
             TrainedTextEncoders.Tokens tokens,
             Optional<Recognition.Shown> shown)
             implements AutoCloseable {
@@ -133,6 +142,10 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                 images,
                 noise,
                 Tensors.outlive(() -> Tensors.of(sigmas, sigmas.length)),
+                recipe.transformer()
+                        .distillation()
+                        .map(scales -> order.guidance(count, scales))
+                        .orElse(GUIDANCE),
                 encoders.tokens(captions, recipe.text().tokens()),
                 recognises
                         ? Optional.of(
@@ -148,20 +161,43 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             Tensor sigmas =
                     placement.with(torch.ScalarType.Float).place(batch.sigmas).view(-1, 1, 1);
             Tensor noised = placement.place(torch.lerp(image, noise, sigmas));
-            Tensor target = noise.sub(image);
             Conditioning text = encoders.encode(batch.tokens);
+            Tensor target =
+                    teacher.map(guided -> guided(guided, batch, noised, text)).orElseGet(() -> noise.sub(image));
             return transformer.addGradients(
-                            new TrainedTransformer.Batch(
-                                    batch.grid.width(),
-                                    batch.grid.height(),
-                                    noised,
-                                    batch.sigmas,
-                                    text.states(),
-                                    text.pooled(),
-                                    GUIDANCE),
+                            of(batch, noised, text),
                             velocity -> loss(velocity, target, batch.shown).mul(new Scalar(share)),
                             batch.shown.map(shown -> recognition.orElseThrow().hiddenLoss(shown, share)))
                     / share;
+        });
+    }
+
+    private static TrainedTransformer.Batch of(Batch batch, Tensor noised, Conditioning text) {
+        return new TrainedTransformer.Batch(
+                batch.grid.width(),
+                batch.grid.height(),
+                noised,
+                batch.sigmas,
+                text.states(),
+                text.pooled(),
+                batch.guidance);
+    }
+
+    /** What the teacher makes of two passes, with the captions and without. */
+    private Tensor guided(TrainedTransformer teacher, Batch batch, Tensor noised, Conditioning text) {
+        return Tensors.scoped(() -> {
+            Tensor[] velocity = new Tensor[1];
+            Tensors.withoutGradients(() -> {
+                long count = noised.size(0);
+                Conditioning one = encoders.encode(
+                        encoders.tokens(NO_CAPTION, recipe.text().tokens()));
+                Conditioning none = new Conditioning(
+                        one.states().expand(new long[] {count, -1, -1}).contiguous(),
+                        one.pooled().expand(new long[] {count, -1}).contiguous());
+                velocity[0] = teacher.velocity(of(batch, noised, none))
+                        .lerp(teacher.velocity(of(batch, noised, text)), new Scalar(batch.guidance));
+            });
+            return velocity[0];
         });
     }
 
@@ -194,5 +230,6 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     public void close() {
         closeLatents();
         transformer.close();
+        teacher.ifPresent(TrainedTransformer::close);
     }
 }

@@ -94,6 +94,12 @@ public record FluxConfig(
         }
     }
 
+    /** The same without the guidance scale as an input. */
+    public FluxConfig withoutGuidanceEmbedder() {
+        return new FluxConfig(
+                latentChannels, doubleBlocks, singleBlocks, heads, headDim, jointWidth, pooledWidth, false, axes);
+    }
+
     /** Width of a token between the blocks: heads × headDim. */
     public int width() {
         return heads * headDim;
