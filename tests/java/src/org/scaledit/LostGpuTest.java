@@ -7,7 +7,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
-import java.util.stream.Stream;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
@@ -19,6 +18,7 @@ import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Gpu;
+import org.scaledit.testing.OtherJvm;
 
 /** A process that loses its GPU on the way, as what is lost does not come back to the process that lost it. */
 class LostGpuTest {
@@ -83,26 +83,7 @@ class LostGpuTest {
 
     private void assertSaid(int gpus, int lost) throws IOException, InterruptedException {
         Path output = folder.resolve("output.txt");
-        Process process = new ProcessBuilder(Stream.of(
-                                List.of(Path.of(System.getProperty("java.home"), "bin", "java")
-                                        .toString()),
-                                Stream.of(
-                                                "org.bytedeco.javacpp.platform.extension",
-                                                "org.bytedeco.javacpp.maxPhysicalBytes",
-                                                "org.scaledit.library.path",
-                                                "scaledit.fixtures")
-                                        .filter(name -> System.getProperty(name) != null)
-                                        .map(name -> "-D" + name + "=" + System.getProperty(name))
-                                        .toList(),
-                                List.of(
-                                        "-cp",
-                                        System.getProperty("java.class.path"),
-                                        Losing.class.getName(),
-                                        String.valueOf(gpus),
-                                        String.valueOf(lost)))
-                        .flatMap(List::stream)
-                        .toList())
-                .redirectErrorStream(true)
+        Process process = OtherJvm.of(Losing.class, String.valueOf(gpus), String.valueOf(lost))
                 .redirectOutput(output.toFile())
                 .start();
         boolean ended = process.waitFor(LIMIT_IN_SECONDS, TimeUnit.SECONDS);

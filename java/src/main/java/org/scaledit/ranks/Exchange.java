@@ -3,8 +3,8 @@ package org.scaledit.ranks;
 import org.bytedeco.pytorch.Tensor;
 
 /**
- * What a rank tells the others: threads of this process that compute with copies of one model together, each on a GPU of its
- * own. All ranks call the same methods in the same order, and each call waits until every rank has made it.
+ * What a rank tells the others: threads, of this process or of several, that compute with copies of one model together, each
+ * on a GPU of its own. All ranks call the same methods in the same order, and each call waits until every rank has made it.
  */
 public interface Exchange {
     /** Of a rank without others. */

@@ -2,15 +2,18 @@ package org.scaledit.ranks;
 
 import java.util.concurrent.CancellationException;
 
-/** Where ranks wait for each other, again and again, until they are sent away. */
+/** Where the ranks of a process wait for each other, again and again, until they are sent away. */
 final class Meeting {
     private final int ranks;
+    private final Runnable others;
     private int here;
     private long held;
     private boolean over;
 
-    Meeting(int ranks) {
+    /** @param others waits for those of other processes, on behalf of all of this one's, when these are there */
+    Meeting(int ranks, Runnable others) {
         this.ranks = ranks;
+        this.others = others;
     }
 
     /**
@@ -21,30 +24,42 @@ final class Meeting {
      * @throws CancellationException if the thread is interrupted
      */
     void await() {
-        await(true);
+        await(true, others);
     }
 
-    /** The same among ranks that met just now and come at once: an interrupt is kept for later. */
+    /** The same among this process's ranks, which met just now and come at once: an interrupt is kept for later. */
     void awaitAtOnce() {
-        await(false);
+        await(false, () -> {});
     }
 
-    private synchronized void await(boolean mayLeave) {
-        if (over) {
-            throw new RanksStoppedException();
+    private void await(boolean mayLeave, Runnable beforeItIsHeld) {
+        long now;
+        boolean last;
+        synchronized (this) {
+            requireHeld();
+            now = held;
+            here++;
+            last = here == ranks;
         }
-        long now = held;
-        here++;
-        if (here == ranks) {
-            here = 0;
-            held++;
-            notifyAll();
+        if (last) {
+            beforeItIsHeld.run();
+            hold();
+        } else {
+            awaitLast(now, mayLeave);
         }
+    }
+
+    private synchronized void hold() {
+        requireHeld();
+        here = 0;
+        held++;
+        notifyAll();
+    }
+
+    private synchronized void awaitLast(long now, boolean mayLeave) {
         boolean interrupted = false;
         while (held == now) {
-            if (over) {
-                throw new RanksStoppedException();
-            }
+            requireHeld();
             try {
                 wait();
             } catch (InterruptedException e) {

@@ -3,6 +3,7 @@ package org.scaledit.ranks;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
@@ -11,12 +12,15 @@ import org.jspecify.annotations.Nullable;
 import org.scaledit.tensor.Cuda;
 
 /**
- * Runs ranks, which compute together: rank 0 on the caller's thread, each other one on a thread of its own, and on a GPU the rank
- * r on the r-th. When one fails the others are sent away.
+ * Runs the ranks of this process, which compute together: the first one on the caller's thread, each other one on a thread of its
+ * own, and on GPUs the r-th of them on the r-th. When one fails the others are sent away, on all hosts.
  */
 public final class Ranks implements AutoCloseable {
     /** What is computed between two exchanges is waited for; a GPU that hangs is left to the end of the process. */
     private static final int SECONDS_TO_STOP = 20;
+
+    /** The same where it may have taken some to notice that another host is gone. */
+    private static final int SECONDS_TO_STOP_BESIDE_HOSTS = 15;
 
     /** How often the first rank looks whether another one has failed while it waits for all. */
     private static final int MILLISECONDS_TO_LOOK = 100;
@@ -28,9 +32,10 @@ public final class Ranks implements AutoCloseable {
 
     private final boolean cuda;
     private final Duration toStop;
+    private final Optional<Hosts> hosts;
     private final Meeting meeting;
-    private final List<NcclExchange> onGpus;
-    private final List<? extends Exchange> exchanges;
+    private final List<GroupExchange> groups; // empty where ranks share memory
+    private final List<? extends Exchange> exchanges; // of this process's ranks
     private final List<Thread> threads =
             new ArrayList<>(); // of all ranks but the first; all there before one is started
     private final CountDownLatch running;
@@ -39,10 +44,21 @@ public final class Ranks implements AutoCloseable {
     private Ranks(int ranks, boolean cuda, Duration toStop) {
         this.cuda = cuda;
         this.toStop = toStop;
-        this.meeting = new Meeting(ranks);
-        this.onGpus = cuda ? NcclExchange.of(ranks, meeting) : List.of();
-        this.exchanges = cuda ? onGpus : LocalExchange.of(ranks, meeting);
+        this.hosts = Optional.empty();
+        this.meeting = new Meeting(ranks, () -> {});
+        this.groups = cuda ? GroupExchange.onGpus(ranks, meeting) : List.of();
+        this.exchanges = cuda ? groups : LocalExchange.of(ranks, meeting);
         this.running = new CountDownLatch(ranks - 1);
+    }
+
+    private Ranks(Hosts hosts, boolean cuda) {
+        this.cuda = cuda;
+        this.toStop = Duration.ofSeconds(SECONDS_TO_STOP_BESIDE_HOSTS);
+        this.hosts = Optional.of(hosts);
+        this.meeting = new Meeting(hosts.ownRanks(), hosts::meet);
+        this.groups = GroupExchange.of(hosts, cuda, meeting);
+        this.exchanges = groups;
+        this.running = new CountDownLatch(hosts.ownRanks() - 1);
     }
 
     /**
@@ -51,7 +67,7 @@ public final class Ranks implements AutoCloseable {
      * @throws IllegalStateException in one sentence, if NCCL cannot be loaded
      */
     public static void requireGpus() {
-        NcclExchange.load();
+        GroupExchange.load();
     }
 
     /**
@@ -77,12 +93,22 @@ public final class Ranks implements AutoCloseable {
         }
     }
 
+    /** The same with those of other hosts. */
+    static void run(Hosts hosts, boolean cuda, Work work) {
+        try (Ranks all = new Ranks(hosts, cuda)) {
+            all.run(work);
+        } finally {
+            hosts.listen(nobody -> {});
+        }
+    }
+
     private void run(Work work) {
         for (int rank = 1; rank < exchanges.size(); rank++) {
             Thread thread = new Thread(other(rank, work), "rank " + rank);
             thread.setDaemon(true);
             threads.add(thread);
         }
+        hosts.ifPresent(others -> others.listen(this::fail));
         threads.forEach(Thread::start);
         try {
             work.run(exchanges.get(0));
@@ -127,12 +153,15 @@ public final class Ranks implements AutoCloseable {
     }
 
     private void fail(Throwable cause) {
-        if (!(cause instanceof RanksStoppedException)) { // the one that stopped it says why, perhaps later
+        if (cause instanceof RanksStoppedException) { // the one that stopped it says why, perhaps later
+            hosts.flatMap(Hosts::failure).ifPresent(told -> failure.compareAndSet(null, told));
+        } else {
             failure.compareAndSet(null, cause);
+            hosts.ifPresent(others -> others.tell(cause));
         }
         meeting.end();
         try {
-            onGpus.forEach(NcclExchange::abort);
+            groups.forEach(GroupExchange::abort);
         } catch (RuntimeException e) {
             cause.addSuppressed(e);
         }
@@ -162,7 +191,7 @@ public final class Ranks implements AutoCloseable {
     @Override
     public void close() {
         if (running.getCount() == 0) {
-            NcclExchange.close(onGpus);
+            GroupExchange.close(groups, failure.get() != null);
         }
     }
 }
