@@ -33,7 +33,7 @@ class SharedPictureTest {
     Path folder;
 
     /** 37 x 61 tokens are 3 x 4 windows. */
-    private static ImageRequest ragged() {
+    static ImageRequest ragged() {
         return ImageRequest.of("a red fox")
                 .size(592, 976)
                 .steps(3)

@@ -3,6 +3,7 @@ package org.scaledit;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import java.util.Map;
 import java.util.Objects;
 import java.util.Optional;
 import java.util.OptionalInt;
@@ -10,6 +11,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BiConsumer;
 import java.util.function.BooleanSupplier;
+import java.util.function.Function;
 import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -18,6 +20,8 @@ import org.scaledit.Progress.Stage;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.checkpoint.LoraFile;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.ranks.Exchange;
+import org.scaledit.ranks.Hosts;
 import org.scaledit.ranks.RankLeftBehindException;
 import org.scaledit.ranks.Ranks;
 import org.scaledit.ranks.RanksStoppedException;
@@ -48,16 +52,19 @@ import org.scaledit.vae.TileListener;
 /** The models of one checkpoint, and a picture's way through them. Used by one thread at a time, but for {@link #apart}. */
 final class Pipeline implements AutoCloseable {
     private static final double GIB = 1L << 30;
+    private static final int HASH_DIGITS = 16;
 
     private final ModelDirectory directory;
     private final Path vaeFolder;
     private final FluxConfig config;
+    private final List<LoraFile> loraFiles;
     private final List<ScaledLora> loras;
     private final LoraScope loraScope;
     private final Placement placement;
     private final boolean fp8; // the transformer's large products
     private final boolean low; // the transformer's blocks stay on the host, text is encoded part by part
-    private final @Nullable Transformers[] transformers; // of each rank, by its own thread
+    private final int allRanks; // at least: with those of other hosts, whose number shows when they meet
+    private final @Nullable Transformers[] transformers; // of each rank of this process, by its own thread
     private final PictureSampler.@Nullable Models[] models; // likewise
 
     private volatile boolean closed;
@@ -68,10 +75,17 @@ final class Pipeline implements AutoCloseable {
      *
      * @param rank that does all but denoise in high resolution and decode
      * @param alone whether it does these, too; if not, all ranks do
+     * @param hosts whose ranks denoise, of which the first one decodes; empty: this process alone
      */
-    record Painter(int rank, boolean alone) {
+    record Painter(int rank, boolean alone, Optional<Hosts> hosts) {
         /** All of a pipeline, the first one before. */
-        static final Painter TOGETHER = new Painter(0, false);
+        static Painter together(Optional<Hosts> hosts) {
+            return new Painter(0, false, hosts);
+        }
+
+        static Painter alone(int rank) {
+            return new Painter(rank, true, Optional.empty());
+        }
     }
 
     /**
@@ -103,20 +117,24 @@ final class Pipeline implements AutoCloseable {
             ModelDirectory directory,
             Path vaeFolder,
             FluxConfig config,
+            List<LoraFile> loraFiles,
             List<ScaledLora> loras,
             LoraScope loraScope,
             Placement placement,
             boolean fp8,
             boolean low,
-            int ranks) {
+            int ranks,
+            int allRanks) {
         this.directory = directory;
         this.vaeFolder = vaeFolder;
         this.config = config;
+        this.loraFiles = List.copyOf(loraFiles);
         this.loras = loras;
         this.loraScope = loraScope;
         this.placement = placement;
         this.fp8 = fp8;
         this.low = low;
+        this.allRanks = allRanks;
         this.transformers = new Transformers[ranks];
         this.models = new PictureSampler.Models[ranks];
     }
@@ -125,6 +143,7 @@ final class Pipeline implements AutoCloseable {
      * Opens a checkpoint: every file is checked by its header, LoRAs are read.
      *
      * @param gpus that paint together; on a CPU ranks that share it; empty: all GPUs of the machine
+     * @param hosts that paint together
      */
     static Pipeline open(
             Path model,
@@ -134,7 +153,8 @@ final class Pipeline implements AutoCloseable {
             ScaleDit.Precision precision,
             ScaleDit.Device device,
             ScaleDit.Memory memory,
-            OptionalInt gpus) {
+            OptionalInt gpus,
+            int hosts) {
         boolean low = memory == ScaleDit.Memory.LOW;
         if (low) {
             FluxTransformer.requireLowMemory(device == ScaleDit.Device.CUDA);
@@ -150,10 +170,11 @@ final class Pipeline implements AutoCloseable {
             }
         }
         int ranks = gpus.orElseGet(Cuda::count);
-        if (ranks > 1 && low) {
+        int allRanks = Math.max(ranks, hosts);
+        if (allRanks > 1 && low) {
             throw new IllegalArgumentException("memory low is for one GPU, expected gpus 1, or memory normal");
         }
-        if (ranks > 1 && device == ScaleDit.Device.CUDA) {
+        if (allRanks > 1 && device == ScaleDit.Device.CUDA) {
             Ranks.requireGpus();
         }
         boolean fp8 = precision == ScaleDit.Precision.FP8;
@@ -173,7 +194,8 @@ final class Pipeline implements AutoCloseable {
                 case RELEASED -> LoraScope.RELEASED;
             };
             FluxConfig config = FluxTransformer.check(directory, loras, loraScope);
-            return new Pipeline(directory, vaeFolder, config, loras, loraScope, placement, fp8, low, ranks);
+            return new Pipeline(
+                    directory, vaeFolder, config, loraFiles, loras, loraScope, placement, fp8, low, ranks, allRanks);
         } catch (RuntimeException | Error e) {
             loras.forEach(lora -> lora.lora().close());
             throw e;
@@ -196,7 +218,7 @@ final class Pipeline implements AutoCloseable {
      */
     void apart(BiConsumer<Integer, BooleanSupplier> work) {
         AtomicBoolean failed = new AtomicBoolean();
-        run(exchange -> {
+        run(Optional.empty(), exchange -> {
             try {
                 work.accept(exchange.rank(), failed::get);
             } catch (RuntimeException | Error e) {
@@ -206,17 +228,21 @@ final class Pipeline implements AutoCloseable {
         });
     }
 
-    private void run(Ranks.Work work) {
+    private void run(Optional<Hosts> hosts, Ranks.Work work) {
         try {
-            Ranks.run(ranks(), placement.cuda(), work);
+            if (hosts.isPresent()) {
+                hosts.get().compute(placement.cuda(), work);
+            } else {
+                Ranks.run(ranks(), placement.cuda(), work);
+            }
         } catch (RankLeftBehindException e) {
             leftBehind = true;
             throw e;
         }
     }
 
-    /** Makes a picture. */
-    void paint(Order order) {
+    /** @throws IllegalStateException in one sentence, if it can paint no more */
+    void requireUsable() {
         if (closed) {
             throw new IllegalStateException("the model is closed");
         }
@@ -227,11 +253,30 @@ final class Pipeline implements AutoCloseable {
         if (placement.cuda()) {
             GpuFaults.OF_PROCESS.requireUsable();
         }
+    }
+
+    /** Makes a picture. */
+    void paint(Order order) {
+        request(() -> painted(order), memory -> outOfMemory(order, memory));
+    }
+
+    /** Does what other hosts than the first one do for a picture. */
+    void follow(ImageRequest request, Plan plan, Hosts hosts) {
+        Runnable work = () -> {
+            Prompt prompt = encode(request).onHost();
+            together(Optional.of(hosts), exchange -> follow(plan, prompt, Optional.of(hosts), exchange));
+        };
+        request(() -> Tensors.run(work), memory -> outOfMemory(0, memory));
+    }
+
+    /** @param outOfMemory what to say if the GPU's memory is too small for it */
+    private void request(Runnable work, Function<Cuda.Memory, String> outOfMemory) {
+        requireUsable();
         try {
-            painted(order);
+            work.run();
         } catch (RuntimeException e) {
             ProgressReport.throwIfInterrupted(); // a file that was being read is closed by an interrupt
-            throw placement.cuda() ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(order, memory)) : e;
+            throw placement.cuda() ? GpuFaults.OF_PROCESS.explained(e, outOfMemory) : e;
         }
     }
 
@@ -253,9 +298,25 @@ final class Pipeline implements AutoCloseable {
         });
     }
 
-    /** That paint together: 1 unless there are several GPUs. */
+    /** That paint together in this process: 1 unless there are several GPUs. */
     int ranks() {
         return transformers.length;
+    }
+
+    /** What the files hold that all hosts read, by what they are for. */
+    Map<String, String> contents() {
+        return Map.of(
+                "model", shortened(directory.contentHash()),
+                "loras",
+                        loraFiles.stream()
+                                .map(lora -> shortened(lora.contentHash()))
+                                .toList()
+                                .toString());
+    }
+
+    /** For people. */
+    private static String shortened(String hash) {
+        return "SHA-256 " + hash.substring(0, HASH_DIGITS);
     }
 
     private String outOfMemory(Order order, Cuda.Memory memory) {
@@ -270,13 +331,13 @@ final class Pipeline implements AutoCloseable {
                 order.request.effectiveNegative().isPresent(),
                 order.plan.window(),
                 new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, low),
-                FluxTransformer.headGroups(placement, ranks()),
+                FluxTransformer.headGroups(placement, allRanks),
                 models[order.painter.rank] != null);
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }
 
     private boolean isShared(Painter painter) {
-        return ranks() > 1 && !painter.alone;
+        return allRanks > 1 && !painter.alone;
     }
 
     private void painted(Order order, PictureSampler.Models loaded, Prompt prompt, Optional<Trace> trace) {
@@ -284,7 +345,7 @@ final class Pipeline implements AutoCloseable {
         Tensor raw = Tensors.scoped(() -> {
             Listener listener = new Listener(order.plan, order.progress, trace);
             Tensor latents = isShared(order.painter) // [W·H, 64]
-                    ? sampleTogether(loaded, order.plan, prompt, order.noise, listener)
+                    ? sampleTogether(loaded, order, prompt, listener)
                     : PictureSampler.sample(loaded, order.plan, prompt, order.noise, listener);
             // From here on a GPU holds no more than a tile of them.
             Tensor onHost = Placement.FLOAT32_CPU.place(latents);
@@ -296,41 +357,51 @@ final class Pipeline implements AutoCloseable {
     }
 
     /** By all ranks; those that have no models yet load them while the first one paints the guidance image. */
-    private Tensor sampleTogether(
-            PictureSampler.Models loaded, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
+    private Tensor sampleTogether(PictureSampler.Models loaded, Order order, Prompt prompt, SamplingListener listener) {
         return Tensors.scoped(() -> {
-            Prompt shared = prompt.onHost();
+            Prompt onHost = prompt.onHost();
             AtomicReference<@Nullable Tensor> latents = new AtomicReference<>();
-            together(
-                    exchange -> latents.set(PictureSampler.sample(loaded, plan, shared, noise, listener, exchange)),
-                    exchange -> {
-                        FluxTransformer adapted = models(exchange.rank()).adapted();
-                        PictureSampler.follow(adapted, plan, shared, exchange, ProgressReport::throwIfInterrupted);
-                    });
+            together(order.painter.hosts, exchange -> {
+                if (exchange.rank() == 0) {
+                    latents.set(PictureSampler.sample(loaded, order.plan, onHost, order.noise, listener, exchange));
+                } else {
+                    follow(order.plan, onHost, order.painter.hosts, exchange);
+                }
+            });
             return Objects.requireNonNull(latents.get());
         });
     }
 
+    private void follow(Plan plan, Prompt prompt, Optional<Hosts> hosts, Exchange exchange) {
+        FluxTransformer adapted = models(ownRank(hosts, exchange)).adapted();
+        PictureSampler.follow(adapted, plan, prompt, exchange, ProgressReport::throwIfInterrupted);
+    }
+
+    /** Of a rank of this process, its number there. */
+    private static int ownRank(Optional<Hosts> hosts, Exchange exchange) {
+        return exchange.rank() - hosts.map(Hosts::firstRank).orElse(0);
+    }
+
     private void decodeTogether(AutoencoderKl vae, Tensor raw, TileListener listener, BandConsumer picture) {
         try (SharedTiles tiles = vae.sharedTiles(raw, ranks())) {
-            together(
-                    exchange -> vae.decode(raw, tiles, exchange, listener, picture),
-                    exchange -> models(exchange.rank()).vae().follow(raw, tiles, exchange));
+            together(Optional.empty(), exchange -> {
+                if (exchange.rank() == 0) {
+                    vae.decode(raw, tiles, exchange, listener, picture);
+                } else {
+                    models(exchange.rank()).vae().follow(raw, tiles, exchange);
+                }
+            });
         }
     }
 
     /** What fails on another GPU than the first is explained there. */
-    private void together(Ranks.Work first, Ranks.Work other) {
-        run(exchange -> {
-            if (exchange.rank() == 0) {
-                first.run(exchange);
-                return;
-            }
+    private void together(Optional<Hosts> hosts, Ranks.Work work) {
+        run(hosts, exchange -> {
             try {
-                other.run(exchange);
+                work.run(exchange);
             } catch (RuntimeException e) {
-                throw placement.cuda() && !(e instanceof RanksStoppedException)
-                        ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(exchange.rank(), memory))
+                throw placement.cuda() && exchange.rank() > 0 && !(e instanceof RanksStoppedException)
+                        ? GpuFaults.OF_PROCESS.explained(e, memory -> outOfMemory(ownRank(hosts, exchange), memory))
                         : e;
             }
         });
@@ -379,7 +450,7 @@ final class Pipeline implements AutoCloseable {
         if (loaded == null) {
             FluxTransformer plain = low
                     ? FluxTransformer.load(directory, placement, fp8, true)
-                    : FluxTransformer.loadForRanks(directory, placement, fp8, ranks());
+                    : FluxTransformer.loadForRanks(directory, placement, fp8, allRanks);
             try {
                 loaded = new Transformers(plain, loras.isEmpty() ? plain : plain.withLoras(loras, loraScope));
             } catch (RuntimeException | Error e) {

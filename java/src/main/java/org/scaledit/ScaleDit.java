@@ -3,11 +3,17 @@ package org.scaledit;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
+import java.util.Properties;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.BooleanSupplier;
@@ -19,6 +25,8 @@ import org.scaledit.checkpoint.EmbeddedModel;
 import org.scaledit.checkpoint.LoraFile;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
+import org.scaledit.ranks.Host;
+import org.scaledit.ranks.Hosts;
 import org.scaledit.ranks.RanksStoppedException;
 import org.scaledit.sampling.FileNoise;
 import org.scaledit.sampling.Noise;
@@ -84,6 +92,9 @@ public final class ScaleDit implements AutoCloseable {
         RELEASED
     }
 
+    /** Of this library's jar; what its package says depends on which of several jars the first class of that came from. */
+    private static final String VERSION_FILE = "/META-INF/maven/org.scaledit/scaledit/pom.properties";
+
     private final Builder options;
     private final Pipeline pipeline;
     private final ImageRequest defaults;
@@ -146,9 +157,15 @@ public final class ScaleDit implements AutoCloseable {
 
     /** The version of this library, "1.2.3". */
     public static String version() {
-        Package home = ScaleDit.class.getPackage();
-        String version = home == null ? null : home.getImplementationVersion();
-        return version == null ? "development" : version;
+        Properties properties = new Properties();
+        try (InputStream file = ScaleDit.class.getResourceAsStream(VERSION_FILE)) {
+            if (file != null) {
+                properties.load(file);
+            }
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+        return properties.getProperty("version", "development");
     }
 
     /** {@link #generate(ImageRequest, Consumer)} without progress. */
@@ -165,19 +182,73 @@ public final class ScaleDit implements AutoCloseable {
      * @throws GpuException if the GPU's memory is too small for it, with what would fit; the next request may succeed. Or if
      *     the GPU is lost
      * @throws IllegalArgumentException if the request does not fit the model
-     * @throws IllegalStateException if the model is closed
+     * @throws IllegalStateException if the model is closed; or, of several hosts, if this one is not the first, or one of them
+     *     does not come, has another request, fails or falls silent
      */
     public GeneratedImage generate(ImageRequest request, Consumer<Progress> progress) {
-        ImageRequest seeded = seeded(request.over(defaults));
+        requireFirst(true);
+        ImageRequest whole = request.over(defaults);
+        ImageRequest seeded = seeded(whole);
         Plan plan = plan(seeded, false);
         Pixels pixels = new Pixels(plan.lastGrid().pixelWidth(), plan.lastGrid().pixelHeight());
         busy.lock();
         try {
-            paint(seeded, plan, Pipeline.Painter.TOGETHER, progress, pixels::put);
+            together(
+                    whole, plan, hosts -> paint(seeded, plan, Pipeline.Painter.together(hosts), progress, pixels::put));
         } finally {
             busy.unlock();
         }
         return new GeneratedImage(pixels, new Settings(options, seeded));
+    }
+
+    /**
+     * Takes part in a picture that the first of several hosts ({@link Builder#host}) makes of the same request at the same time;
+     * for the other ones. Returns when the first one has the picture. Interrupting the thread cancels it on all hosts.
+     *
+     * @param request without a seed, if it is to be drawn there
+     * @throws RuntimeException likewise
+     */
+    public void follow(ImageRequest request) {
+        requireFirst(false);
+        ImageRequest whole = request.over(defaults);
+        Plan plan = plan(whole, false);
+        busy.lock();
+        try {
+            together(whole, plan, hosts -> pipeline.follow(whole, plan, hosts.orElseThrow()));
+        } finally {
+            busy.unlock();
+        }
+    }
+
+    /** @param first whether it is for the first host alone, or for the other ones */
+    private void requireFirst(boolean first) {
+        Host host = options.host;
+        boolean isFirst = host == null || host.number() == 0;
+        if (first && !isFirst) {
+            throw new IllegalStateException(host + " is asked for a picture, expected host 0, or to follow");
+        }
+        if (!first && isFirst) {
+            throw new IllegalStateException((host == null ? "a host of its own" : host.toString())
+                    + " is asked to follow, expected another host than the first");
+        }
+    }
+
+    /**
+     * Does a picture's work with the other hosts, or without if there are none.
+     *
+     * @param request perhaps without a seed
+     */
+    private void together(ImageRequest request, Plan plan, Consumer<Optional<Hosts>> work) {
+        if (options.host == null) {
+            work.accept(Optional.empty());
+            return;
+        }
+        pipeline.requireUsable(); // before others are waited for
+        Map<String, String> command = Settings.command(options, request, pipeline.contents());
+        Hosts.run(options.host, pipeline.ranks(), command, hosts -> {
+            requireWindows(request, plan.grid(), hosts.allRanks());
+            work.accept(Optional.of(hosts));
+        });
     }
 
     /**
@@ -195,7 +266,8 @@ public final class ScaleDit implements AutoCloseable {
 
     /**
      * The same for several pictures. With several GPUs each makes pictures of its own, at once, which is quicker than to make
-     * each together; those that are left over when every GPU has made as many are made together.
+     * each together; those that are left over when every GPU has made as many are made together. Several hosts make all of them
+     * together, one after the other, and the other ones {@link #follow} each.
      *
      * @param files as many as there are requests
      * @param progress of the pictures that the first GPU makes, called on this thread
@@ -207,10 +279,12 @@ public final class ScaleDit implements AutoCloseable {
             throw new IllegalArgumentException(
                     files.size() + " files are given, expected " + requests.size() + ", one for each request");
         }
-        List<ImageRequest> seeded =
-                requests.stream().map(request -> seeded(request.over(defaults))).toList();
+        requireFirst(true);
+        List<ImageRequest> whole =
+                requests.stream().map(request -> request.over(defaults)).toList();
+        List<ImageRequest> seeded = whole.stream().map(ScaleDit::seeded).toList();
         int ranks = pipeline.ranks();
-        int apart = ranks == 1 ? 0 : requests.size() / ranks * ranks;
+        int apart = ranks == 1 || options.host != null ? 0 : requests.size() / ranks * ranks;
         List<Plan> plans = IntStream.range(0, requests.size())
                 .mapToObj(picture -> plan(seeded.get(picture), picture < apart))
                 .toList();
@@ -220,14 +294,22 @@ public final class ScaleDit implements AutoCloseable {
                 pipeline.apart((rank, stopped) -> {
                     Consumer<Progress> heard = heard(rank == 0 ? progress : nobody -> {}, stopped);
                     for (int picture = rank; picture < apart; picture += ranks) {
-                        Pipeline.Painter painter = new Pipeline.Painter(rank, true);
+                        Pipeline.Painter painter = Pipeline.Painter.alone(rank);
                         write(files.get(picture), seeded.get(picture), plans.get(picture), painter, heard);
                     }
                 });
             }
             for (int picture = apart; picture < requests.size(); picture++) {
-                Pipeline.Painter painter = Pipeline.Painter.TOGETHER;
-                write(files.get(picture), seeded.get(picture), plans.get(picture), painter, progress);
+                int number = picture;
+                together(
+                        whole.get(number),
+                        plans.get(number),
+                        hosts -> write(
+                                files.get(number),
+                                seeded.get(number),
+                                plans.get(number),
+                                Pipeline.Painter.together(hosts),
+                                progress));
             }
         } finally {
             busy.unlock();
@@ -304,8 +386,11 @@ public final class ScaleDit implements AutoCloseable {
                 ? 0
                 : asked.levelsBefore(request.ratio(), request.plainSize());
         TokenGrid first = asked.reduced(request.ratio(), before);
-        if (pipeline.ranks() > 1 && !alone) {
-            requireShared(request, first);
+        if ((pipeline.ranks() > 1 || options.host != null) && !alone) {
+            requireShared(request);
+            if (options.host == null) {
+                requireWindows(request, first, pipeline.ranks());
+            }
         }
         return new Plan(
                 first,
@@ -340,13 +425,11 @@ public final class ScaleDit implements AutoCloseable {
         }
     }
 
-    /**
-     * What several GPUs cannot do together.
-     *
-     * @param first grid of a picture that they paint
-     */
-    private void requireShared(ImageRequest request, TokenGrid first) {
-        String one = " on " + pipeline.ranks() + " GPUs, expected one: ";
+    /** What several GPUs cannot do together. */
+    private void requireShared(ImageRequest request) {
+        String one = options.host == null
+                ? " on " + pipeline.ranks() + " GPUs, expected one: "
+                : " on " + options.host.count() + " hosts, expected one: ";
         if (request.levels() == 0) {
             throw new IllegalArgumentException(
                     "0 levels are asked for" + one + "in a picture of plain FLUX everything attends to everything");
@@ -357,10 +440,19 @@ public final class ScaleDit implements AutoCloseable {
         if (request.trace().isPresent()) {
             throw new IllegalArgumentException("a trace is asked for" + one + "none of several has all latents");
         }
+    }
+
+    /**
+     * Each rank has at least one window.
+     *
+     * @param first grid of a picture that they paint
+     * @param ranks of all hosts
+     */
+    private static void requireWindows(ImageRequest request, TokenGrid first, int ranks) {
         int side = TokenGrid.PIXELS_PER_TOKEN * request.window();
         long windows = first.windows(request.window());
-        if (windows < pipeline.ranks()) {
-            throw new IllegalArgumentException("gpus is " + pipeline.ranks() + ", expected no more than " + windows
+        if (windows < ranks) {
+            throw new IllegalArgumentException("gpus is " + ranks + ", expected no more than " + windows
                     + ", the windows of " + side + " x " + side + " pixels in the first picture of "
                     + first.pixelWidth() + " x " + first.pixelHeight());
         }
@@ -400,6 +492,7 @@ public final class ScaleDit implements AutoCloseable {
         private Memory memory = Memory.NORMAL;
         private OptionalInt gpus = OptionalInt.of(1); // empty: all
         private boolean ranksOnCpu;
+        private @Nullable Host host; // null: the only one
 
         private Builder(@Nullable Path model) {
             this.model = model;
@@ -478,6 +571,24 @@ public final class ScaleDit implements AutoCloseable {
             return this;
         }
 
+        /**
+         * Has several hosts, or processes of one, paint each picture together, with all their GPUs or, on CPUs, one rank each.
+         * All open the same model in the same way, but for the number of GPUs. The first one makes pictures; the other ones
+         * {@link ScaleDit#follow} the same requests in the same order. A picture begins when all are there, for which each waits
+         * 25 seconds; a host that fails or falls silent ends it on all. Pictures do not carry it.
+         *
+         * @param number of this one, from 0
+         * @param count how many there are; 1 is as if this had not been called
+         * @param address name or IP address by which the others reach the first one
+         * @param port TCP port at which it listens, to all who reach it: for networks that are trusted
+         * @throws IllegalArgumentException in one sentence, if a number is out of its range or there is no address
+         */
+        public Builder host(int number, int count, String address, int port) {
+            Host given = new Host(number, count, address, port);
+            this.host = count == 1 ? null : given;
+            return this;
+        }
+
         /** Has ranks on the CPU share a picture as GPUs do: to test how they work together, and no quicker than one. */
         Builder ranksOnCpu(int count) {
             this.ranksOnCpu = true;
@@ -494,6 +605,7 @@ public final class ScaleDit implements AutoCloseable {
             options.device = device;
             options.memory = memory;
             options.gpus = gpus;
+            options.host = host;
             if (device == Device.CPU && gpus.orElse(0) != 1 && !ranksOnCpu) {
                 throw new IllegalArgumentException(
                         "gpus is " + (gpus.isEmpty() ? "all" : gpus.getAsInt()) + ", expected device cuda beside it");
@@ -507,7 +619,16 @@ public final class ScaleDit implements AutoCloseable {
             List<LoraFile> used = loras == null ? defaults.loras() : loras;
             return new ScaleDit(
                     options,
-                    Pipeline.open(directory, vae, used, loraScope, precision(), device, memory, gpus),
+                    Pipeline.open(
+                            directory,
+                            vae,
+                            used,
+                            loraScope,
+                            precision(),
+                            device,
+                            memory,
+                            gpus,
+                            host == null ? 1 : host.count()),
                     defaults.request());
         }
 

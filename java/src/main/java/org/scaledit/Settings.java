@@ -6,9 +6,11 @@ import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.TreeMap;
 import org.scaledit.image.ImageException;
 import org.scaledit.image.PngText;
 
@@ -28,7 +30,35 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         return texts;
     }
 
+    /**
+     * What has to be the same on all hosts that paint a picture, by name: the settings, but for files that the first one alone
+     * reads.
+     *
+     * @param contents of files that all of them read
+     */
+    static Map<String, String> command(ScaleDit.Builder model, ImageRequest request, Map<String, String> contents) {
+        ObjectNode json = new Settings(model, request.seed().isPresent() ? request : request.seed(0)).json();
+        if (request.seed().isEmpty()) { // the first one draws it
+            json.remove("seed");
+        }
+        json.remove("vae");
+        for (String file : List.of("guideImage", "noise")) {
+            if (json.has(file)) {
+                json.put(file, "given");
+            }
+        }
+        Map<String, String> command = new TreeMap<>();
+        json.properties()
+                .forEach(field -> command.put(field.getKey(), field.getValue().asText()));
+        command.putAll(contents);
+        return command;
+    }
+
     private String toJson() {
+        return json().toString();
+    }
+
+    private ObjectNode json() {
         ObjectNode json = JSON.createObjectNode();
         json.put("version", ScaleDit.version());
         model.write(json);
@@ -56,7 +86,7 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         json.put("attention", name(request.attention()));
         request.textTokens().ifPresent(tokens -> json.put("textTokens", tokens));
         request.noise().ifPresent(file -> json.put("noise", absolute(file)));
-        return json.toString();
+        return json;
     }
 
     /** The settings in a PNG's text chunks. */

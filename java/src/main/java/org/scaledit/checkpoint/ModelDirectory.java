@@ -1,12 +1,16 @@
 package org.scaledit.checkpoint;
 
+import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Collections;
+import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Set;
 import java.util.TreeMap;
+import org.scaledit.file.ContentHash;
+import org.scaledit.file.Reasons;
 
 /**
  * A FLUX.1 checkpoint in the layout of diffusers: {@code model_index.json} and a folder for each part ({@code
@@ -51,6 +55,19 @@ public final class ModelDirectory {
             throw new CheckpointException(path + " has no folder " + name + ", a part that a FLUX.1 model needs");
         }
         return part;
+    }
+
+    /** Tells what paints apart from that of other models, whatever folder it is in; of large files a part is read. */
+    public String contentHash() {
+        ContentHash hash = new ContentHash();
+        for (String name : List.of("transformer", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")) {
+            try {
+                hash.text(name).model(part(name));
+            } catch (IOException e) {
+                throw new CheckpointException(part(name) + " cannot be read: " + Reasons.of(e), e);
+            }
+        }
+        return hash.hex();
     }
 
     /** The names of the parts that have weights. */
