@@ -9,6 +9,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -16,6 +17,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 import org.scaledit.testing.Drawings;
 import org.scaledit.testing.Golden;
 import org.scaledit.testing.ModelJar;
+import org.scaledit.testing.OtherJvm;
 
 class MainTest {
     private static final String TINY = Golden.tinyFlux().toString();
@@ -55,6 +57,56 @@ class MainTest {
                         .err())
                 .isEqualToIgnoringNewLines(
                         "scaledit: seed is 9223372036854775807, expected at most 9223372036854775805 for 2 pictures");
+    }
+
+    @Test
+    void severalHostsPaintTogetherAndTheFirstOneWrites() throws IOException, InterruptedException {
+        String[] command = ("generate dusk --width 512 --height 256 --steps 1 --guide-steps 1 --quiet --nnodes 2"
+                        + " --master-addr localhost --master-port " + OtherJvm.freePort() + " --model " + TINY)
+                .split(" ");
+        Path said = folder.resolve("said.txt");
+        Path other = folder.resolve("host1.png");
+        Process second = OtherJvm.of(Main.class, with(command, "--node-rank", "1", "-o", other.toString()))
+                .redirectOutput(said.toFile())
+                .start();
+        Path picture = folder.resolve("host0.png");
+        Outcome first = run(with(command, "--node-rank", "0", "-o", picture.toString()));
+        assertThat(first.err()).isEmpty();
+        assertThat(first.status()).isZero();
+        assertThat(second.waitFor()).isZero();
+        assertThat(Files.readAllLines(said).stream().filter(line -> !line.startsWith("[Gloo]")))
+                .containsExactly("host 1 of 2 has done its part, host 0 writes what was asked for");
+        assertThat(picture).exists();
+        assertThat(other).doesNotExist();
+    }
+
+    private static String[] with(String[] command, String... more) {
+        return Stream.of(command, more).flatMap(Stream::of).toArray(String[]::new);
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "--node-rank 1 | node-rank is given, expected --nnodes N beside it",
+                "--master-addr a | master-addr is given, expected --nnodes N beside it",
+                "--nnodes 2 | nnodes is 2, expected --node-rank N beside it",
+                "--nnodes 2 --node-rank 0 | nnodes is 2, expected --master-addr HOST beside it",
+                "--nnodes 2 --node-rank 2 --master-addr a | host 2 of 2 is given, expected 0 to 1",
+                "--nnodes 0 | number of hosts is 0, expected 1 or more"
+            })
+    void hostsThatAreNotNamedInFullAreRefused(String options, String sentence) {
+        Outcome outcome = generate(options.split(" "));
+        assertThat(outcome.err()).isEqualToIgnoringNewLines("scaledit: " + sentence);
+        assertThat(outcome.status()).isEqualTo(2);
+    }
+
+    @Test
+    void picturesOfSeveralHostsHaveAGivenSeed() {
+        String[] options = "--count 2 --nnodes 2 --node-rank 0 --master-addr a".split(" ");
+        assertThat(prompted(options).err())
+                .isEqualToIgnoringNewLines(
+                        "scaledit: no seed is given for 2 pictures of several hosts, expected --seed N");
     }
 
     @Test

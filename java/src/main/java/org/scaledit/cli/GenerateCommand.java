@@ -66,6 +66,9 @@ final class GenerateCommand implements Callable<Integer> {
                             + " with one. Default: 1.")
     private @Nullable GpusOption gpus;
 
+    @Mixin
+    private final HostOptions hosts = new HostOptions();
+
     @Option(
             names = "--guide-image",
             paramLabel = "FILE",
@@ -118,7 +121,12 @@ final class GenerateCommand implements Callable<Integer> {
                 ScaleDit scaleDit = builder.load();
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
-            scaleDit.generatePngs(requests, files(), display);
+            if (hosts.isFirst()) {
+                scaleDit.generatePngs(requests, files(), display);
+            } else {
+                requests.forEach(scaleDit::follow);
+                spec.commandLine().getOut().println(hosts.done());
+            }
         }
         return 0;
     }
@@ -130,6 +138,10 @@ final class GenerateCommand implements Callable<Integer> {
         if (request.noise().isPresent() || trace != null) {
             throw new IllegalArgumentException(
                     (trace != null ? "a trace" : "noise") + " is given for " + count + " pictures, expected --count 1");
+        }
+        if (hosts.areSeveral() && request.seed().isEmpty()) {
+            throw new IllegalArgumentException(
+                    "no seed is given for " + count + " pictures of several hosts, expected --seed N");
         }
         long first = request.seed().orElseGet(() -> ThreadLocalRandom.current().nextLong(1L << 32));
         if (first > Long.MAX_VALUE - count) {
@@ -164,8 +176,10 @@ final class GenerateCommand implements Callable<Integer> {
         if (count < 1 || count > MOST_PICTURES) {
             throw new IllegalArgumentException("count is " + count + ", expected 1 to " + MOST_PICTURES);
         }
-        Arguments.requireWritable(output);
-        files().forEach(Arguments::requireWritable);
+        if (hosts.isFirst()) {
+            Arguments.requireWritable(output);
+            files().forEach(Arguments::requireWritable);
+        }
         if (trace != null) {
             Arguments.requireWritable(trace);
         }
@@ -207,6 +221,7 @@ final class GenerateCommand implements Callable<Integer> {
         if (gpus != null) {
             gpus.apply(builder);
         }
+        hosts.apply(builder);
         return builder;
     }
 }
