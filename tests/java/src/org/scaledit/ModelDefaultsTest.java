@@ -53,6 +53,20 @@ class ModelDefaultsTest {
         assertThat(request.guidanceMargin()).isEqualTo(5);
     }
 
+    /** Where neither file nor user says a ratio. */
+    @Test
+    void aPlainSizeChoosesTheRatio() throws IOException {
+        ImageRequest request = read("{'plain_size': 256}").request();
+        assertThat(request.size(1024, 1024).ratio()).isEqualTo(4);
+        assertThat(request.size(2048, 2048).ratio()).isEqualTo(8);
+        assertThat(request.size(2048, 2048).ratio(2).ratio()).isEqualTo(2);
+        assertThat(request.size(512, 512).ratio()).isEqualTo(2);
+        assertThat(request.size(512, 512).levels(0).ratio()).isEqualTo(4);
+        assertThat(request.size(512, 512).guideImage(folder.resolve("any.png")).ratio())
+                .isEqualTo(4);
+        assertThat(read("{'steps': 20}").request().size(2048, 2048).ratio()).isEqualTo(4);
+    }
+
     @Test
     void areThePapersWhereTheFileSaysNothing() throws IOException {
         ModelDefaults defaults = read("{'steps': 20, 'guide_steps': null}");

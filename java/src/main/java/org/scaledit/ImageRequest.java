@@ -55,7 +55,7 @@ public final class ImageRequest implements Cloneable {
     private int width = 4096;
     private int height = 4096;
     private OptionalLong seed = OptionalLong.empty();
-    private int ratio = 4;
+    private OptionalInt ratio = OptionalInt.empty();
     private int levels = 1;
     private int plainSize = TokenGrid.MOST_PIXELS;
     private int steps = 28;
@@ -139,10 +139,13 @@ public final class ImageRequest implements Cloneable {
         return with(copy -> copy.seed = OptionalLong.of(seed));
     }
 
-    /** How many times smaller than the picture the guidance image is on each side (ρ): 1, 2, 4 or 8. Default 4. */
+    /**
+     * How many times smaller than the picture the guidance image is on each side (ρ): 1, 2, 4 or 8. Default 4; with a {@link
+     * #plainSize} the one whose first guidance image is nearest to that.
+     */
     public ImageRequest ratio(int ratio) {
         require(ratio == 1 || ratio == 2 || ratio == 4 || ratio == 8, "ratio", ratio, "1, 2, 4 or 8");
-        return with(copy -> copy.ratio = ratio);
+        return with(copy -> copy.ratio = OptionalInt.of(ratio));
     }
 
     /**
@@ -304,7 +307,8 @@ public final class ImageRequest implements Cloneable {
     }
 
     public int ratio() {
-        return ratio;
+        boolean painted = levels > 0 && guideImage == null && plainSize < TokenGrid.MOST_PIXELS;
+        return ratio.orElseGet(() -> painted ? TokenGrid.ofPixels(width, height).ratioFor(plainSize) : TokenGrid.RATIO);
     }
 
     public int levels() {

@@ -30,4 +30,22 @@ class TokenGridTest {
         }
         assertThat(first).isEqualTo(grid);
     }
+
+    /** A model that paints 256² well: 1024² and 4096², by way of 1024², have it with the usual ratio. */
+    @ParameterizedTest
+    @CsvSource({
+        "1024, 1024, 4",
+        "4096, 4096, 4",
+        "1024, 512, 4",
+        "2048, 1280, 8",
+        "2048, 2048, 8",
+        "512, 512, 2",
+        "256, 256, 1",
+        "16384, 16384, 4",
+        "768, 768, 4",
+        "32, 16, 1"
+    })
+    void theRatioIsTheOneThatEndsAtAPictureThatIsPaintedWell(int width, int height, int ratio) {
+        assertThat(TokenGrid.ofPixels(width, height).ratioFor(256)).isEqualTo(ratio);
+    }
 }

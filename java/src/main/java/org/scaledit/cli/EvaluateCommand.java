@@ -40,6 +40,7 @@ import picocli.CommandLine.Spec;
 final class EvaluateCommand implements Callable<Integer> {
     private static final int STAGE_COLUMNS = 8;
     private static final String GENERATION = "generation";
+    private static final String PICTURES = "pictures";
 
     @Spec
     @SuppressWarnings("NullAway.Init")
@@ -95,7 +96,9 @@ final class EvaluateCommand implements Callable<Integer> {
             description = "Folder for what comes out.")
     private Path output = Path.of("");
 
-    @Option(names = "--pictures", description = "Write each picture, too, into pictures in that folder: for fid.")
+    @Option(
+            names = "--pictures",
+            description = "Write each picture, too, into pictures in that folder, which is to be made: for fid.")
     private boolean pictures;
 
     @Option(names = "--quiet", description = "No progress.")
@@ -109,6 +112,9 @@ final class EvaluateCommand implements Callable<Integer> {
         Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
         Composer composer = new Composer(Vocabulary.standard(), opened, true);
         Arguments.makeFolder(output);
+        if (pictures) {
+            Arguments.requireNew(output.resolve(PICTURES));
+        }
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 Judge opinion = PromptBenchmark.judge(judge, options.device() == ScaleDit.Device.CUDA);
                 ProgressDisplay display = ProgressDisplay.of(
@@ -161,7 +167,7 @@ final class EvaluateCommand implements Callable<Integer> {
         if (!pictures) {
             return painter;
         }
-        Path folder = output.resolve("pictures");
+        Path folder = output.resolve(PICTURES);
         Arguments.makeFolder(folder);
         AtomicInteger number = new AtomicInteger();
         return scene -> {

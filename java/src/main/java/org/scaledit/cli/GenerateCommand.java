@@ -170,8 +170,10 @@ final class GenerateCommand implements Callable<Integer> {
     private void checkFiles() {
         requireExists("picture", from);
         requireExists("model", model);
-        requireExists("guide image", guideImage);
-        requireExists("noise", noise);
+        if (hosts.isFirst()) { // the others read neither
+            requireExists("guide image", guideImage);
+            requireExists("noise", noise);
+        }
         options.checkFiles();
         if (count < 1 || count > MOST_PICTURES) {
             throw new IllegalArgumentException("count is " + count + ", expected 1 to " + MOST_PICTURES);

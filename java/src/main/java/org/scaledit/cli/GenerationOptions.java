@@ -28,7 +28,9 @@ final class GenerationOptions {
     @Option(
             names = "--ratio",
             paramLabel = "N",
-            description = "How many times smaller the guidance image is: 1, 2, 4 or 8. Default: 4.")
+            description =
+                    "How many times smaller the guidance image is: 1, 2, 4 or 8. Default: 4; where a plain size is given, or the"
+                            + " model says one, the ratio with which the first guidance image is nearest to it.")
     private @Nullable Integer ratio;
 
     @Option(

@@ -7,6 +7,8 @@ import picocli.CommandLine.Option;
 
 /** Which of several hosts this is, and where they meet: as torchrun has it. */
 final class HostOptions {
+    private static final int PORT = 29500;
+
     @Option(
             names = "--nnodes",
             paramLabel = "N",
@@ -27,9 +29,8 @@ final class HostOptions {
     @Option(
             names = "--master-port",
             paramLabel = "PORT",
-            defaultValue = "29500",
-            description = "TCP port at which that listens, in a network that is trusted. Default: ${DEFAULT-VALUE}.")
-    private int port;
+            description = "TCP port at which that listens, in a network that is trusted. Default: " + PORT + ".")
+    private @Nullable Integer port;
 
     boolean areSeveral() {
         return nodes != null && nodes != 1;
@@ -42,9 +43,9 @@ final class HostOptions {
     /** @throws IllegalArgumentException in one sentence, if one of them is missing or out of its range */
     void apply(ScaleDit.Builder builder) {
         if (nodes == null) {
-            if (rank != null || address != null) {
-                throw new IllegalArgumentException(
-                        (rank != null ? "node-rank" : "master-addr") + " is given, expected --nnodes N beside it");
+            String given = rank != null ? "node-rank" : address != null ? "master-addr" : "master-port";
+            if (rank != null || address != null || port != null) {
+                throw new IllegalArgumentException(given + " is given, expected --nnodes N beside it");
             }
             return;
         }
@@ -53,7 +54,10 @@ final class HostOptions {
                     + (rank == null ? "--node-rank N" : "--master-addr HOST") + " beside it");
         }
         builder.host(
-                Objects.requireNonNullElse(rank, 0), nodes, Objects.requireNonNullElse(address, "localhost"), port);
+                Objects.requireNonNullElse(rank, 0),
+                nodes,
+                Objects.requireNonNullElse(address, "localhost"),
+                Objects.requireNonNullElse(port, PORT));
     }
 
     /** What one that is not the first says at its end. */

@@ -47,7 +47,7 @@ final class GroupExchange implements Exchange {
 
     /** Of whom a group consists beside this process's ranks, and where all of them find each other. */
     interface Others {
-        /** A store of one group, of the ranks that are to find each other. */
+        /** A store of one group, of the ranks that are to find each other; the group's to close. */
         Store store();
 
         /** What to throw when an exchange has failed: one of them may have ended, and that is told a little later. */
@@ -71,7 +71,7 @@ final class GroupExchange implements Exchange {
 
         @Override
         public Store store() {
-            return new FileStore(file.toString(), ranks);
+            return Tensors.outlive(() -> new FileStore(file.toString(), ranks));
         }
 
         @Override
@@ -92,7 +92,7 @@ final class GroupExchange implements Exchange {
     private record Group(Backend processes, Store store, Backend.Options options) implements AutoCloseable {
 
         static Group of(Supplier<Store> stores, int rank, int ranks, boolean cuda) {
-            Store store = Tensors.outlive(stores);
+            Store store = stores.get();
             if (cuda) {
                 ProcessGroupNCCL.Options options = Tensors.outlive(ProcessGroupNCCL.Options::new);
                 return new Group(

@@ -28,6 +28,7 @@ public final class Hosts {
     private static final Limits LIMITS = new Limits(Duration.ofSeconds(25), Duration.ofSeconds(8));
 
     private static final int MILLISECONDS_A_BEAT = 200;
+    private static final long MOST_MILLISECONDS_TO_MEET = 50;
 
     private static final long NANOSECONDS_TO_LOOK = TimeUnit.MILLISECONDS.toNanos(5);
 
@@ -196,7 +197,7 @@ public final class Hosts {
         long begun = System.nanoTime();
         long patience = limits.silence.plus(TO_LEAVE).toNanos();
         boolean interrupted = false;
-        while (failure == null && System.nanoTime() - begun < patience) {
+        while (failure == null && ownFailure == null && System.nanoTime() - begun < patience) {
             try {
                 wait(MILLISECONDS_A_BEAT);
             } catch (InterruptedException e) {
@@ -206,7 +207,7 @@ public final class Hosts {
         if (interrupted) {
             Thread.currentThread().interrupt();
         }
-        return failure == null
+        return failure == null && ownFailure == null
                 ? new IllegalStateException(
                         "an exchange with another host has failed: " + HostStore.firstLine(cause), cause)
                 : new RanksStoppedException();
@@ -248,7 +249,7 @@ public final class Hosts {
     private void fail(RuntimeException cause) {
         Consumer<RuntimeException> hears;
         synchronized (this) {
-            if (failure != null || leaving) {
+            if (failure != null || leaving || over) {
                 return;
             }
             failure = cause;
@@ -307,6 +308,8 @@ public final class Hosts {
             // this host leaves
         } catch (RuntimeException e) {
             fail(e);
+        } catch (Error e) { // whoever waits for others would wait for ever
+            fail(new IllegalStateException("this host cannot talk to the others: " + HostStore.firstLine(e), e));
         }
     }
 
@@ -332,6 +335,7 @@ public final class Hosts {
         private final long[] changed = new long[host.count()]; // when they were others
         private long announced; // meetings
         private boolean told;
+        private long waits = 1; // milliseconds, for others to come to a meeting
 
         Talk(HostStore store, long begun) {
             this.store = store;
@@ -466,7 +470,9 @@ public final class Hosts {
                     return;
                 }
                 try {
-                    Hosts.this.wait(asked > held ? 1 : MILLISECONDS_A_BEAT);
+                    // Others come to a meeting at once or, to the first picture's beginning, after minutes.
+                    waits = asked > held ? Math.min(2 * waits, MOST_MILLISECONDS_TO_MEET) : 1;
+                    Hosts.this.wait(asked > held ? waits : MILLISECONDS_A_BEAT);
                 } catch (InterruptedException e) {
                     throw new CancellationException("stopped while waiting for another host");
                 }

@@ -145,10 +145,16 @@ public final class Ranks implements AutoCloseable {
         };
     }
 
-    /** Then no other rank needs this one's memory any more, and nothing of this one's is left to be aborted. */
+    /**
+     * Then no other rank needs this one's memory any more, and nothing of this one's is left to be aborted. Of several hosts each
+     * waits for the others: what a GPU has given may be on its way yet.
+     */
     private void synchronize() {
         if (cuda) {
             Cuda.synchronize();
+        }
+        if (hosts.isPresent()) {
+            meeting.await();
         }
     }
 

@@ -5,6 +5,11 @@ public record TokenGrid(int width, int height) {
     public static final int PIXELS_PER_TOKEN = 16;
     public static final int MOST_PIXELS = 65_536;
 
+    /** How many times larger than its guidance image a picture usually is. */
+    public static final int RATIO = 4;
+
+    private static final int[] OTHER_RATIOS = {2, 8, 1};
+
     /** The grid of a picture of {@code width × height} pixels, each a multiple of 16 from 16 to 65,536. */
     public static TokenGrid ofPixels(int width, int height) {
         return new TokenGrid(tokens("width", width), tokens("height", height));
@@ -39,6 +44,27 @@ public record TokenGrid(int width, int height) {
         boolean painted = Math.max(guidance.pixelWidth(), guidance.pixelHeight()) <= 2L * plainSize;
         boolean exact = ratio > 1 && width % ratio == 0 && height % ratio == 0;
         return painted || !exact ? 0 : 1 + guidance.levelsBefore(ratio, plainSize);
+    }
+
+    /**
+     * The ratio whose first guidance image is nearest to pictures that plain FLUX paints well, in parts of their size: {@link #RATIO}
+     * where no other one is nearer.
+     *
+     * @param plainSize longer side of such pictures, in pixels
+     */
+    public int ratioFor(int plainSize) {
+        int best = RATIO;
+        for (int ratio : OTHER_RATIOS) {
+            if (distance(ratio, plainSize) < distance(best, plainSize)) {
+                best = ratio;
+            }
+        }
+        return best;
+    }
+
+    private double distance(int ratio, int plainSize) {
+        TokenGrid painted = reduced(ratio, levelsBefore(ratio, plainSize)).guidance(ratio);
+        return Math.abs(Math.log((double) Math.max(painted.pixelWidth(), painted.pixelHeight()) / plainSize));
     }
 
     /** The grid of a picture that becomes this one when it is enlarged so often. */

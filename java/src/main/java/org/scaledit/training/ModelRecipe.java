@@ -1,5 +1,7 @@
 package org.scaledit.training;
 
+import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Collections;
 import java.util.LinkedHashMap;
@@ -10,6 +12,7 @@ import java.util.function.IntPredicate;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.file.Reasons;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.scenes.Mix;
 import org.scaledit.scenes.SceneRenderer;
@@ -279,9 +282,11 @@ public record ModelRecipe(
                 : Optional.empty();
         requireTokens(textConfig, text, start, transformer.config);
         transformer.distillation.ifPresent(asked -> {
+            int most = transformer.config.withoutGuidanceEmbedder().textTokens();
+            config.require(text.tokens <= most, "text.tokens", text.tokens, most + " or fewer, as start has");
             config.require(start.isPresent(), "transformer.distillation", asked, "none without start, which teaches");
             config.require(
-                    text.frozen.equals(start),
+                    text.frozen.isPresent() && isSame(text.frozen.get(), start.orElseThrow()),
                     "text.model",
                     text.frozen.map(Path::toString).orElse("none"),
                     "start, whose text encoders stay beside transformer.distillation");
@@ -378,19 +383,34 @@ public record ModelRecipe(
     }
 
     /** A model that is trained further is what the recipe says. */
+    /** Whether two folders, which exist, are one. */
+    private static boolean isSame(Path one, Path other) {
+        try {
+            return Files.isSameFile(one, other);
+        } catch (IOException e) {
+            throw new CheckpointException("cannot read " + other + ": " + Reasons.of(e), e);
+        }
+    }
+
     private static void requireSizes(Config config, ModelDirectory start, Text text, Vae vae, Transformer transformer) {
         TextEncoders.check(start);
         AutoencoderKl.check(start.part(ModelFiles.VAE));
+        FluxConfig theirs = FluxTransformer.check(start, List.of(), LoraScope.GUIDANCE);
+        config.require(
+                transformer.distillation.isEmpty() || !theirs.guidanceEmbedder(),
+                "start",
+                config.text("start"),
+                "a model without guidance as an input beside transformer.distillation");
         FluxConfig taught = transformer.distillation.isPresent()
                 ? transformer.config.withoutGuidanceEmbedder()
                 : transformer.config;
-        requireSame(config, "transformer", taught, FluxTransformer.check(start, List.of(), LoraScope.GUIDANCE));
+        requireSame(config, "transformer", taught, theirs);
         if (text.frozen.isEmpty()) {
             requireSame(config, "text.clip", text.clip, Clip.of(start));
             requireSame(config, "text.t5", text.t5, T5.of(start));
         }
-        VaeConfig theirs = VaeConfig.of(start.config(ModelFiles.VAE));
-        requireSame(config, "vae", vae.config(theirs.scalingFactor(), theirs.shiftFactor()), theirs);
+        VaeConfig ofVae = VaeConfig.of(start.config(ModelFiles.VAE));
+        requireSame(config, "vae", vae.config(ofVae.scalingFactor(), ofVae.shiftFactor()), ofVae);
     }
 
     private static void requireSame(Config config, String field, Object recipes, Object theirs) {
@@ -491,7 +511,6 @@ public record ModelRecipe(
                 integer(config, "phases", 1, training.phases.size()));
     }
 
-    /** @param step of which a size is a multiple */
     private static Method method(Config training) {
         if (!training.has("optimizer")) {
             return Method.ADAMW;
@@ -500,6 +519,7 @@ public record ModelRecipe(
         return training.text("optimizer").equals("muon") ? Method.MUON : Method.ADAMW;
     }
 
+    /** @param step of which a size is a multiple */
     static Training training(Config config, int step) {
         return training(config, step, Method.ADAMW);
     }

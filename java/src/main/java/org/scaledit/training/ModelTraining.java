@@ -34,9 +34,9 @@ import org.scaledit.vae.VaeConfig;
  * bit as if it had not been stopped.
  */
 public final class ModelTraining {
-    /** Captions that the tokenizers' words are taken from. */
     private static final String GUIDANCE_EMBEDDER = ".guidance_embedder.";
 
+    /** Captions that the tokenizers' words are taken from. */
     private static final int CAPTIONS = 20_000;
 
     /** Pictures that the latents' mean and deviation are measured on. */

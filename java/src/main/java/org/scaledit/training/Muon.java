@@ -104,18 +104,21 @@ final class Muon implements Optimizer {
     static Tensor orthogonal(Tensor matrices) {
         return Tensors.scoped(() -> {
             boolean tall = matrices.size(1) > matrices.size(2);
-            Tensor x = tall ? matrices.transpose(1, 2) : matrices;
-            Tensor length =
-                    torch.linalg_vector_norm(x, new Scalar(2), new long[] {1, 2}, true, new ScalarTypeOptional());
-            x = x.div(length.add_(new Scalar(EPSILON)));
-            if (x.is_cuda()) {
-                x = x.to(torch.ScalarType.BFloat16);
-            }
+            Tensor x = Tensors.scoped(() -> {
+                Tensor wide = tall ? matrices.transpose(1, 2) : matrices;
+                Tensor length = torch.linalg_vector_norm(
+                        wide, new Scalar(2), new long[] {1, 2}, true, new ScalarTypeOptional());
+                return wide.div(length.add_(new Scalar(EPSILON)))
+                        .to(matrices.is_cuda() ? torch.ScalarType.BFloat16 : torch.ScalarType.Float);
+            });
             for (int i = 0; i < ITERATIONS; i++) {
-                Tensor square = x.matmul(x.transpose(1, 2));
-                Tensor factor =
-                        square.mul(new Scalar(POLYNOMIAL[1])).add_(square.matmul(square), new Scalar(POLYNOMIAL[2]));
-                x = factor.matmul(x).add_(x, new Scalar(POLYNOMIAL[0]));
+                Tensors.run(
+                        () -> { // what a round makes is gone before the next one
+                            Tensor square = x.matmul(x.transpose(1, 2));
+                            Tensor factor = square.mul(new Scalar(POLYNOMIAL[1]))
+                                    .add_(square.matmul(square), new Scalar(POLYNOMIAL[2]));
+                            x.copy_(factor.matmul(x).add_(x, new Scalar(POLYNOMIAL[0])));
+                        });
             }
             return (tall ? x.transpose(1, 2) : x).to(torch.ScalarType.Float);
         });

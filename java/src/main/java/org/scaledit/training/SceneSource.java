@@ -19,7 +19,7 @@ import org.scaledit.scenes.Vocabulary;
 /** Scenes, composed and painted whenever one is asked for: those of the seeds 0 to {@code size − 1}. */
 final class SceneSource implements SampleSource {
     /** Of what a seed shows: another number where that changes. */
-    private static final String FORMAT = "scenes 2";
+    private static final String FORMAT = "scenes 1";
 
     static final Vocabulary VOCABULARY = Vocabulary.standard();
 
@@ -34,19 +34,22 @@ final class SceneSource implements SampleSource {
      * @param sprites the folder of the SVG sets
      */
     SceneSource(int size, Mix mix, Path sprites) {
-        this(size, mix.toString(), sprites, opened -> new Composer(VOCABULARY, opened, false, mix));
+        this(
+                size,
+                mix.equals(Mix.USUAL) ? "" : " " + mix,
+                sprites,
+                opened -> new Composer(VOCABULARY, opened, false, mix));
     }
 
-    /** @param content of which kinds they are, for the fingerprint */
-    SceneSource(int size, String content, Path sprites, Function<Sprites, Composer> composer) {
+    /** @param kind by which they are told from usual ones in the fingerprint */
+    SceneSource(int size, String kind, Path sprites, Function<Sprites, Composer> composer) {
         Sprites opened = Sprites.open(sprites);
         this.size = size;
         this.composer = composer.apply(opened);
         this.renderer = new SceneRenderer(opened);
         try {
             this.fingerprint = new ContentHash()
-                    .text(FORMAT)
-                    .text(content)
+                    .text(FORMAT + kind)
                     .text(String.valueOf(size))
                     .file(sprites.resolve("noto.json"))
                     .file(sprites.resolve("fluent-emoji.json"))
