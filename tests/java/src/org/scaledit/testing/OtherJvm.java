@@ -33,6 +33,8 @@ public final class OtherJvm {
                                 Stream.of(Path.of(System.getProperty("java.home"), "bin", "java")
                                         .toString()),
                                 settings,
+                                // What a JVM says of native access would stand in the output.
+                                Stream.of("--enable-native-access=ALL-UNNAMED"),
                                 Stream.of("-cp", System.getProperty("java.class.path"), main.getName()),
                                 Stream.of(arguments))
                         .flatMap(part -> part)
