@@ -307,8 +307,9 @@ public final class ImageRequest implements Cloneable {
     }
 
     public int ratio() {
-        boolean painted = levels > 0 && guideImage == null && plainSize < TokenGrid.MOST_PIXELS;
-        return ratio.orElseGet(() -> painted ? TokenGrid.ofPixels(width, height).ratioFor(plainSize) : TokenGrid.RATIO);
+        boolean plainSizeDecides = levels > 0 && guideImage == null && plainSize < TokenGrid.MOST_PIXELS;
+        return ratio.orElseGet(
+                () -> plainSizeDecides ? TokenGrid.ofPixels(width, height).ratioFor(plainSize) : TokenGrid.RATIO);
     }
 
     public int levels() {

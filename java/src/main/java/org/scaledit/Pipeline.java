@@ -63,7 +63,7 @@ final class Pipeline implements AutoCloseable {
     private final Placement placement;
     private final boolean fp8; // the transformer's large products
     private final boolean low; // the transformer's blocks stay on the host, text is encoded part by part
-    private final int allRanks; // at least: with those of other hosts, whose number shows when they meet
+    private final int leastRanks; // with those of other hosts, whose number shows when they meet
     private final @Nullable Transformers[] transformers; // of each rank of this process, by its own thread
     private final PictureSampler.@Nullable Models[] models; // likewise
 
@@ -124,7 +124,7 @@ final class Pipeline implements AutoCloseable {
             boolean fp8,
             boolean low,
             int ranks,
-            int allRanks) {
+            int leastRanks) {
         this.directory = directory;
         this.vaeFolder = vaeFolder;
         this.config = config;
@@ -134,7 +134,7 @@ final class Pipeline implements AutoCloseable {
         this.placement = placement;
         this.fp8 = fp8;
         this.low = low;
-        this.allRanks = allRanks;
+        this.leastRanks = leastRanks;
         this.transformers = new Transformers[ranks];
         this.models = new PictureSampler.Models[ranks];
     }
@@ -170,11 +170,11 @@ final class Pipeline implements AutoCloseable {
             }
         }
         int ranks = gpus.orElseGet(Cuda::count);
-        int allRanks = Math.max(ranks, hosts);
-        if (allRanks > 1 && low) {
+        int leastRanks = Math.max(ranks, hosts);
+        if (leastRanks > 1 && low) {
             throw new IllegalArgumentException("memory low is for one GPU, expected gpus 1, or memory normal");
         }
-        if (allRanks > 1 && device == ScaleDit.Device.CUDA) {
+        if (leastRanks > 1 && device == ScaleDit.Device.CUDA) {
             Ranks.requireGpus();
         }
         boolean fp8 = precision == ScaleDit.Precision.FP8;
@@ -195,7 +195,7 @@ final class Pipeline implements AutoCloseable {
             };
             FluxConfig config = FluxTransformer.check(directory, loras, loraScope);
             return new Pipeline(
-                    directory, vaeFolder, config, loraFiles, loras, loraScope, placement, fp8, low, ranks, allRanks);
+                    directory, vaeFolder, config, loraFiles, loras, loraScope, placement, fp8, low, ranks, leastRanks);
         } catch (RuntimeException | Error e) {
             loras.forEach(lora -> lora.lora().close());
             throw e;
@@ -331,13 +331,13 @@ final class Pipeline implements AutoCloseable {
                 order.request.effectiveNegative().isPresent(),
                 order.plan.window(),
                 new GpuMemory.Setting(fp8 ? ScaleDit.Precision.FP8 : unquantised, low),
-                FluxTransformer.headGroups(placement, allRanks),
+                FluxTransformer.headGroups(placement, leastRanks),
                 models[order.painter.rank] != null);
         return GpuMemory.of(directory, config).sentence(picture, memory);
     }
 
     private boolean isShared(Painter painter) {
-        return allRanks > 1 && !painter.alone;
+        return leastRanks > 1 && !painter.alone;
     }
 
     private void painted(Order order, PictureSampler.Models loaded, Prompt prompt, Optional<Trace> trace) {
@@ -450,7 +450,7 @@ final class Pipeline implements AutoCloseable {
         if (loaded == null) {
             FluxTransformer plain = low
                     ? FluxTransformer.load(directory, placement, fp8, true)
-                    : FluxTransformer.loadForRanks(directory, placement, fp8, allRanks);
+                    : FluxTransformer.loadForRanks(directory, placement, fp8, leastRanks);
             try {
                 loaded = new Transformers(plain, loras.isEmpty() ? plain : plain.withLoras(loras, loraScope));
             } catch (RuntimeException | Error e) {

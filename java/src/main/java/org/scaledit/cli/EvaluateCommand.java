@@ -3,15 +3,12 @@ package org.scaledit.cli;
 import java.io.PrintWriter;
 import java.nio.file.Path;
 import java.util.Locale;
-import java.util.Map;
 import java.util.Objects;
 import java.util.concurrent.Callable;
-import java.util.concurrent.atomic.AtomicInteger;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ImageRequest;
 import org.scaledit.ScaleDit;
 import org.scaledit.evaluation.PromptBenchmark;
-import org.scaledit.image.PngFile;
 import org.scaledit.judge.Judge;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.SceneRenderer;
@@ -162,20 +159,13 @@ final class EvaluateCommand implements Callable<Integer> {
         }
     }
 
-    /** Pictures are written as they are painted, if that is asked for. */
     private PromptBenchmark.Painter kept(PromptBenchmark.Painter painter) {
         if (!pictures) {
             return painter;
         }
         Path folder = output.resolve(PICTURES);
         Arguments.makeFolder(folder);
-        AtomicInteger number = new AtomicInteger();
-        return scene -> {
-            byte[] rgb = painter.paint(scene);
-            Path file = folder.resolve(String.format(Locale.ROOT, "%05d.png", number.getAndIncrement()));
-            PngFile.write(file, rgb, (int) Math.sqrt(rgb.length / 3.0), Map.of("Description", scene.caption()));
-            return rgb;
-        };
+        return painter.keepingIn(folder);
     }
 
     private ImageRequest request(int side, Judge opinion) {

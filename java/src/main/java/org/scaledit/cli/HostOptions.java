@@ -43,10 +43,9 @@ final class HostOptions {
     /** @throws IllegalArgumentException in one sentence, if one of them is missing or out of its range */
     void apply(ScaleDit.Builder builder) {
         if (nodes == null) {
-            String given = rank != null ? "node-rank" : address != null ? "master-addr" : "master-port";
-            if (rank != null || address != null || port != null) {
-                throw new IllegalArgumentException(given + " is given, expected --nnodes N beside it");
-            }
+            requireNone("node-rank", rank);
+            requireNone("master-addr", address);
+            requireNone("master-port", port);
             return;
         }
         if (nodes > 1 && (rank == null || address == null)) {
@@ -58,6 +57,12 @@ final class HostOptions {
                 nodes,
                 Objects.requireNonNullElse(address, "localhost"),
                 Objects.requireNonNullElse(port, PORT));
+    }
+
+    private static void requireNone(String option, @Nullable Object given) {
+        if (given != null) {
+            throw new IllegalArgumentException(option + " is given, expected --nnodes N beside it");
+        }
     }
 
     /** What one that is not the first says at its end. */

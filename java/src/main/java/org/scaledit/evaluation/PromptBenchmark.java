@@ -9,9 +9,12 @@ import java.time.Instant;
 import java.time.temporal.ChronoUnit;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
+import java.util.Map;
 import java.util.OptionalDouble;
 import java.util.SplittableRandom;
 import java.util.concurrent.CancellationException;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.stream.Collectors;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -21,6 +24,7 @@ import org.scaledit.ScaleDit;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.image.OutputFile;
 import org.scaledit.image.Pixels;
+import org.scaledit.image.PngFile;
 import org.scaledit.judge.Detection;
 import org.scaledit.judge.Judge;
 import org.scaledit.judge.Scoring;
@@ -43,6 +47,21 @@ public final class PromptBenchmark {
     public interface Painter {
         /** @return red, green and blue of each pixel of a square, row by row: {@code [side · side · 3]} */
         byte[] paint(Scene scene);
+
+        /**
+         * The same, which writes each picture as it is painted: 00000.png, 00001.png and so on, with the caption.
+         *
+         * @param folder exists
+         */
+        default Painter keepingIn(Path folder) {
+            AtomicInteger number = new AtomicInteger();
+            return scene -> {
+                byte[] rgb = paint(scene);
+                Path file = folder.resolve(String.format(Locale.ROOT, "%05d.png", number.getAndIncrement()));
+                PngFile.write(file, rgb, side(rgb), Map.of("Description", scene.caption()));
+                return rgb;
+            };
+        }
 
         /** A model's pictures: from the caption, with the scene's seed. */
         static Painter of(ScaleDit model, ImageRequest request) {
@@ -146,7 +165,7 @@ public final class PromptBenchmark {
 
     private void add(Probe probe, Scene scene, Painter painter) {
         byte[] rgb = painter.paint(scene);
-        int side = (int) Math.sqrt(rgb.length / 3.0); // of several levels larger than asked for
+        int side = side(rgb);
         seams.add(rgb, side);
         Tensors.run(() -> {
             Tensor picture = Pixels.toTensor(rgb, side);
@@ -155,6 +174,11 @@ public final class PromptBenchmark {
             rows.add(new Row(probe, scene.caption(), seen, right));
             sheet.add(picture, right);
         });
+    }
+
+    /** Of a square, which with several levels is larger than was asked for. */
+    private static int side(byte[] rgb) {
+        return (int) Math.sqrt(rgb.length / 3.0);
     }
 
     /** How much was right. */
