@@ -172,7 +172,10 @@ public final class Hosts {
     /** Tells the other hosts why this one ends, unless one of them does already. */
     synchronized void tell(Throwable cause) {
         if (ownFailure == null && failure == null) {
-            ownFailure = host + " has failed: " + HostStore.firstLine(cause);
+            ownFailure = host
+                    + (cause instanceof CancellationException
+                            ? " was cancelled"
+                            : " has failed: " + HostStore.firstLine(cause));
             notifyAll();
         }
     }
