@@ -4,11 +4,9 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
-import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
-import java.util.Optional;
 import java.util.concurrent.CancellationException;
 import java.util.stream.Stream;
 import org.bytedeco.pytorch.Scalar;
@@ -61,13 +59,7 @@ class ModelTrainingTest {
     }
 
     private static ModelRecipe recipe(String json) {
-        try {
-            Path file = Files.createTempFile(shared, "config", ".json");
-            Files.writeString(file, json);
-            return ModelRecipe.read(file);
-        } catch (IOException e) {
-            throw new UncheckedIOException(e);
-        }
+        return TinyRuns.recipe(shared, json);
     }
 
     private ModelTraining.Run run(String name, String json, boolean resume) {
@@ -75,19 +67,7 @@ class ModelTrainingTest {
     }
 
     private ModelTraining.Run run(String name, String json, boolean resume, int ranks) {
-        try {
-            Path output = Files.createDirectories(folder.resolve(name));
-            return new ModelTraining.Run(
-                    recipe(json),
-                    output,
-                    output.resolve("cache"),
-                    Optional.of(sprites),
-                    resume,
-                    Placement.FLOAT32_CPU,
-                    ranks);
-        } catch (IOException e) {
-            throw new UncheckedIOException(e);
-        }
+        return TinyRuns.run(recipe(json), folder.resolve(name), sprites, resume, ranks);
     }
 
     private static void assertSame(ModelTraining.Run a, ModelTraining.Run b) throws IOException {
@@ -276,84 +256,6 @@ class ModelTrainingTest {
         }
         assertThatThrownBy(() -> recipe(TinyModel.CONFIG.replace("\"seed\": 3,", "\"seed\": 3, \"start\": \"none\",")))
                 .hasMessageContaining("none");
-    }
-
-    /**
-     * The model of one pass with guidance begins as its teacher, and comes nearer to what that makes in two passes; a run that was
-     * stopped goes on bit for bit.
-     */
-    @Test
-    void trueGuidanceIsDistilled() throws IOException {
-        ModelTraining.Run teacher = run("teacher", TinyModel.CONFIG, false);
-        ModelTraining.run(teacher, stage -> SilentListener.NONE);
-        String config = TinyModel.CONFIG
-                .replaceFirst(
-                        "(?s)\"tokens\": 12.*?\\},\\s*\"vae\"",
-                        "\"tokens\": 12, \"model\": \"" + teacher.model() + "\"}, \"vae\"")
-                .replace("\"seed\": 3,", "\"seed\": 4, \"start\": \"" + teacher.model() + "\",")
-                .replace("\"guidance\": false", "\"guidance\": true, \"distillation\": {\"least\": 3, \"most\": 5}")
-                .replace("\"size\": 32, \"batch\": 3, \"steps\": 4}", "\"size\": 32, \"batch\": 4, \"steps\": 40}");
-        ModelTraining.Run whole = run("distilled", config, false);
-        ModelTraining.run(whole, stage -> SilentListener.NONE);
-        List<LossLog.Row> losses = LossLog.read(whole.lossLog(Stage.TRANSFORMER));
-        double first =
-                losses.subList(0, 5).stream().mapToDouble(LossLog.Row::loss).sum();
-        double last =
-                losses.subList(35, 40).stream().mapToDouble(LossLog.Row::loss).sum();
-        assertThat(last).isLessThan(0.5 * first);
-
-        ModelTraining.Run stopped = run("distilled-stopped", config, false);
-        assertThatThrownBy(() -> ModelTraining.run(stopped, stage -> new SilentListener() {
-                    @Override
-                    public void stepped(LossLog.Row row, long steps, Pace pace) {
-                        if (row.step() == 7) {
-                            Thread.currentThread().interrupt();
-                        }
-                    }
-                }))
-                .isInstanceOf(CancellationException.class);
-        ModelTraining.run(run("distilled-stopped", config, true), stage -> SilentListener.NONE);
-        assertThat(Files.mismatch(whole.checkpoint(Stage.TRANSFORMER), stopped.checkpoint(Stage.TRANSFORMER)))
-                .isEqualTo(-1);
-
-        // Nothing learnt: with any guidance it is the teacher with one pass.
-        ModelTraining.Run begun =
-                run("begun", config.replace("\"learning_rate\": 3e-3", "\"learning_rate\": 1e-9"), false);
-        ModelTraining.run(begun, stage -> SilentListener.NONE);
-        ImageRequest request = ImageRequest.of("a word")
-                .seed(5)
-                .size(64, 64)
-                .levels(0)
-                .steps(2)
-                .guidance(4)
-                .guideGuidance(4);
-        try (ScaleDit one = ScaleDit.load(teacher.model());
-                ScaleDit other = ScaleDit.load(begun.model())) {
-            GeneratedImage expected = one.generate(request);
-            GeneratedImage image = other.generate(request);
-            int off = 0;
-            for (int y = 0; y < 64; y++) {
-                for (int x = 0; x < 3 * 64; x++) {
-                    off = Math.max(off, Math.abs((image.row(y)[x] & 255) - (expected.row(y)[x] & 255)));
-                }
-            }
-            assertThat(off).isLessThanOrEqualTo(1);
-        }
-        for (String[] change : new String[][] {
-            {"\"start\": \"" + teacher.model() + "\",", "", "transformer.distillation "},
-            {"\"model\": \"" + teacher.model(), "\"model\": \"" + begun.model(), "text.model "},
-            {
-                "\"guidance\": true",
-                "\"guidance\": false",
-                "transformer.guidance false, expected true beside distillation"
-            },
-            {"\"least\": 3", "\"least\": 0", "transformer.distillation.least 0.0, expected a number from 1.0 to 100.0"},
-            {"\"most\": 5", "\"most\": 2", "transformer.distillation.most 2.0, expected a number from 3.0 to 100.0"}
-        }) {
-            assertThat(config).contains(change[0]);
-            assertThatThrownBy(() -> recipe(config.replace(change[0], change[1])))
-                    .hasMessageContaining(" has " + change[2]);
-        }
     }
 
     /** Scenes come out of the seed, so that the same run twice is the same; the model that it leaves makes a picture. */

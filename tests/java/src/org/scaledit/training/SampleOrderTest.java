@@ -80,6 +80,17 @@ class SampleOrderTest {
     }
 
     @Test
+    void stepsOfAScheduleAreEquallyProbableAndHalfOfThemBegin() {
+        SampleOrder order = order(2);
+        float[] schedule = {1, 0.75f, 0};
+        assertThat(mean(count -> order.sigma(count, schedule) == 1 ? 1 : 0)).isCloseTo(0.25, within(0.01));
+        assertThat(mean(count -> order.sigma(count, schedule) == 0.75f ? 1 : 0)).isCloseTo(0.25, within(0.01));
+        assertThat(mean(count -> order.sigma(count, schedule) < 0.375 ? 1 : 0)).isCloseTo(0.125, within(0.01));
+        assertThat(mean(count -> order.sigma(count, schedule) < 0.01 ? 1 : 0)).isPositive();
+        assertThat(mean(count -> order.sigma(count, schedule) <= 0 ? 1 : 0)).isZero();
+    }
+
+    @Test
     void bandsOfNoiseLevelsAreEquallyProbable() {
         Torch.load();
         assertThat(Recipe.Timesteps.LOGIT_NORMAL.quantile(0.5)).isEqualTo(0.5);

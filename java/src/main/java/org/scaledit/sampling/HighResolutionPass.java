@@ -17,9 +17,6 @@ import org.scaledit.transformer.FluxTransformer;
  * @param exchange of the ranks
  */
 record HighResolutionPass(FluxTransformer transformer, Plan plan, Prompt prompt, Exchange exchange) {
-    /** A high-resolution pass has a static shift, whatever the checkpoint's own schedule. */
-    private static final double SHIFT = 3;
-
     /** Told how far a pass is, in the rank that it is of. What it throws ends the pass. */
     interface Listener {
         /** Of a rank that nobody watches. */
@@ -46,8 +43,9 @@ record HighResolutionPass(FluxTransformer transformer, Plan plan, Prompt prompt,
         void betweenBlocks();
     }
 
+    /** Whatever the checkpoint's own schedule is. */
     Schedule schedule() {
-        return Schedule.shifted(plan.steps(), SHIFT);
+        return Schedule.shifted(plan.steps(), Schedule.HIGH_RESOLUTION_SHIFT);
     }
 
     /**

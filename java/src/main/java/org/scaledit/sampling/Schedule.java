@@ -9,6 +9,8 @@ import org.scaledit.checkpoint.ModelDirectory;
  * FlowMatchEulerDiscreteScheduler).
  */
 public record Schedule(float[] sigmas) {
+    /** Of the high-resolution pass: static, whatever the size. */
+    public static final double HIGH_RESOLUTION_SHIFT = 3;
 
     /** {@code σ' = shift · σ / (1 + (shift − 1) σ)} over {@code linspace(1, 1/steps, steps)}, then 0. */
     public static Schedule shifted(int steps, double shift) {

@@ -17,6 +17,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.SafetensorsWriter;
 import org.scaledit.file.Reasons;
 import org.scaledit.file.UnfinishedFile;
+import org.scaledit.sampling.Schedule;
 import org.scaledit.text.TokenizerFiles;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.vae.VaeConfig;
@@ -67,11 +68,15 @@ record ModelFiles(Path folder) {
                         flux.pooledWidth(),
                         flux.guidanceEmbedder(),
                         flux.axes()));
+        boolean fewSteps = recipe.transformer()
+                .distillation()
+                .flatMap(ModelRecipe.Distillation::steps)
+                .isPresent();
         write("scheduler", "scheduler_config.json", """
-                {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": 3.0,
-                 "use_dynamic_shifting": true, "base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5,
+                {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": %s,
+                 "use_dynamic_shifting": %b, "base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5,
                  "max_shift": 1.15}
-                """);
+                """.formatted(Schedule.HIGH_RESOLUTION_SHIFT, !fewSteps));
         write("", "model_index.json", """
                 {"_class_name": "FluxPipeline",
                  "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],

@@ -13,6 +13,7 @@ import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.file.Reasons;
+import org.scaledit.sampling.Schedule;
 import org.scaledit.sampling.TokenGrid;
 import org.scaledit.scenes.Mix;
 import org.scaledit.scenes.SceneRenderer;
@@ -124,7 +125,15 @@ public record ModelRecipe(
             Optional<Recognition> recognition,
             Optional<Distillation> distillation,
             Training training) {
-        /** The noise level at which a sample of one drawn by {@link #timesteps} is shown. */
+        /** The noise level of the sample that comes after {@code count} others. */
+        double sigma(SampleOrder order, long count) {
+            return distillation
+                    .flatMap(Distillation::steps)
+                    .map(few -> order.sigma(count, few.sigmas()))
+                    .orElseGet(() -> shifted(order.sigma(count)));
+        }
+
+        /** What a level becomes under the shift. */
         double shifted(double sigma) {
             return shift * sigma / (1 + (shift - 1) * sigma);
         }
@@ -150,12 +159,28 @@ public record ModelRecipe(
     }
 
     /**
-     * To make in one pass, with the guidance scale as an input, the velocity that the model at {@code start} makes in two under true
-     * guidance (Meng and others, arXiv 2210.03142; FLUX.1-dev came about so).
+     * To make in one pass the velocity that the model at {@code start} makes in two under true guidance (Meng and others, arXiv
+     * 2210.03142; FLUX.1-dev came about so), with the guidance scale as an input if there are several.
      *
      * @param least guidance scale; those of the batches are even between this and {@code most}
+     * @param steps fewer, if that is asked for
      */
-    public record Distillation(double least, double most) {}
+    public record Distillation(double least, double most, Optional<FewSteps> steps) {}
+
+    /**
+     * To go in one step where the teacher goes in several: between two noise levels of a schedule along a straight line to where the
+     * teacher comes (piecewise rectified flow: Yan and others, arXiv 2405.07510). The schedule is that of the high-resolution pass,
+     * and what is trained has it at any size.
+     *
+     * @param steps of the schedule
+     * @param teacherSteps in each of them
+     */
+    public record FewSteps(int steps, int teacherSteps) {
+        /** Falls from 1 to 0: {@code [steps + 1]}. */
+        float[] sigmas() {
+            return Schedule.shifted(steps, Schedule.HIGH_RESOLUTION_SHIFT).sigmas();
+        }
+    }
 
     /**
      * How a part is trained.
@@ -382,7 +407,6 @@ public record ModelRecipe(
         });
     }
 
-    /** A model that is trained further is what the recipe says. */
     /** Whether two folders, which exist, are one. */
     private static boolean isSame(Path one, Path other) {
         try {
@@ -392,6 +416,7 @@ public record ModelRecipe(
         }
     }
 
+    /** A model that is trained further is what the recipe says. */
     private static void requireSizes(Config config, ModelDirectory start, Text text, Vae vae, Transformer transformer) {
         TextEncoders.check(start);
         AutoencoderKl.check(start.part(ModelFiles.VAE));
@@ -494,10 +519,26 @@ public record ModelRecipe(
     }
 
     private static Distillation distillation(Config transformer, FluxConfig flux) {
-        transformer.require(flux.guidanceEmbedder(), "guidance", false, "true beside distillation");
         Config config = transformer.object("distillation");
         double least = number(config, "least", 1, 100);
-        return new Distillation(least, number(config, "most", least, 100));
+        double most = number(config, "most", least, 100);
+        transformer.require(
+                flux.guidanceEmbedder() || least == most,
+                "guidance",
+                false,
+                "true beside a distillation of several guidance scales");
+        if (!config.has("steps") && !config.has("teacher_steps")) {
+            return new Distillation(least, most, Optional.empty());
+        }
+        String decides = " beside distillation.steps, which decide about noise levels";
+        String timesteps = transformer.text("timesteps");
+        transformer.require(timesteps.equals("uniform"), "timesteps", timesteps, "uniform" + decides);
+        transformer.require(!transformer.has("shift"), "shift", transformer.number("shift", 1), "none" + decides);
+        return new Distillation(
+                least,
+                most,
+                Optional.of(
+                        new FewSteps(integer(config, "steps", 1, 1000), integer(config, "teacher_steps", 1, 1000))));
     }
 
     private static Recognition recognition(Config transformer, FluxConfig flux, Training training, Data data) {

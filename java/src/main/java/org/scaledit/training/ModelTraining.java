@@ -321,8 +321,14 @@ public final class ModelTraining {
                             recipe,
                             source,
                             parameters,
-                            teacher.weights.map(
-                                    loaded -> new TrainedTransformer(taught, teacher.tensors, run.placement, false)),
+                            recipe.transformer()
+                                    .distillation()
+                                    .map(distillation -> new Teacher(
+                                            new TrainedTransformer(taught, teacher.tensors, run.placement, false),
+                                            distillation,
+                                            encoders,
+                                            recipe.text().tokens(),
+                                            run.placement)),
                             encoders,
                             files,
                             kind -> latents(model, vae, kind, ranking.exchange(), listener),

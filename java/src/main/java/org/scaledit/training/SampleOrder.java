@@ -69,6 +69,19 @@ final class SampleOrder {
         return timesteps.quantile((band + unit(Stream.SIGMA, 2 * count)) / bands);
     }
 
+    /**
+     * The same of a schedule, all of whose steps are equally probable: half of the time where the step begins, as whoever follows the
+     * schedule asks for no other level, and otherwise anywhere in it.
+     *
+     * @param schedule falls from 1 to 0
+     */
+    double sigma(long count, float[] schedule) {
+        double place = unit(Stream.SIGMA, 2 * count) * (schedule.length - 1);
+        int step = (int) place;
+        double within = Math.max(0, 2 * unit(Stream.SIGMA, 2 * count + 1) - 1);
+        return schedule[step] + (schedule[step + 1] - schedule[step]) * within;
+    }
+
     /** The seed of its noise. */
     long noise(long count) {
         return bits(Stream.NOISE, count);

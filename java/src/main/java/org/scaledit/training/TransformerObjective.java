@@ -26,8 +26,6 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     /** Of the distilled guidance: an image is trained as it is. */
     private static final double GUIDANCE = 1;
 
-    private static final List<String> NO_CAPTION = List.of("");
-
     private final ModelRecipe recipe;
     private final SampleSource source;
     private final SampleOrder order;
@@ -36,7 +34,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     private final Function<ModelRecipe.Batch, LatentSet> latentsOf;
     private final Placement placement;
     private final TrainedTransformer transformer;
-    private final Optional<TrainedTransformer> teacher;
+    private final Optional<Teacher> teacher;
     private final Optional<Recognition> recognition;
     private final TrainedTextEncoders encoders;
     private final Map<Integer, LatentSet> latents = new LinkedHashMap<>(); // of the phase, by size
@@ -52,7 +50,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             ModelRecipe recipe,
             SampleSource source,
             ParameterSet parameters,
-            Optional<TrainedTransformer> teacher,
+            Optional<Teacher> teacher,
             TrainedTextEncoders encoders,
             ModelFiles files,
             Function<ModelRecipe.Batch, LatentSet> latentsOf,
@@ -128,7 +126,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             boolean without =
                     order.leavesCaptionOut(count + i, recipe.transformer().captionDropout());
             captions.add(without ? "" : source.caption(samples[i]));
-            sigmas[i] = (float) recipe.transformer().shifted(order.sigma(count + i));
+            sigmas[i] = (float) recipe.transformer().sigma(order, count + i);
         }
         Tensor images = Tensors.outlive(() -> set.latents(samples));
         Tensor noise = Tensors.outlive(() -> torch.empty_like(images));
@@ -158,47 +156,24 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         return Tensors.compute(() -> {
             Tensor image = Tensors.toFloat32(placement.place(batch.images));
             Tensor noise = Tensors.toFloat32(placement.place(batch.noise));
-            Tensor sigmas =
-                    placement.with(torch.ScalarType.Float).place(batch.sigmas).view(-1, 1, 1);
-            Tensor noised = placement.place(torch.lerp(image, noise, sigmas));
             Conditioning text = encoders.encode(batch.tokens);
-            Tensor target =
-                    teacher.map(guided -> guided(guided, batch, noised, text)).orElseGet(() -> noise.sub(image));
+            Teacher.Lesson lesson = teacher.isPresent()
+                    ? teacher.get().lesson(batch, image, noise, text)
+                    : new Teacher.Lesson(
+                            torch.lerp(image, noise, Teacher.perSample(batch.sigmas, placement)), noise.sub(image));
             return transformer.addGradients(
-                            of(batch, noised, text),
-                            velocity -> loss(velocity, target, batch.shown).mul(new Scalar(share)),
+                            of(batch, placement.place(lesson.noised()), batch.sigmas, text),
+                            velocity -> loss(velocity, lesson.velocity(), batch.shown)
+                                    .mul(new Scalar(share)),
                             batch.shown.map(shown -> recognition.orElseThrow().hiddenLoss(shown, share)))
                     / share;
         });
     }
 
-    private static TrainedTransformer.Batch of(Batch batch, Tensor noised, Conditioning text) {
+    /** @param sigmas at which the pictures are noised */
+    static TrainedTransformer.Batch of(Batch batch, Tensor noised, Tensor sigmas, Conditioning text) {
         return new TrainedTransformer.Batch(
-                batch.grid.width(),
-                batch.grid.height(),
-                noised,
-                batch.sigmas,
-                text.states(),
-                text.pooled(),
-                batch.guidance);
-    }
-
-    /** What the teacher makes of two passes, with the captions and without. */
-    private Tensor guided(TrainedTransformer teacher, Batch batch, Tensor noised, Conditioning text) {
-        return Tensors.scoped(() -> {
-            Tensor[] velocity = new Tensor[1];
-            Tensors.withoutGradients(() -> {
-                long count = noised.size(0);
-                Conditioning one = encoders.encode(
-                        encoders.tokens(NO_CAPTION, recipe.text().tokens()));
-                Conditioning none = new Conditioning(
-                        one.states().expand(new long[] {count, -1, -1}).contiguous(),
-                        one.pooled().expand(new long[] {count, -1}).contiguous());
-                velocity[0] = teacher.velocity(of(batch, noised, none))
-                        .lerp(teacher.velocity(of(batch, noised, text)), new Scalar(batch.guidance));
-            });
-            return velocity[0];
-        });
+                batch.grid.width(), batch.grid.height(), noised, sigmas, text.states(), text.pooled(), batch.guidance);
     }
 
     private Tensor loss(Tensor velocity, Tensor target, Optional<Recognition.Shown> shown) {
@@ -230,6 +205,6 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     public void close() {
         closeLatents();
         transformer.close();
-        teacher.ifPresent(TrainedTransformer::close);
+        teacher.ifPresent(Teacher::close);
     }
 }
