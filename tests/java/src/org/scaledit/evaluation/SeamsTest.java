@@ -31,6 +31,20 @@ class SeamsTest {
         assertThat(some.ratio().orElseThrow()).isCloseTo((0.75 * 21.3 + 0.25 * 150) / 21.3, within(0.1));
     }
 
+    /** What is far from borders does not count, be it much: an object there is no seam. */
+    @Test
+    void onlyWhatIsBesideABorderIsComparedWithIt() {
+        byte[] rgb = new byte[3 * SIDE * SIDE];
+        for (int i = 0; i < rgb.length; i++) {
+            int x = i / 3 % SIDE;
+            rgb[i] = (byte) (x < 32 ? x : x < 40 ? x + 2 : x == 48 ? 255 : 90); // 3 from 31 to 32, 1 about it
+        }
+        Seams seams = new Seams(32);
+        seams.add(rgb, SIDE);
+        // Columns: 3 at 32, 0 at 64; 1 at each of 27 to 37, 0 from 59 to 69. Rows are alike.
+        assertThat(seams.ratio().orElseThrow()).isCloseTo(3, within(1e-9));
+    }
+
     @Test
     void aPictureOfOneWindowAndAFlatOneSayNothing() {
         Seams one = new Seams(SIDE);

@@ -4,16 +4,22 @@ import java.util.OptionalDouble;
 
 /**
  * Whether windows are seen: the mean absolute difference of pixels that are neighbours across a border of windows, divided by
- * that of all other neighbours. 1 where borders are no different from other places.
+ * that of neighbours a few pixels beside the border, inside the windows. 1 where borders are no different from what is around them.
+ * Neighbours farther away would say more about where objects are in a picture than about its windows.
  */
 final class Seams {
+    /** Pixels from a border on either side, nearer than where a latent's pixel ends, which is seen a little everywhere. */
+    private static final int NEAREST = 2;
+
+    private static final int FARTHEST = 5;
+
     private final int window;
     private double across;
     private double inside;
     private long pairsAcross;
     private long pairsInside;
 
-    /** @param window pixels along a window's side; windows begin at the picture's upper left corner */
+    /** @param window pixels along a window's side; at least 16; windows begin at the picture's upper left corner */
     Seams(int window) {
         this.window = window;
     }
@@ -23,22 +29,23 @@ final class Seams {
         for (int y = 0; y < side; y++) {
             for (int x = 0; x < side; x++) {
                 int at = 3 * (y * side + x);
-                if (x > 0) {
-                    add(rgb, at, at - 3, x);
-                }
-                if (y > 0) {
-                    add(rgb, at, at - 3 * side, y);
-                }
+                add(rgb, at, 3, x, side);
+                add(rgb, at, 3 * side, y, side);
             }
         }
     }
 
-    private void add(byte[] rgb, int at, int before, int place) {
+    private void add(byte[] rgb, int at, int stride, int place, int side) {
+        int border = (place + window / 2) / window * window; // the nearest
+        int away = Math.abs(place - border);
+        if (border == 0 || border >= side || away > FARTHEST || away > 0 && away < NEAREST) {
+            return;
+        }
         int difference = 0;
         for (int channel = 0; channel < 3; channel++) {
-            difference += Math.abs((rgb[at + channel] & 255) - (rgb[before + channel] & 255));
+            difference += Math.abs((rgb[at + channel] & 255) - (rgb[at - stride + channel] & 255));
         }
-        if (place % window == 0) {
+        if (away == 0) {
             across += difference;
             pairsAcross++;
         } else {
