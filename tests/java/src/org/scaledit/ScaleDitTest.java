@@ -145,6 +145,49 @@ class ScaleDitTest {
         }
     }
 
+    /** As its dense twin has it; what acts on guidance tokens alone does nothing. */
+    @Test
+    void withRatio0ThereIsNoGuidanceImage() {
+        ImageRequest request =
+                ImageRequest.of("a red fox").size(592, 464).steps(2).seed(7);
+        Path trace = folder.resolve("unguided.safetensors");
+        GeneratedImage guided;
+        GeneratedImage unguided;
+        try (ScaleDit model = tinyWithLora().load()) {
+            guided = model.generate(request);
+            List<Progress.Stage> stages = new ArrayList<>();
+            unguided = model.generate(request.ratio(0).trace(trace), progress -> stages.add(progress.stage()));
+            assertThat(stages).contains(Progress.Stage.HIGH_RESOLUTION).doesNotContain(Progress.Stage.GUIDANCE_IMAGE);
+            GeneratedImage dense = model.generate(request.ratio(0).attention(AttentionKind.DENSE));
+            assertThat(mostOff(unguided, dense)).isLessThanOrEqualTo(1);
+            assertThat(mostOff(unguided, guided)).isGreaterThan(10);
+            for (ImageRequest wrong : List.of(
+                    request.ratio(0).levels(2),
+                    request.ratio(0).init(Init.GUIDANCE),
+                    request.ratio(0).guideImage(trace))) {
+                assertThatThrownBy(() -> model.generate(wrong))
+                        .isInstanceOf(IllegalArgumentException.class)
+                        .hasMessageStartingWith("ratio is 0, which is a picture without a guidance image, expected ");
+            }
+        }
+        try (Safetensors traced = Safetensors.open(trace)) {
+            assertThat(traced.names()).contains("latents_002").doesNotContain("guidance_latents");
+        }
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            assertThat(mostOff(model.generate(request.ratio(0)), unguided)).isZero();
+        }
+    }
+
+    private static int mostOff(GeneratedImage one, GeneratedImage other) {
+        int most = 0;
+        for (int y = 0; y < one.height(); y++) {
+            for (int x = 0; x < 3 * one.width(); x++) {
+                most = Math.max(most, Math.abs((one.row(y)[x] & 255) - (other.row(y)[x] & 255)));
+            }
+        }
+        return most;
+    }
+
     @Test
     void int8AttentionGivesNearlyTheSamePicture() {
         try (ScaleDit model = tinyWithLora().load()) {
@@ -618,7 +661,8 @@ class ScaleDitTest {
     @Test
     void argumentsOutOfRangeAreRefused() {
         ImageRequest request = ImageRequest.of("x");
-        assertThatThrownBy(() -> request.ratio(3)).hasMessage("ratio is 3, expected 1, 2, 4 or 8");
+        assertThatThrownBy(() -> request.ratio(3))
+                .hasMessage("ratio is 3, expected 1, 2, 4 or 8, or 0 for no guidance image");
         assertThatThrownBy(() -> request.window(8)).hasMessage("window is 8, expected 16, 32 or 64");
         assertThatThrownBy(() -> request.reach(-1)).hasMessage("reach is -1, expected 0 to 512");
         assertThatThrownBy(() -> request.steps(0)).hasMessage("steps is 0, expected 1 to 1000");

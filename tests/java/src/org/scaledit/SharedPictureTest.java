@@ -51,6 +51,7 @@ class SharedPictureTest {
                 ragged().init(Init.GUIDANCE).strength(0.7).reach(2),
                 ragged().guidanceText(false).guidanceAttention(GuidanceAttention.LOCAL),
                 ragged().negative("a blue bird").trueGuidance(2),
+                ragged().ratio(0),
                 ImageRequest.of("a red fox")
                         .size(400, 304)
                         .ratio(2)

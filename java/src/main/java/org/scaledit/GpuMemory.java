@@ -176,7 +176,8 @@ record GpuMemory(FluxConfig config, long textEncoders, long textPart, boolean fp
         boolean fp8 = picture.setting.precision == Precision.FP8;
         long width = config.width();
         long image = picture.grid.tokens();
-        long guidance = picture.grid.guidance(picture.window.ratio()).tokens();
+        int ratio = picture.window.ratio();
+        long guidance = ratio == 0 ? 0 : picture.grid.guidance(ratio).tokens();
         long others = picture.textTokens + guidance;
         long tokens = image + others;
 

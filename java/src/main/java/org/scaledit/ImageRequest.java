@@ -141,10 +141,15 @@ public final class ImageRequest implements Cloneable {
 
     /**
      * How many times smaller than the picture the guidance image is on each side (ρ): 1, 2, 4 or 8. Default 4; with a {@link
-     * #plainSize} the one whose first guidance image is nearest to that.
+     * #plainSize} the one whose first guidance image is nearest to that. With 0 there is none, and every window paints for itself
+     * what the text says: to see what guidance does.
      */
     public ImageRequest ratio(int ratio) {
-        require(ratio == 1 || ratio == 2 || ratio == 4 || ratio == 8, "ratio", ratio, "1, 2, 4 or 8");
+        require(
+                ratio == 0 || ratio == 1 || ratio == 2 || ratio == 4 || ratio == 8,
+                "ratio",
+                ratio,
+                "1, 2, 4 or 8, or 0 for no guidance image");
         return with(copy -> copy.ratio = OptionalInt.of(ratio));
     }
 

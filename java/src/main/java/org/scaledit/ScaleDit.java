@@ -382,7 +382,9 @@ public final class ScaleDit implements AutoCloseable {
                 },
                 request.guidanceText());
         TokenGrid asked = TokenGrid.ofPixels(request.width(), request.height());
-        int before = request.levels() == 0 || request.guideImage().isPresent()
+        int before = request.levels() == 0
+                        || request.ratio() == 0
+                        || request.guideImage().isPresent()
                 ? 0
                 : asked.levelsBefore(request.ratio(), request.plainSize());
         TokenGrid first = asked.reduced(request.ratio(), before);

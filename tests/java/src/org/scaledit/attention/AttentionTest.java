@@ -174,7 +174,7 @@ class AttentionTest {
                 .hasMessageContaining("image_height")
                 .hasMessageContaining("4097");
         assertThatThrownBy(() -> new AttentionWindow(3, 16, 1, 3, GuidanceAttention.GLOBAL, true))
-                .hasMessage("ratio is 3, expected 1, 2, 4 or 8");
+                .hasMessage("ratio is 3, expected 0, 1, 2, 4 or 8");
         assertThatThrownBy(() -> new AttentionWindow(4, 48, 1, 3, GuidanceAttention.GLOBAL, true))
                 .hasMessage("window is 48, expected 16, 32 or 64");
         assertThatThrownBy(() -> new AttentionWindow(4, 16, -1, 3, GuidanceAttention.GLOBAL, true))

@@ -30,7 +30,8 @@ final class GenerationOptions {
             paramLabel = "N",
             description =
                     "How many times smaller the guidance image is: 1, 2, 4 or 8. Default: 4; where a plain size is given, or the"
-                            + " model says one, the ratio with which the first guidance image is nearest to it.")
+                            + " model says one, the ratio with which the first guidance image is nearest to it. With 0 there is"
+                            + " none, and every window paints for itself: to see what guidance does.")
     private @Nullable Integer ratio;
 
     @Option(
@@ -197,6 +198,9 @@ final class GenerationOptions {
         if (request.levels() == 0) {
             requirePlain();
         }
+        if (request.ratio() == 0) {
+            requireUnguided();
+        }
         if (plainSize != null && request.guideImage().isPresent()) {
             throw new IllegalArgumentException(
                     "--plain-size is given with a guidance image, expected one of them: yours is taken as it is");
@@ -219,11 +223,28 @@ final class GenerationOptions {
         ofHighResolution.put("guidance-text", guidanceText);
         ofHighResolution.put("guidance-margin", guidanceMargin);
         ofHighResolution.put("lora-scope", loraScope);
-        ofHighResolution.forEach((name, value) -> {
+        requireNone(
+                ofHighResolution,
+                "with 0 levels, expected 1 or more: a picture of plain FLUX has no high-resolution pass");
+    }
+
+    /** What acts on the guidance image alone would be ignored. */
+    private void requireUnguided() {
+        Map<String, @Nullable Object> ofGuidance = new LinkedHashMap<>();
+        ofGuidance.put("plain-size", plainSize);
+        ofGuidance.put("guide-steps", guideSteps);
+        ofGuidance.put("guide-guidance", guideGuidance);
+        ofGuidance.put("strength", strength);
+        ofGuidance.put("guidance-attention", guidanceAttention);
+        ofGuidance.put("guidance-text", guidanceText);
+        ofGuidance.put("guidance-margin", guidanceMargin);
+        requireNone(ofGuidance, "with ratio 0, expected 1, 2, 4 or 8: there is no guidance image");
+    }
+
+    private static void requireNone(Map<String, @Nullable Object> options, String why) {
+        options.forEach((name, value) -> {
             if (value != null) {
-                throw new IllegalArgumentException(
-                        "--" + name + " is given with 0 levels, expected 1 or more: a picture of"
-                                + " plain FLUX has no high-resolution pass");
+                throw new IllegalArgumentException("--" + name + " is given " + why);
             }
         });
     }

@@ -51,7 +51,7 @@ record HighResolutionPass(FluxTransformer transformer, Plan plan, Prompt prompt,
     /**
      * Paints.
      *
-     * @param guidance clean latents, the same in all ranks: {@code [w·h, 64]}, float32 where the transformer is, in raster
+     * @param guidance clean latents, the same in all ranks: {@code [w·h, 64]}, or {@link #withoutGuidance}, float32 where the transformer is, in raster
      *     order
      * @param start latents at the noise level of the first step, likewise: {@code [W·H, 64]}
      * @return clean latents, likewise
@@ -122,10 +122,16 @@ record HighResolutionPass(FluxTransformer transformer, Plan plan, Prompt prompt,
         return transformer.placement().with(torch.ScalarType.Float);
     }
 
+    /** In the place of guidance latents: {@code [0, 64]}. */
+    Tensor withoutGuidance() {
+        long[] shape = {0, transformer.config().latentChannels()};
+        return torch.empty(shape, placement().options(), null);
+    }
+
     /** What the ranks but the first one do for a picture. */
     void follow(Listener listener) {
         Tensors.run(() -> {
-            Tensor latents = received(plan.guidanceGrid());
+            Tensor latents = plan.isGuided() ? received(plan.guidanceGrid()) : withoutGuidance();
             TokenGrid grid = plan.grid();
             for (int level = 1; level <= plan.levels(); level++) {
                 grid = level == 1 ? grid : grid.enlarged(plan.window().ratio());

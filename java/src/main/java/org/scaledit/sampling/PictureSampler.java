@@ -83,6 +83,9 @@ public final class PictureSampler {
     }
 
     private Tensor sample() {
+        if (plan.levels() > 0 && !plan.isGuided()) {
+            return highResolution(1, plan.grid(), pass.withoutGuidance());
+        }
         Tensor guidance = plan.guideImage().map(this::encodeGuide).orElseGet(() -> paintGuidance(plan.guidanceGrid()));
         listener.guidanceLatents(guidance);
         return plan.levels() == 0 ? guidance : highResolution(1, plan.grid(), pass.shared(guidance));

@@ -39,6 +39,10 @@ public record Plan(
     }
 
     public Plan {
+        if (window.ratio() == 0 && (levels != 1 || guideImage.isPresent() || strength.isPresent())) {
+            throw new IllegalArgumentException("ratio is 0, which is a picture without a guidance image, expected "
+                    + (levels != 1 ? "1 level" : guideImage.isPresent() ? "none given" : "init noise"));
+        }
         lastGrid(grid, levels, window); // refuses a picture that grows beyond the largest size
         if (strength.isPresent() && runSteps(strength.getAsDouble(), steps) == 0) {
             throw new IllegalArgumentException("strength " + strength.getAsDouble() + " of " + steps
@@ -49,6 +53,11 @@ public record Plan(
     /** The step that a high-resolution pass begins with. */
     int firstStep() {
         return strength.isPresent() ? steps - runSteps(strength.getAsDouble(), steps) : 0;
+    }
+
+    /** Whether a high-resolution picture has a guidance image. */
+    boolean isGuided() {
+        return levels > 0 && window.ratio() > 0;
     }
 
     /** The grid of the guidance image. */

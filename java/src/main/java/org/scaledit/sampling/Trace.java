@@ -32,7 +32,9 @@ public final class Trace implements AutoCloseable {
         declareText(contents, "", prompt.text());
         prompt.negative().ifPresent(text -> declareText(contents, NEGATIVE, text));
         TokenGrid grid = plan.grid();
-        contents.put("guidance_latents", tokens(plan.guidanceGrid()));
+        if (plan.levels() == 0 || plan.isGuided()) {
+            contents.put("guidance_latents", tokens(plan.guidanceGrid()));
+        }
         for (int level = 1; level <= plan.levels(); level++) {
             contents.put(name(level, "sigmas"), declare(plan.steps() + 1));
             for (int step = 0; step <= plan.steps() - plan.firstStep(); step++) {
