@@ -635,6 +635,93 @@ class ScaleDitTest {
                 .isEmpty();
     }
 
+    /** Weights of 24 GB would be read first otherwise. */
+    @Test
+    void wrongFilesOfARequestAreNamedBeforeAnyWeightIsRead() throws IOException {
+        Path text = Files.writeString(folder.resolve("text.png"), "no picture");
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            for (ImageRequest wrong : List.of(
+                    small("x").guideImage(text),
+                    small("x").noise(text),
+                    small("x").noise(noise),
+                    small("x").trace(Path.of("/nowhere/trace.safetensors")))) {
+                assertThatThrownBy(() -> model.generate(wrong, progress -> {
+                            throw new AssertionError("a stage has begun");
+                        }))
+                        .hasMessageFindingMatch("text.png|guidance_noise in .* has shape|/nowhere of trace");
+            }
+        }
+    }
+
+    @Test
+    void whoeverWaitsForAnotherGenerationCanBeCancelled() throws Exception {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            CountDownLatch waits = new CountDownLatch(1);
+            CompletableFuture<Throwable> waited = new CompletableFuture<>();
+            Thread second = new Thread(() -> {
+                waits.countDown();
+                try {
+                    model.generate(small("x"));
+                    waited.complete(null);
+                } catch (CancellationException e) {
+                    waited.complete(e);
+                }
+            });
+            model.generate(small("x"), at(Progress.Stage.HIGH_RESOLUTION, () -> {
+                second.start();
+                try {
+                    waits.await();
+                } catch (InterruptedException e) {
+                    throw new IllegalStateException(e);
+                }
+                second.interrupt();
+                assertThat(waited.join()).hasMessage("the generation was cancelled");
+            }));
+        }
+    }
+
+    @Test
+    void aGenerationDoesNotCloseItsOwnModel() {
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            assertThatThrownBy(() -> model.generate(small("x"), at(Progress.Stage.HIGH_RESOLUTION, model::close)))
+                    .isInstanceOf(IllegalStateException.class)
+                    .hasMessage("the model is closed by the progress of a generation, expected after its end");
+            assertThat(model.generate(small("x")).width()).isEqualTo(112);
+        }
+    }
+
+    @Test
+    void twoPicturesDoNotBecomeOneFile() {
+        Path file = folder.resolve("twice.png");
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            assertThatThrownBy(() -> model.generatePngs(
+                            List.of(small("x"), small("y")),
+                            List.of(file, folder.resolve("./twice.png")),
+                            progress -> {}))
+                    .hasMessageEndingWith("twice.png is given twice, expected one for each request");
+            assertThat(file).doesNotExist();
+        }
+    }
+
+    /** Above all a model: the embedded one is another one. */
+    @Test
+    @SuppressWarnings("NullAway")
+    void nullIsRefusedByName() {
+        assertThatThrownBy(() -> ScaleDit.load(null)).hasMessage("model");
+        assertThatThrownBy(() -> ScaleDit.builderEmbedded().model(null)).hasMessage("model");
+        assertThatThrownBy(() -> ScaleDit.builderEmbedded().device(null)).hasMessage("device");
+        assertThatThrownBy(() -> ImageRequest.of(null)).hasMessage("prompt");
+        assertThatThrownBy(() -> ImageRequest.of("x").init(null)).hasMessage("init");
+    }
+
+    @Test
+    void aRequestSaysWhatItAsksFor() {
+        assertThat(small("a red fox"))
+                .asString()
+                .startsWith("{\"prompt\":\"a red fox\",\"width\":112,\"height\":80,\"seed\":7,\"ratio\":4");
+        assertThat(ImageRequest.of("x")).asString().doesNotContain("seed");
+    }
+
     @Test
     void noiseOfTheWrongShapeIsNamed() {
         try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
@@ -681,7 +768,7 @@ class ScaleDitTest {
                     .hasMessage("width is 262144 pixels, expected a multiple of 16 from 16 to 65536");
             assertThatThrownBy(() -> model.generate(
                             request.size(64, 64).steps(2).init(Init.GUIDANCE).strength(0.1)))
-                    .hasMessage("strength 0.1 of 2 steps runs none, expected at least 0.5");
+                    .hasMessage("strength 0.1 of 2 steps runs none, expected more than 0.25");
         }
     }
 

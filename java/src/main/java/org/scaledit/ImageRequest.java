@@ -3,6 +3,7 @@ package org.scaledit;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
@@ -203,12 +204,12 @@ public final class ImageRequest implements Cloneable {
 
     /** A picture of the user's (PNG or JPEG) in place of a generated guidance image. */
     public ImageRequest guideImage(Path image) {
-        return with(copy -> copy.guideImage = image);
+        return with(copy -> copy.guideImage = Objects.requireNonNull(image, "guide image"));
     }
 
     /** What the high-resolution pass starts from. Default: noise. */
     public ImageRequest init(Init init) {
-        return with(copy -> copy.init = init);
+        return with(copy -> copy.init = Objects.requireNonNull(init, "init"));
     }
 
     /**
@@ -234,7 +235,7 @@ public final class ImageRequest implements Cloneable {
 
     /** Whom the guidance tokens attend to. Default: all guidance tokens. */
     public ImageRequest guidanceAttention(GuidanceAttention attention) {
-        return with(copy -> copy.guidanceAttention = attention);
+        return with(copy -> copy.guidanceAttention = Objects.requireNonNull(attention, "guidance attention"));
     }
 
     /**
@@ -254,7 +255,7 @@ public final class ImageRequest implements Cloneable {
 
     /** What computes attention. Default: the native core. */
     public ImageRequest attention(AttentionKind attention) {
-        return with(copy -> copy.attention = attention);
+        return with(copy -> copy.attention = Objects.requireNonNull(attention, "attention"));
     }
 
     /** T5's length in tokens. Default 512; 256 for a checkpoint without guidance embedder (schnell). */
@@ -269,7 +270,7 @@ public final class ImageRequest implements Cloneable {
      * noise_level_2} and so on. Levels that {@link #plainSize} puts before the first one count.
      */
     public ImageRequest noise(Path safetensors) {
-        return with(copy -> copy.noise = safetensors);
+        return with(copy -> copy.noise = Objects.requireNonNull(safetensors, "noise"));
     }
 
     /**
@@ -279,7 +280,7 @@ public final class ImageRequest implements Cloneable {
      * in raster order. What further levels of a recursion add is named {@code level_2.latents_000} and so on.
      */
     public ImageRequest trace(Path safetensors) {
-        return with(copy -> copy.trace = safetensors);
+        return with(copy -> copy.trace = Objects.requireNonNull(safetensors, "trace"));
     }
 
     public String prompt() {
@@ -389,8 +390,15 @@ public final class ImageRequest implements Cloneable {
         return Optional.ofNullable(trace);
     }
 
+    /** All settings, as JSON in one line: those that a picture carries. */
+    @Override
+    public String toString() {
+        return Settings.text(this);
+    }
+
     /** A prompt goes into the PNG's text, where some characters cannot stand. */
     private static String checked(String name, String prompt) {
+        Objects.requireNonNull(prompt, name);
         int nul = prompt.indexOf('\0');
         require(nul < 0, "character " + nul + " of the " + name, "NUL", "text");
         require(StandardCharsets.UTF_8.newEncoder().canEncode(prompt), name, "half a surrogate pair", "valid Unicode");

@@ -275,7 +275,7 @@ final class Pipeline implements AutoCloseable {
         try {
             work.run();
         } catch (RuntimeException e) {
-            ProgressReport.throwIfInterrupted(); // a file that was being read is closed by an interrupt
+            ProgressReport.throwIfInterrupted(e); // a file that was being read is closed by an interrupt
             throw placement.cuda() ? GpuFaults.OF_PROCESS.explained(e, outOfMemory) : e;
         }
     }

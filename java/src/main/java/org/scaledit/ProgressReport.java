@@ -35,4 +35,14 @@ final class ProgressReport {
             throw new CancellationException("the generation was cancelled");
         }
     }
+
+    /** @param failure that may have come of it */
+    static void throwIfInterrupted(RuntimeException failure) {
+        try {
+            throwIfInterrupted();
+        } catch (CancellationException e) {
+            e.addSuppressed(failure);
+            throw e;
+        }
+    }
 }

@@ -8,12 +8,16 @@ import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Objects;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.Properties;
+import java.util.Set;
+import java.util.concurrent.CancellationException;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.concurrent.locks.ReentrantLock;
 import java.util.function.BooleanSupplier;
@@ -23,6 +27,8 @@ import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.checkpoint.EmbeddedModel;
 import org.scaledit.checkpoint.LoraFile;
+import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.image.ImageFile;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
 import org.scaledit.ranks.Host;
@@ -33,6 +39,7 @@ import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.Plan;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
+import org.scaledit.sampling.Trace;
 import org.scaledit.vae.BandConsumer;
 
 /**
@@ -133,7 +140,7 @@ public final class ScaleDit implements AutoCloseable {
 
     /** Opens a checkpoint with LoRAs, another VAE, precision or device. */
     public static Builder builder(Path model) {
-        return new Builder(model);
+        return new Builder(Objects.requireNonNull(model, "model"));
     }
 
     /** The model with which a picture of this program was made, read from the PNG's text chunks. */
@@ -152,6 +159,7 @@ public final class ScaleDit implements AutoCloseable {
 
     /** The LoRAs that a checkpoint brings: it paints under them unless others are given. */
     public static List<LoraFile> lorasOf(Path model) {
+        ModelDirectory.open(model);
         return ModelDefaults.read(model).loras();
     }
 
@@ -174,8 +182,8 @@ public final class ScaleDit implements AutoCloseable {
     }
 
     /**
-     * Makes a picture. Interrupting the thread cancels it within one sampling step, as does an exception from {@code
-     * progress}; either way everything that was allocated on the way is freed, and the model can be used on.
+     * Makes a picture. Interrupting the thread cancels it within one transformer block or VAE tile, as does an exception from
+     * {@code progress}; either way everything that was allocated on the way is freed, and the model can be used on.
      *
      * @param progress called on this thread
      * @throws java.util.concurrent.CancellationException if the thread is interrupted
@@ -186,19 +194,21 @@ public final class ScaleDit implements AutoCloseable {
      *     does not come, has another request, fails or falls silent
      */
     public GeneratedImage generate(ImageRequest request, Consumer<Progress> progress) {
+        Objects.requireNonNull(progress, "progress");
         requireFirst(true);
         ImageRequest whole = request.over(defaults);
         ImageRequest seeded = seeded(whole);
         Plan plan = plan(seeded, false);
-        Pixels pixels = new Pixels(plan.lastGrid().pixelWidth(), plan.lastGrid().pixelHeight());
-        busy.lock();
+        lock();
         try {
+            Pixels pixels =
+                    new Pixels(plan.lastGrid().pixelWidth(), plan.lastGrid().pixelHeight());
             together(
                     whole, plan, hosts -> paint(seeded, plan, Pipeline.Painter.together(hosts), progress, pixels::put));
+            return new GeneratedImage(pixels, new Settings(options, seeded));
         } finally {
             busy.unlock();
         }
-        return new GeneratedImage(pixels, new Settings(options, seeded));
     }
 
     /**
@@ -212,11 +222,30 @@ public final class ScaleDit implements AutoCloseable {
         requireFirst(false);
         ImageRequest whole = request.over(defaults);
         Plan plan = plan(whole, false);
-        busy.lock();
+        lock();
         try {
             together(whole, plan, hosts -> pipeline.follow(whole, plan, hosts.orElseThrow()));
         } finally {
             busy.unlock();
+        }
+    }
+
+    /** Waits for a generation of another thread. */
+    private void lock() {
+        try {
+            busy.lockInterruptibly();
+        } catch (InterruptedException e) {
+            throw new CancellationException("the generation was cancelled");
+        }
+    }
+
+    /** The second picture would take the first one's place. */
+    private static void requireApart(List<Path> files) {
+        Set<Path> known = new HashSet<>();
+        for (Path file : files) {
+            if (!known.add(file.toAbsolutePath().normalize())) {
+                throw new IllegalArgumentException("file " + file + " is given twice, expected one for each request");
+            }
         }
     }
 
@@ -279,6 +308,8 @@ public final class ScaleDit implements AutoCloseable {
             throw new IllegalArgumentException(
                     files.size() + " files are given, expected " + requests.size() + ", one for each request");
         }
+        Objects.requireNonNull(progress, "progress");
+        requireApart(files);
         requireFirst(true);
         List<ImageRequest> whole =
                 requests.stream().map(request -> request.over(defaults)).toList();
@@ -288,7 +319,7 @@ public final class ScaleDit implements AutoCloseable {
         List<Plan> plans = IntStream.range(0, requests.size())
                 .mapToObj(picture -> plan(seeded.get(picture), picture < apart))
                 .toList();
-        busy.lock();
+        lock();
         try {
             if (apart > 0) {
                 pipeline.apart((rank, stopped) -> {
@@ -348,7 +379,9 @@ public final class ScaleDit implements AutoCloseable {
             Pipeline.Painter painter,
             Consumer<Progress> progress,
             BandConsumer picture) {
-        try (Noise noise = noise(seeded)) {
+        seeded.guideImage().ifPresent(ImageFile::size);
+        seeded.trace().ifPresent(Trace::requireFolder);
+        try (Noise noise = noise(seeded, plan)) {
             ProgressReport report = new ProgressReport(plan.levels(), progress);
             pipeline.paint(new Pipeline.Order(seeded, plan, noise, painter, report, picture));
         }
@@ -460,15 +493,23 @@ public final class ScaleDit implements AutoCloseable {
         }
     }
 
-    private static Noise noise(ImageRequest request) {
+    private static Noise noise(ImageRequest request, Plan plan) {
         return request.noise().isPresent()
-                ? new FileNoise(request.noise().get())
+                ? FileNoise.open(request.noise().get(), plan)
                 : new SeededNoise(request.seed().orElseThrow());
     }
 
-    /** Frees everything. A generation that is running is waited for. */
+    /**
+     * Frees everything. A generation that is running is waited for.
+     *
+     * @throws IllegalStateException if called by the progress of a generation, which goes on
+     */
     @Override
     public void close() {
+        if (busy.isHeldByCurrentThread()) {
+            throw new IllegalStateException(
+                    "the model is closed by the progress of a generation, expected after its end");
+        }
         busy.lock();
         try {
             pipeline.close();
@@ -502,7 +543,7 @@ public final class ScaleDit implements AutoCloseable {
 
         /** Another checkpoint than the one named first. */
         public Builder model(Path model) {
-            this.model = model;
+            this.model = Objects.requireNonNull(model, "model");
             return this;
         }
 
@@ -514,7 +555,7 @@ public final class ScaleDit implements AutoCloseable {
             if (loras == null) {
                 loras = new ArrayList<>();
             }
-            loras.add(new LoraFile(file, scale));
+            loras.add(new LoraFile(Objects.requireNonNull(file, "LoRA"), scale));
             return this;
         }
 
@@ -526,31 +567,31 @@ public final class ScaleDit implements AutoCloseable {
 
         /** Which tokens LoRA layers act on. Default: guidance. */
         public Builder loraScope(LoraScope scope) {
-            this.loraScope = scope;
+            this.loraScope = Objects.requireNonNull(scope, "LoRA scope");
             return this;
         }
 
         /** Another VAE of the same shape: a diffusers directory. Default: the checkpoint's own. */
         public Builder vae(Path directory) {
-            this.vae = directory;
+            this.vae = Objects.requireNonNull(directory, "VAE");
             return this;
         }
 
         /** Default: float32 on the CPU, bfloat16 on a GPU. */
         public Builder precision(Precision precision) {
-            this.precision = precision;
+            this.precision = Objects.requireNonNull(precision, "precision");
             return this;
         }
 
         /** Default: the CPU. */
         public Builder device(Device device) {
-            this.device = device;
+            this.device = Objects.requireNonNull(device, "device");
             return this;
         }
 
         /** Default: normal. Low is for a GPU alone. Pictures do not carry it, as it makes no difference to them. */
         public Builder memory(Memory memory) {
-            this.memory = memory;
+            this.memory = Objects.requireNonNull(memory, "memory");
             return this;
         }
 
@@ -617,6 +658,7 @@ public final class ScaleDit implements AutoCloseable {
             if (model == null && device == Device.CPU) {
                 usual = usual.size(EMBEDDED_ON_CPU, EMBEDDED_ON_CPU);
             }
+            ModelDirectory.open(directory); // before one of its files is asked for
             ModelDefaults defaults = ModelDefaults.read(directory, usual);
             List<LoraFile> used = loras == null ? defaults.loras() : loras;
             return new ScaleDit(

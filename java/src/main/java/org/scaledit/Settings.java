@@ -37,10 +37,7 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
      * @param contents of files that all of them read
      */
     static Map<String, String> command(ScaleDit.Builder model, ImageRequest request, Map<String, String> contents) {
-        ObjectNode json = new Settings(model, request.seed().isPresent() ? request : request.seed(0)).json();
-        if (request.seed().isEmpty()) { // the first one draws it
-            json.remove("seed");
-        }
+        ObjectNode json = new Settings(model, request).json(); // without a seed: the first one draws it
         json.remove("vae");
         for (String file : List.of("guideImage", "noise")) {
             if (json.has(file)) {
@@ -62,12 +59,25 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         ObjectNode json = JSON.createObjectNode();
         json.put("version", ScaleDit.version());
         model.write(json);
+        write(json, request);
+        return json;
+    }
+
+    /** A request alone, in one line. */
+    static String text(ImageRequest request) {
+        ObjectNode json = JSON.createObjectNode();
+        write(json, request);
+        request.trace().ifPresent(file -> json.put("trace", absolute(file)));
+        return json.toString();
+    }
+
+    private static void write(ObjectNode json, ImageRequest request) {
         json.put("prompt", request.prompt());
         request.negative().ifPresent(text -> json.put("negative", text));
         request.trueGuidance().ifPresent(scale -> json.put("trueGuidance", scale));
         json.put("width", request.width());
         json.put("height", request.height());
-        json.put("seed", request.seed().orElseThrow());
+        request.seed().ifPresent(seed -> json.put("seed", seed));
         json.put("ratio", request.ratio());
         json.put("levels", request.levels());
         json.put("plainSize", request.plainSize());
@@ -86,7 +96,6 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         json.put("attention", name(request.attention()));
         request.textTokens().ifPresent(tokens -> json.put("textTokens", tokens));
         request.noise().ifPresent(file -> json.put("noise", absolute(file)));
-        return json;
     }
 
     /** The settings in a PNG's text chunks. */

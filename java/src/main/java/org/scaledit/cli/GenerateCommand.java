@@ -184,7 +184,14 @@ final class GenerateCommand implements Callable<Integer> {
         }
         if (trace != null) {
             Arguments.requireWritable(trace);
+            if (isSame(trace, output)) {
+                throw new IllegalArgumentException("trace and output are both " + trace + ", expected two files");
+            }
         }
+    }
+
+    private static boolean isSame(Path one, Path other) {
+        return one.toAbsolutePath().normalize().equals(other.toAbsolutePath().normalize());
     }
 
     private static void requireExists(String what, @Nullable Path file) {

@@ -201,6 +201,16 @@ final class GenerationOptions {
         if (request.ratio() == 0) {
             requireUnguided();
         }
+        if (init == ImageRequest.Init.NOISE && strength != null) {
+            throw new IllegalArgumentException(
+                    "--strength is given with init noise, expected init guidance, of whose steps it is a share");
+        }
+        if (request.guideImage().isPresent()) {
+            Map<String, @Nullable Object> ofPainted = new LinkedHashMap<>();
+            ofPainted.put("guide-steps", guideSteps);
+            ofPainted.put("guide-guidance", guideGuidance);
+            requireNone(ofPainted, "with a guidance image, expected one of them: yours is taken as it is");
+        }
         if (plainSize != null && request.guideImage().isPresent()) {
             throw new IllegalArgumentException(
                     "--plain-size is given with a guidance image, expected one of them: yours is taken as it is");

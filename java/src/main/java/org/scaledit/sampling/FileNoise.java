@@ -14,23 +14,53 @@ import org.scaledit.tensor.Tensors;
  */
 public final class FileNoise implements Noise {
     private static final int CHANNELS = 64;
+    private static final String GUIDANCE = "guidance_noise";
 
     private final Path path;
     private final Safetensors file;
 
-    public FileNoise(Path path) {
+    private FileNoise(Path path, Safetensors file) {
         this.path = path;
-        this.file = Safetensors.open(path);
+        this.file = file;
+    }
+
+    /**
+     * Opens a file and checks by its header that it has all that a picture takes.
+     *
+     * @throws CheckpointException naming the tensor that is missing or has another shape, and what is expected
+     */
+    public static FileNoise open(Path path, Plan plan) {
+        FileNoise noise = new FileNoise(path, Safetensors.open(path));
+        try {
+            if (plan.guideImage().isEmpty() && (plan.levels() == 0 || plan.isGuided())) {
+                noise.check(GUIDANCE, plan.guidanceGrid());
+            }
+            TokenGrid grid = plan.grid();
+            for (int level = 1; level <= plan.levels(); level++) {
+                noise.check(image(level), grid);
+                grid = level == plan.levels()
+                        ? grid
+                        : grid.enlarged(plan.window().ratio());
+            }
+            return noise;
+        } catch (RuntimeException e) {
+            noise.close();
+            throw e;
+        }
+    }
+
+    private static String image(int level) {
+        return level == 1 ? "noise" : "noise_level_" + level;
     }
 
     @Override
     public Tensor guidance(TokenGrid grid) {
-        return read("guidance_noise", grid);
+        return read(GUIDANCE, grid);
     }
 
     @Override
     public Tensor image(int level, TokenGrid grid) {
-        return read(level == 1 ? "noise" : "noise_level_" + level, grid);
+        return read(image(level), grid);
     }
 
     @Override
@@ -38,7 +68,7 @@ public final class FileNoise implements Noise {
         file.close();
     }
 
-    private Tensor read(String name, TokenGrid grid) {
+    private void check(String name, TokenGrid grid) {
         if (!file.names().contains(name)) {
             throw new CheckpointException(
                     path + " has no tensor " + name + ", expected noise of shape " + Arrays.toString(shape(grid)));
@@ -48,6 +78,9 @@ public final class FileNoise implements Noise {
             throw new CheckpointException(name + " in " + path + " has shape " + Arrays.toString(info.dimensions())
                     + ", expected " + Arrays.toString(shape(grid)));
         }
+    }
+
+    private Tensor read(String name, TokenGrid grid) {
         return Tensors.scoped(() -> Tensors.toFloat32(file.tensor(name))
                 .view(grid.tokens(), CHANNELS)
                 .clone());

@@ -96,7 +96,7 @@ public final class PictureSampler {
         return Tensors.scoped(() -> {
             TokenGrid grid = plan.grid();
             Tensor image = Resize.toGuidance(ImageFile.read(file), grid.pixelHeight(), grid.pixelWidth(), ratio());
-            return encode(PixelSource.of(image), TileListener.NONE);
+            return encode(PixelSource.of(image), stoppable());
         });
     }
 
@@ -161,7 +161,7 @@ public final class PictureSampler {
         return Tensors.scoped(() -> {
             Tensor onHost = Placement.FLOAT32_CPU.place(guidance);
             Tensor latents = Latents.unscale(Latents.unpack(onHost, small.height(), small.width()), vae.config());
-            Tensor image = vae.decode(latents, TileListener.NONE); // [3, 16h, 16w]
+            Tensor image = vae.decode(latents, stoppable()); // [3, 16h, 16w]
             return encode(Resize.enlarged(image, ratio(), grid.pixelHeight(), grid.pixelWidth()), (tiles, all) -> {
                 pass.exchange().requireOthers();
                 listener.enlarge(level, tiles, all);
@@ -173,6 +173,14 @@ public final class PictureSampler {
     private Tensor encode(PixelSource image, TileListener tiles) {
         AutoencoderKl vae = models.vae();
         return Tensors.scoped(() -> Latents.pack(Latents.scale(vae.encode(image, tiles), vae.config())));
+    }
+
+    /** Of tiles that nobody counts. */
+    private TileListener stoppable() {
+        return (tiles, all) -> {
+            pass.exchange().requireOthers();
+            listener.betweenBlocks();
+        };
     }
 
     /** {@code (1 − σ) clean + σ noise} */

@@ -46,7 +46,7 @@ public record Plan(
         lastGrid(grid, levels, window); // refuses a picture that grows beyond the largest size
         if (strength.isPresent() && runSteps(strength.getAsDouble(), steps) == 0) {
             throw new IllegalArgumentException("strength " + strength.getAsDouble() + " of " + steps
-                    + " steps runs none, expected at least " + 1.0 / steps);
+                    + " steps runs none, expected more than " + 0.5 / steps);
         }
     }
 

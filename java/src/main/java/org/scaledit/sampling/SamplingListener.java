@@ -17,7 +17,7 @@ public interface SamplingListener {
     /** Finished steps of a high-resolution pass; 0 before the first. */
     default void highResolution(int level, int step, int steps) {}
 
-    /** Called after every transformer block. */
+    /** Called after every transformer block, and after every VAE tile that nothing else tells of. */
     default void betweenBlocks() {}
 
     /** @param latents {@code [w·h, 64]}: the clean guidance image */

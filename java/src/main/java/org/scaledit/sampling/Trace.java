@@ -1,5 +1,6 @@
 package org.scaledit.sampling;
 
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Locale;
@@ -47,6 +48,19 @@ public final class Trace implements AutoCloseable {
         trace.text("", prompt.text());
         prompt.negative().ifPresent(text -> trace.text(NEGATIVE, text));
         return trace;
+    }
+
+    /**
+     * Better to hear of it before a model is loaded than after.
+     *
+     * @throws IllegalArgumentException if the file's folder does not exist
+     */
+    public static void requireFolder(Path file) {
+        Path folder = file.toAbsolutePath().getParent();
+        if (folder == null || !Files.isDirectory(folder)) {
+            throw new IllegalArgumentException(
+                    "folder " + folder + " of trace " + file.getFileName() + " does not exist");
+        }
     }
 
     private static void declareText(Map<String, Declaration> contents, String prefix, Conditioning text) {

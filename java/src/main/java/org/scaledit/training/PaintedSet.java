@@ -39,7 +39,6 @@ import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.transformer.LoraScope;
 import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.Latents;
-import org.scaledit.vae.TileListener;
 
 /**
  * Pictures to train on that the model paints itself, plain FLUX without LoRA: the paper's training set (Scale-DiT, arXiv
@@ -344,7 +343,7 @@ public final class PaintedSet {
                     INTERRUPTIBLE); // [w·h, 64]
             Tensor raw = Latents.unscale(
                     Latents.unpack(Placement.FLOAT32_CPU.place(latents), grid.height(), grid.width()), vae.config());
-            vae.decode(raw, TileListener.NONE, pixels::put);
+            vae.decode(raw, (tiles, all) -> throwIfInterrupted(), pixels::put);
         });
         PngFile.write(file(index), pixels, Map.of("Description", prompt(index)));
     }

@@ -23,7 +23,6 @@ import org.scaledit.tensor.Tensors;
 import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.Latents;
-import org.scaledit.vae.TileListener;
 
 /** Makes pictures under a LoRA in training. The VAE is loaded for them and released: training does not need it. */
 final class SamplePainter {
@@ -81,7 +80,7 @@ final class SamplePainter {
                     new Interruptible(step));
             Tensor raw = Latents.unscale(
                     Latents.unpack(Placement.FLOAT32_CPU.place(latents), grid.height(), grid.width()), vae.config());
-            vae.decode(raw, TileListener.NONE, pixels::put);
+            vae.decode(raw, (tiles, all) -> TrainingLoop.throwIfInterruptedAfter(step), pixels::put);
         }));
         PngFile.write(file, pixels, Map.of("Description", prompt));
     }
