@@ -79,7 +79,8 @@ class ArchitectureTest {
             .whereLayer("ranks")
             .mayOnlyBeAccessedByLayers("attention", "vae", "sampling", "training", "facade", "evaluation")
             .whereLayer("file")
-            .mayOnlyBeAccessedByLayers("ranks", "checkpoint", "image", "training", "scenes", "cli")
+            .mayOnlyBeAccessedByLayers(
+                    "ranks", "checkpoint", "text", "image", "training", "scenes", "evaluation", "cli")
             .whereLayer("bindings")
             .mayOnlyBeAccessedByLayers("transformer", "vae", "attention");
 

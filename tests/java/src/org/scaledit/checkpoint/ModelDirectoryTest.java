@@ -29,13 +29,17 @@ class ModelDirectoryTest {
     @Test
     void namesWhatIsMissing() throws IOException {
         refuses(() -> ModelDirectory.open(folder.resolve("none")), folder.resolve("none") + " does not exist");
-        refuses(() -> ModelDirectory.open(folder), folder.resolve("model_index.json") + " does not exist");
-        Files.writeString(folder.resolve("model_index.json"), "{\"_class_name\": \"FluxPipeline\"}");
+        Path index = folder.resolve("model_index.json");
+        refuses(() -> ModelDirectory.open(folder), index + " does not exist");
+        Files.createSymbolicLink(index, index);
+        refuses(() -> ModelDirectory.open(folder), "cannot read " + index + ": Too many levels of symbolic links");
+        Files.delete(index);
+        Files.writeString(index, "{\"_class_name\": \"FluxPipeline\"}");
         ModelDirectory model = ModelDirectory.open(folder);
         refuses(() -> model.part("vae"), folder + " has no folder vae");
         Files.createDirectory(folder.resolve("vae"));
         refuses(() -> model.config("vae"), folder.resolve("vae/config.json") + " does not exist");
-        refuses(() -> ModelDirectory.open(folder.resolve("model_index.json")), "is not a folder");
+        refuses(() -> ModelDirectory.open(index), "is not a folder");
     }
 
     @ParameterizedTest

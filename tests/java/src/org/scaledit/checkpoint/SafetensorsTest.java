@@ -168,6 +168,9 @@ class SafetensorsTest {
         Files.createDirectory(file);
         refuses("is a directory");
         Files.delete(file);
+        Files.createSymbolicLink(file, file);
+        refuses("cannot read " + file + ": Too many levels of symbolic links");
+        Files.delete(file);
         Files.write(file, new byte[0]);
         refuses("has 0 bytes");
         Files.write(file, new byte[7]);

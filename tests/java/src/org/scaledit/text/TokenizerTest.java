@@ -98,7 +98,8 @@ class TokenizerTest {
 
     @Test
     void namesWhatIsMissingOrDamaged() throws IOException {
-        refusesT5("cannot read " + folder.resolve("tokenizer.json"));
+        refusesT5("cannot read " + folder.resolve("tokenizer.json")
+                + ", which describes the tokenizer: there is no such file or folder");
         Files.writeString(folder.resolve("tokenizer.json"), "{\"model\": 3}");
         refusesT5(folder.resolve("tokenizer.json") + " does not describe a tokenizer");
         Files.writeString(folder.resolve("tokenizer.json"), "[".repeat(1_000_000));
@@ -108,7 +109,8 @@ class TokenizerTest {
         Files.writeString(folder.resolve("vocab.json"), "{\"a\": 0}");
         refusesClip(folder.resolve("vocab.json") + " has no field <|startoftext|>");
         Files.copy(CLIP.resolve("vocab.json"), folder.resolve("vocab.json"), StandardCopyOption.REPLACE_EXISTING);
-        refusesClip("cannot read " + folder.resolve("merges.txt"));
+        refusesClip("cannot read " + folder.resolve("merges.txt")
+                + ", a part of the tokenizer: there is no such file or folder");
         Files.writeString(folder.resolve("merges.txt"), "#version: 0.2\nqq \"zz\n");
         refusesClip(folder + " does not describe a tokenizer");
     }

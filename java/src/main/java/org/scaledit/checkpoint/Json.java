@@ -13,6 +13,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import org.scaledit.file.Reasons;
 
 /** JSON of files that nobody vouches for: bounded in size and depth, no key twice, nothing after its end. */
 final class Json {
@@ -51,7 +52,7 @@ final class Json {
         } catch (NoSuchFileException e) {
             throw new CheckpointException(file + " does not exist", e);
         } catch (IOException e) {
-            throw new CheckpointException("cannot read " + file + ": " + e.getMessage(), e);
+            throw new CheckpointException("cannot read " + file + ": " + Reasons.of(e), e);
         }
     }
 

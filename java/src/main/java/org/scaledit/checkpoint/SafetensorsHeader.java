@@ -16,6 +16,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import org.scaledit.file.Reasons;
 
 /**
  * The header of one safetensors file, read and checked in full before any data is touched.
@@ -40,7 +41,7 @@ record SafetensorsHeader(Path file, long fileBytes, Map<String, TensorInfo> tens
             throw new CheckpointException(
                     Files.isDirectory(file)
                             ? file + " is a directory, expected a safetensors file"
-                            : "cannot read " + file + ": " + e.getMessage(),
+                            : "cannot read " + file + ": " + Reasons.of(e),
                     e);
         }
     }

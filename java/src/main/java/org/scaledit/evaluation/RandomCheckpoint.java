@@ -15,6 +15,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.SafetensorsWriter;
 import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
 import org.scaledit.checkpoint.Weights;
+import org.scaledit.file.Reasons;
 import org.scaledit.tensor.Placement;
 import org.scaledit.vae.AutoencoderKl;
 import org.scaledit.vae.VaeConfig;
@@ -43,13 +44,13 @@ final class RandomCheckpoint implements AutoCloseable {
         try {
             this.folder = Files.createTempDirectory("scaledit-random-");
         } catch (IOException e) {
-            throw new UncheckedIOException("no folder for random weights can be made: " + e.getMessage(), e);
+            throw new UncheckedIOException("no folder for random weights can be made: " + Reasons.of(e), e);
         }
         try {
             write();
         } catch (IOException e) {
             close();
-            throw new UncheckedIOException("random weights cannot be written to " + folder + ": " + e.getMessage(), e);
+            throw new UncheckedIOException("random weights cannot be written to " + folder + ": " + Reasons.of(e), e);
         } catch (RuntimeException | Error e) {
             close();
             throw e;
@@ -87,7 +88,7 @@ final class RandomCheckpoint implements AutoCloseable {
                 Files.delete(path);
             }
         } catch (IOException e) {
-            throw new UncheckedIOException("random weights in " + folder + " cannot be removed: " + e.getMessage(), e);
+            throw new UncheckedIOException("random weights in " + folder + " cannot be removed: " + Reasons.of(e), e);
         }
     }
 }

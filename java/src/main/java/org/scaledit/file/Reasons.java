@@ -1,8 +1,10 @@
 package org.scaledit.file;
 
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileSystemException;
+import java.nio.file.FileSystemLoopException;
 import java.nio.file.NoSuchFileException;
 import java.util.Objects;
 
@@ -20,6 +22,12 @@ public final class Reasons {
         }
         if (cause instanceof AccessDeniedException) {
             return "permission denied";
+        }
+        if (cause instanceof CharacterCodingException) {
+            return "it is not UTF-8";
+        }
+        if (cause instanceof FileSystemLoopException loop) {
+            return loop.getFile() + " is a link to a folder that it is in";
         }
         if (cause instanceof FileSystemException system && system.getReason() != null) {
             return system.getReason();

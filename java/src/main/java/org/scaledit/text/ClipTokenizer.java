@@ -7,6 +7,7 @@ import java.nio.file.Path;
 import java.util.stream.Collectors;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
+import org.scaledit.file.Reasons;
 
 /**
  * CLIP's tokens as the fast tokenizer of Hugging Face gives them. FLUX.1 comes with {@code vocab.json} and
@@ -86,7 +87,7 @@ public final class ClipTokenizer implements AutoCloseable {
         try {
             return Files.readString(file);
         } catch (IOException e) {
-            throw new CheckpointException("cannot read " + file + ", a part of the tokenizer: " + e, e);
+            throw new CheckpointException("cannot read " + file + ", a part of the tokenizer: " + Reasons.of(e), e);
         }
     }
 

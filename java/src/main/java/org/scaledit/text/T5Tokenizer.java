@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.file.Reasons;
 
 /** T5's tokens, exactly as {@code tokenizer_2/tokenizer.json} says. */
 public final class T5Tokenizer implements AutoCloseable {
@@ -24,7 +25,8 @@ public final class T5Tokenizer implements AutoCloseable {
         try {
             return new T5Tokenizer(Tokenizer.of(Files.readString(file), file));
         } catch (IOException e) {
-            throw new CheckpointException("cannot read " + file + ", which describes the tokenizer: " + e, e);
+            throw new CheckpointException(
+                    "cannot read " + file + ", which describes the tokenizer: " + Reasons.of(e), e);
         }
     }
 

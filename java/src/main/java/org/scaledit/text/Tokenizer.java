@@ -9,6 +9,7 @@ import java.util.Arrays;
 import java.util.Map;
 import org.bytedeco.javacpp.Loader;
 import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.file.Reasons;
 
 /**
  * A tokenizer that a {@code tokenizer.json} describes, run by the Hugging Face library.
@@ -57,7 +58,7 @@ final class Tokenizer implements AutoCloseable {
         try {
             System.load(Loader.cacheResource(resource).getPath());
         } catch (IOException e) {
-            throw new UncheckedIOException("cannot extract the tokenizer library: " + e.getMessage(), e);
+            throw new UncheckedIOException("cannot extract the tokenizer library: " + Reasons.of(e), e);
         }
         return TokenizersLibrary.LIB;
     }

@@ -5,7 +5,6 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -180,10 +179,7 @@ public final class PaintedSet {
         try (Stream<String> lines = Files.lines(file)) {
             prompts = lines.map(String::strip).filter(line -> !line.isEmpty()).toList();
         } catch (IOException | UncheckedIOException e) {
-            boolean characters =
-                    e instanceof CharacterCodingException || e.getCause() instanceof CharacterCodingException;
-            throw new TrainingException(
-                    "cannot read prompts " + file + ": " + (characters ? "it is not UTF-8" : Reasons.of(e)), e);
+            throw new TrainingException("cannot read prompts " + file + ": " + Reasons.of(e), e);
         }
         if (prompts.isEmpty()) {
             throw new TrainingException("prompts " + file + " has no prompt, expected one on each line");
