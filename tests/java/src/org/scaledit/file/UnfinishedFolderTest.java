@@ -53,6 +53,24 @@ class UnfinishedFolderTest {
     }
 
     @Test
+    void aLinkToAFolderIsThatFolder() throws IOException {
+        Files.createSymbolicLink(from.resolve("linked"), from.resolve("part"));
+        Files.createSymbolicLink(from.resolve("nowhere"), folder.resolve("none"));
+        try (UnfinishedFolder unfinished = new UnfinishedFolder(target)) {
+            unfinished.copy(from, file -> true);
+            unfinished.commit();
+        }
+        assertThat(UnfinishedFolder.files(target))
+                .containsExactly(
+                        target.resolve("a.json"), target.resolve("linked/b.txt"), target.resolve("part/b.txt"));
+        assertThat(Files.isSymbolicLink(target.resolve("linked"))).isFalse();
+        Path back = Files.createSymbolicLink(from.resolve("part/back"), from);
+        assertThatThrownBy(() -> UnfinishedFolder.files(from))
+                .isInstanceOf(IOException.class)
+                .satisfies(e -> assertThat(Reasons.of(e)).isEqualTo(back + " is a link to a folder that it is in"));
+    }
+
+    @Test
     void leavesNothingWithoutACommit() throws IOException {
         try (UnfinishedFolder unfinished = new UnfinishedFolder(target)) {
             unfinished.copy(from, file -> file.endsWith("a.json"));

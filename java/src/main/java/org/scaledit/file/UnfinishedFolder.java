@@ -1,8 +1,10 @@
 package org.scaledit.file;
 
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
+import java.nio.file.FileVisitOption;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
@@ -70,14 +72,19 @@ public final class UnfinishedFolder implements AutoCloseable {
         }
     }
 
-    /** The files in a folder and in those below it, in the order of their names; hidden ones are left out. */
+    /**
+     * The files in a folder and in those below it, in the order of their names; hidden ones are left out. A link to a folder is
+     * that folder: a model's parts may lie elsewhere.
+     */
     public static List<Path> files(Path folder) throws IOException {
-        try (Stream<Path> entries = Files.walk(folder)) {
+        try (Stream<Path> entries = Files.walk(folder, FileVisitOption.FOLLOW_LINKS)) {
             return entries.filter(Files::isRegularFile)
                     .filter(file -> Stream.iterate(folder.relativize(file), part -> part != null, Path::getParent)
                             .noneMatch(part -> part.getFileName().toString().startsWith(".")))
                     .sorted()
                     .toList();
+        } catch (UncheckedIOException e) { // a folder below it cannot be listed
+            throw e.getCause();
         }
     }
 
