@@ -121,6 +121,43 @@ class QuantizationTest {
         Lora.load(output().resolve("lora.safetensors")).close();
     }
 
+    /** As Black Forest Labs' download has them, which would take a day to write and which nobody would load. */
+    @Test
+    void leavesOutWeightsThatAreNoPartsAndNoLora() throws IOException {
+        Path model = Golden.copyOfTinyFlux(folder.resolve("model"));
+        Files.copy(model.resolve("vae/diffusion_pytorch_model.safetensors"), model.resolve("ae.safetensors"));
+        Path fp16 = model.resolve("vae/diffusion_pytorch_model.fp16.safetensors");
+        Files.copy(model.resolve("ae.safetensors"), fp16);
+        Path more = Files.createDirectory(model.resolve("more"));
+        Files.copy(model.resolve("ae.safetensors"), more.resolve("ae.safetensors"));
+        List<String> parts = new ArrayList<>();
+        Quantization.write(model, output(), part -> parts.add(part.name()));
+        assertThat(parts).containsExactly("text_encoder", "text_encoder_2", "transformer", "vae");
+        assertThat(output().resolve("ae.safetensors")).doesNotExist();
+        assertThat(output().resolve("more")).doesNotExist();
+        assertThat(output().resolve("vae/diffusion_pytorch_model.fp16.safetensors"))
+                .doesNotExist();
+    }
+
+    @Test
+    void partsMayBeLinks() throws IOException {
+        Path elsewhere = Golden.copyOfTinyFlux(folder.resolve("elsewhere"));
+        Path model = Files.createDirectory(folder.resolve("model"));
+        try (Stream<Path> entries = Files.list(elsewhere)) {
+            for (Path entry : entries.toList()) {
+                Files.createSymbolicLink(model.resolve(entry.getFileName()), entry);
+            }
+        }
+        Quantization.write(model, output(), part -> {});
+        Quantization.write(elsewhere, folder.resolve("other"), part -> {});
+        List<Path> written = UnfinishedFolder.files(folder.resolve("other"));
+        assertThat(UnfinishedFolder.files(output())).hasSameSizeAs(written);
+        for (Path file : written) {
+            assertThat(output().resolve(folder.resolve("other").relativize(file)))
+                    .hasSameBinaryContentAs(file);
+        }
+    }
+
     /** Row by row the largest value stays the largest. */
     @Test
     void onceMoreChangesNothingThatCounts() {

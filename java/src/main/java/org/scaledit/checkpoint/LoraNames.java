@@ -153,6 +153,12 @@ final class LoraNames {
                         + " is not that of a LoRA, expected an ending such as .lora_A.weight or .lora_down.weight"));
     }
 
+    /** Whether a key has the form of a LoRA's, whatever module it names. */
+    static boolean isKey(String key) {
+        return OTHER_ADAPTERS.keySet().stream().noneMatch(key::contains)
+                && SUFFIXES.stream().anyMatch(suffix -> key.endsWith(suffix.text));
+    }
+
     /** The modules that a key's name stands for, if it is of a known form. */
     static Optional<Target> target(String name) {
         return FORMS.stream().flatMap(form -> match(form, name).stream()).findFirst();

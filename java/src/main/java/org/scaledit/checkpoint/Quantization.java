@@ -7,10 +7,8 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
 import java.util.concurrent.CancellationException;
 import java.util.function.Consumer;
-import java.util.stream.Collectors;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -53,8 +51,9 @@ public final class Quantization {
     }
 
     /**
-     * Writes the folder, which appears when it is whole. Other safetensors files than those of the parts, such as a LoRA, are
-     * written likewise, their metadata with them. Tokenizers, configurations and what else is no safetensors file are copied.
+     * Writes the folder, which appears when it is whole. LoRAs beside the parts are written likewise, their metadata with them;
+     * other safetensors files that are no part's are left out. Tokenizers, configurations and what else is no safetensors file
+     * are copied.
      *
      * @param output must not exist
      * @param done hears of each part
@@ -75,13 +74,14 @@ public final class Quantization {
                     done.accept(new Quantization(part, source).write(file, Map.of("format", "pt")));
                 }
             }
-            for (Path file : others(model.toRealPath())) {
+            for (Path file : beside(model.toRealPath())) {
                 throwIfInterrupted();
                 try (Safetensors source = Safetensors.open(file)) {
-                    String name = model.toRealPath().relativize(file).toString();
-                    Path copy = unfinished.path().resolve(name);
-                    Files.createDirectories(copy.getParent());
-                    done.accept(new Quantization(name, source).write(copy, source.metadata()));
+                    if (source.names().stream().allMatch(LoraNames::isKey)) {
+                        String name = file.getFileName().toString();
+                        Path copy = unfinished.path().resolve(name);
+                        done.accept(new Quantization(name, source).write(copy, source.metadata()));
+                    }
                 }
             }
             unfinished.commit();
@@ -101,12 +101,10 @@ public final class Quantization {
         return file.endsWith(SAFETENSORS) || file.endsWith(".safetensors.index.json");
     }
 
-    /** Weights that are no part's: a LoRA, for example. */
-    private static List<Path> others(Path model) throws IOException {
-        Set<Path> parts = ModelDirectory.weighted().stream().map(model::resolve).collect(Collectors.toSet());
+    /** Weights beside the parts: LoRAs, or what nobody loads, as a full download has the same model in one file, too. */
+    private static List<Path> beside(Path model) throws IOException {
         return UnfinishedFolder.files(model).stream()
-                .filter(file ->
-                        file.getFileName().toString().endsWith(SAFETENSORS) && !parts.contains(file.getParent()))
+                .filter(file -> file.getFileName().toString().endsWith(SAFETENSORS) && model.equals(file.getParent()))
                 .toList();
     }
 
