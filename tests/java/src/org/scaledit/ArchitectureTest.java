@@ -80,7 +80,7 @@ class ArchitectureTest {
             .mayOnlyBeAccessedByLayers("attention", "vae", "sampling", "training", "facade", "evaluation")
             .whereLayer("file")
             .mayOnlyBeAccessedByLayers(
-                    "ranks", "checkpoint", "text", "image", "training", "scenes", "evaluation", "cli")
+                    "ranks", "checkpoint", "text", "image", "training", "scenes", "facade", "evaluation", "cli")
             .whereLayer("bindings")
             .mayOnlyBeAccessedByLayers("transformer", "vae", "attention");
 

@@ -1,7 +1,10 @@
 package org.scaledit;
 
+import java.io.IOException;
+import java.io.InputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -10,6 +13,8 @@ import java.util.stream.Collectors;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
+import org.scaledit.file.Reasons;
+import org.scaledit.image.ImageException;
 import org.scaledit.image.PngText;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
@@ -20,13 +25,34 @@ import org.scaledit.vae.VaeConfig;
 
 /** A few lines on what a file or folder holds. */
 final class Description {
+    /** How a PNG file begins. */
+    private static final byte[] PNG = {(byte) 0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
+
     private Description() {}
 
     static String of(Path path) {
         if (Files.isDirectory(path)) {
             return model(path);
         }
-        return path.toString().toLowerCase(Locale.ROOT).endsWith(".png") ? picture(path) : lora(path);
+        byte[] start = start(path);
+        if (Arrays.equals(Arrays.copyOf(start, PNG.length), PNG)) {
+            return picture(path);
+        }
+        // Behind the length of its header, which is JSON. What is called one and is none hears what is wrong with it.
+        boolean safetensors = start.length > 8 && start[8] == '{';
+        if (safetensors || path.toString().endsWith(".safetensors")) {
+            return lora(path);
+        }
+        throw new IllegalArgumentException(
+                path + " is a file of another kind, expected a diffusers folder, a safetensors file or a PNG");
+    }
+
+    private static byte[] start(Path file) {
+        try (InputStream stream = Files.newInputStream(file)) {
+            return stream.readNBytes(9);
+        } catch (IOException e) {
+            throw new ImageException("cannot read " + file + ": " + Reasons.of(e), e);
+        }
     }
 
     private static String model(Path path) {

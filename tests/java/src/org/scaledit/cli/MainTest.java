@@ -543,7 +543,7 @@ class MainTest {
     }
 
     @Test
-    void infoTellsWhatAModelALoraAndAPictureHold() {
+    void infoTellsWhatAModelALoraAndAPictureHold() throws IOException {
         assertThat(run("info", TINY).out()).contains("2 double and 2 single blocks", "2 heads of 128");
         assertThat(run(
                                 "info",
@@ -554,6 +554,17 @@ class MainTest {
         Path picture = folder.resolve("info.png");
         generate("-o", picture.toString());
         assertThat(run("info", picture.toString()).out()).contains("64 × 48", "a lighthouse at dusk");
+        Path renamed = Files.copy(picture, folder.resolve("info"));
+        assertThat(run("info", renamed.toString()).out()).contains("64 × 48", "a lighthouse at dusk");
+        Outcome other = run("info", "pom.xml");
+        assertThat(other.err())
+                .isEqualToIgnoringNewLines("scaledit: pom.xml is a file of another kind, expected a diffusers folder,"
+                        + " a safetensors file or a PNG");
+        assertThat(other.status()).isEqualTo(2);
+        Path damaged = Files.writeString(folder.resolve("damaged.safetensors"), "no safetensors file");
+        assertThat(run("info", damaged.toString()).err())
+                .startsWith("scaledit: " + damaged + " is truncated or no safetensors file")
+                .hasLineCount(1);
         Outcome nothing = run("info", "nowhere");
         assertThat(nothing.err()).startsWith("scaledit: nowhere does not exist");
         assertThat(nothing.status()).isEqualTo(2);
