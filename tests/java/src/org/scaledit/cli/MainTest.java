@@ -4,6 +4,8 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.scaledit.cli.Outcome.run;
 
 import java.io.IOException;
+import java.io.RandomAccessFile;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -540,6 +542,25 @@ class MainTest {
         assertThat(run("generate", "x", "--model", model.toString(), "--verbose")
                         .err())
                 .contains("CheckpointException", "at org.scaledit");
+    }
+
+    /** A header of as many bytes is read at once. */
+    @Test
+    void aHeapThatIsTooSmallIsOneSentence() throws IOException, InterruptedException {
+        Path file = folder.resolve("large.safetensors");
+        try (RandomAccessFile bytes = new RandomAccessFile(file.toFile(), "rw")) {
+            bytes.writeLong(Long.reverseBytes(90_000_000));
+            bytes.setLength(90_000_008);
+        }
+        ProcessBuilder other = OtherJvm.of(Main.class, "info", file.toString());
+        List<String> command = new ArrayList<>(other.command());
+        command.add(1, "-Xmx48m");
+        Process process = other.command(command).start();
+        String said = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        assertThat(said)
+                .matches("scaledit: Java's heap of 4\\d MiB is too small, expected more in the variable SCALEDIT_HEAP"
+                        + " \\(8g, for example\\)\n");
+        assertThat(process.waitFor()).isEqualTo(1);
     }
 
     @Test

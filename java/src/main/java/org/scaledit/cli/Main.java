@@ -54,7 +54,21 @@ public final class Main implements Runnable {
                 .setUsageHelpWidth(110)
                 .setParameterExceptionHandler((exception, given) -> main.wrongArgument(exception))
                 .setExecutionExceptionHandler((exception, command, result) -> main.failure(command, exception));
-        return commandLine.execute(arguments);
+        try {
+            return commandLine.execute(arguments);
+        } catch (OutOfMemoryError e) { // picocli hands on exceptions alone
+            main.say(commandLine, outOfMemory(e), e);
+            return CommandLine.ExitCode.SOFTWARE;
+        }
+    }
+
+    private static String outOfMemory(OutOfMemoryError error) {
+        String message = oneLine(error);
+        if (!message.startsWith("Java heap space") && !message.startsWith("GC overhead limit")) {
+            return "Out of memory: " + message;
+        }
+        return "Java's heap of " + (Runtime.getRuntime().maxMemory() >> 20)
+                + " MiB is too small, expected more in the variable SCALEDIT_HEAP (8g, for example)";
     }
 
     @Override
@@ -80,7 +94,7 @@ public final class Main implements Runnable {
         return CommandLine.ExitCode.SOFTWARE;
     }
 
-    private void say(CommandLine command, String sentence, Exception exception) {
+    private void say(CommandLine command, String sentence, Throwable exception) {
         PrintWriter err = command.getErr();
         err.println("scaledit: " + sentence);
         if (verbose) {
