@@ -125,6 +125,16 @@ class MainTest {
     }
 
     @Test
+    void aPromptThatBeginsWithAnAtIsNoFileOfArguments() throws IOException {
+        Path arguments = Files.writeString(folder.resolve("arguments"), "a fox");
+        Path picture = folder.resolve("at.png");
+        run(("generate @" + arguments + " --width 64 --height 48 --steps 1 --guide-steps 1 --model " + TINY + " -o "
+                        + picture)
+                .split(" "));
+        assertThat(run("info", picture.toString()).out()).contains("\"@" + arguments + "\"");
+    }
+
+    @Test
     void anOptionBesideFromReplacesItsOwn() throws IOException {
         Path first = folder.resolve("seed5.png");
         Path other = folder.resolve("seed6.png");

@@ -52,6 +52,7 @@ public final class Main implements Runnable {
         CommandLine commandLine = new CommandLine(main)
                 .setCaseInsensitiveEnumValuesAllowed(true)
                 .setUsageHelpWidth(110)
+                .setExpandAtFiles(false) // a prompt may begin with @
                 .setParameterExceptionHandler((exception, given) -> main.wrongArgument(exception))
                 .setExecutionExceptionHandler((exception, command, result) -> main.failure(command, exception));
         try {
