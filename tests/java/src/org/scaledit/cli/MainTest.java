@@ -355,6 +355,13 @@ class MainTest {
             assertThat(folder.resolve("scenes").resolve(file))
                     .hasSameBinaryContentAs(folder.resolve("again").resolve(file));
         }
+        Outcome other =
+                run(("scenes --count 3 --size 64 --seed 8 --sprites " + sprites + " -o " + folder.resolve("again"))
+                        .split(" "));
+        assertThat(other.err())
+                .isEqualToIgnoringNewLines("scaledit: the scenes in " + folder.resolve("again")
+                        + " were composed with seed 9, expected the same instead of 8");
+        assertThat(other.status()).isEqualTo(2);
         Path evaluation = folder.resolve("evaluation");
         run(("scenes --held-out --count 1 --size 64 --seed 9 --sprites " + sprites + " -o " + evaluation).split(" "));
         assertThat(evaluation.resolve("00000000.png")).exists();
@@ -370,6 +377,8 @@ class MainTest {
                 "-o out | Missing required option: '--count=N'",
                 "--count x -o out | Invalid value for option '--count': 'x' is not an int",
                 "--count 0 -o out --sprites SPRITES | count is 0, expected at least 1",
+                "--count 2 --seed 9223372036854775807 -o out --sprites SPRITES | seed is 9223372036854775807, expected at most"
+                        + " 9223372036854775805 for 2 pictures",
                 "--count 1 --size 32 -o out --sprites SPRITES | size is 32 pixels, expected 64 to 8192",
                 "--count 1 -o pom.xml --sprites SPRITES | output pom.xml is a file, expected a folder",
                 "--count 1 -o out --sprites nowhere | sprites nowhere does not exist",

@@ -645,6 +645,51 @@ class SceneTest {
     }
 
     @Test
+    void aFolderHasPicturesOfTheSameScenesAlone() throws IOException {
+        Path out = Files.createDirectory(folder.resolve("same"));
+        writeTo(out, false, new SceneFolder.Order(40, 2, 64));
+        writeTo(out, false, new SceneFolder.Order(40, 2, 64)); // once more
+        writeTo(out, false, new SceneFolder.Order(40, 3, 64)); // it grows
+        assertThat(Files.readAllLines(out.resolve("metadata.jsonl"))).hasSize(3);
+
+        String composed = "the scenes in " + out + " were composed with ";
+        refused(out, false, new SceneFolder.Order(41, 3, 64), composed + "seed 40, expected the same instead of 41");
+        refused(out, false, new SceneFolder.Order(40, 3, 96), composed + "size 64, expected the same instead of 96");
+        refused(
+                out,
+                true,
+                new SceneFolder.Order(40, 3, 64),
+                composed + "held-out false, expected the same instead of true");
+        refused(
+                out,
+                false,
+                new SceneFolder.Order(40, 2, 64),
+                "folder " + out + " has 00000002.png beside the 2 scenes, expected none but theirs");
+        assertThat(Files.readAllLines(out.resolve("metadata.jsonl"))).hasSize(3);
+
+        Path used = Files.createDirectory(folder.resolve("used"));
+        Files.writeString(used.resolve("fox.txt"), "a fox");
+        refused(
+                used,
+                false,
+                new SceneFolder.Order(40, 1, 64),
+                "folder " + used + " has files but no scenes.json, expected an empty folder, or one of these scenes");
+        Path noJson = Files.createDirectory(folder.resolve("no-json"));
+        Path broken = Files.writeString(noJson.resolve("scenes.json"), "{");
+        refused(noJson, false, new SceneFolder.Order(40, 1, 64), broken + " is no JSON, expected that of scenes");
+    }
+
+    private static void writeTo(Path out, boolean heldOut, SceneFolder.Order order) {
+        SceneFolder.write(out, new Composer(VOCABULARY, sprites, heldOut), renderer, order);
+    }
+
+    private static void refused(Path out, boolean heldOut, SceneFolder.Order order, String sentence) {
+        assertThatThrownBy(() -> writeTo(out, heldOut, order))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage(sentence);
+    }
+
+    @Test
     void anInterruptLeavesWholePicturesAlone() throws Exception {
         Path out = Files.createDirectory(folder.resolve("cancelled"));
         CompletableFuture<Throwable> outcome = new CompletableFuture<>();
@@ -663,7 +708,7 @@ class SceneTest {
         }
         worker.interrupt();
         assertThat(outcome.get()).isInstanceOf(CancellationException.class).hasMessage("the scenes were cancelled");
-        try (var files = Files.list(out)) {
+        try (var files = Files.list(out).filter(file -> !file.endsWith("scenes.json"))) {
             for (Path file : files.toList()) {
                 assertThat(file.getFileName().toString()).matches("\\d{8}\\.png");
                 assertThat(ImageIO.read(file.toFile()).getWidth()).isEqualTo(512);
@@ -684,6 +729,9 @@ class SceneTest {
         assertThatThrownBy(() -> new SceneFolder.Order(0, 1, 8193))
                 .hasMessage("size is 8193 pixels, expected 64 to 8192");
         assertThatThrownBy(() -> new SceneFolder.Order(0, 0, 64)).hasMessage("count is 0, expected at least 1");
+        assertThatThrownBy(() -> new SceneFolder.Order(Long.MAX_VALUE, 2, 64))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("seed is 9223372036854775807, expected at most 9223372036854775805 for 2 pictures");
 
         Path broken = Files.createDirectory(folder.resolve("broken"));
         assertThatThrownBy(() -> Sprites.open(broken))

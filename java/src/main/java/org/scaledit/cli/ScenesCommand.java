@@ -55,7 +55,9 @@ final class ScenesCommand implements Callable<Integer> {
             names = {"-o", "--output"},
             paramLabel = "DIR",
             required = true,
-            description = "Folder for the pictures and metadata.jsonl.")
+            description =
+                    "Folder for the pictures, metadata.jsonl and scenes.json, which says what they depend on: empty, or"
+                            + " of the same scenes.")
     private Path output = Path.of("");
 
     @Override

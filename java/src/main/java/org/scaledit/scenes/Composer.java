@@ -49,6 +49,11 @@ public final class Composer {
         return new Composer(vocabulary, sprites, Optional.empty(), Mix.USUAL);
     }
 
+    /** {@code true} or {@code false}, or {@code any}. */
+    String heldOut() {
+        return heldOut.map(String::valueOf).orElse("any");
+    }
+
     public Scene compose(long seed) {
         SplittableRandom random = new SplittableRandom(seed);
         Style style = drawn(Style.values(), random);

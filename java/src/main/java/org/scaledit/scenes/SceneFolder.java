@@ -1,21 +1,31 @@
 package org.scaledit.scenes;
 
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
 import java.util.stream.IntStream;
+import java.util.stream.Stream;
+import org.scaledit.file.Reasons;
+import org.scaledit.image.ImageException;
 import org.scaledit.image.OutputFile;
+import org.scaledit.image.PictureFolder;
 import org.scaledit.image.PngFile;
 
 /**
@@ -23,9 +33,13 @@ import org.scaledit.image.PngFile;
  * {@code file_name} and {@code text}, the caption to learn from. Beside them {@code caption} (all that there is to say),
  * {@code seed}, {@code style}, {@code background}, {@code relation} of the first object to the second, {@code counts}
  * ({@code object}, {@code count}) and {@code objects}: of each {@code object}, {@code colour}, {@code material} and {@code
- * box}, which is left, top, right and bottom in parts of the picture's side. What a scene has none of is null.
+ * box}, which is left, top, right and bottom in parts of the picture's side. What a scene has none of is null. {@code
+ * scenes.json} says what the pictures depend on.
  */
 public final class SceneFolder {
+    /** Says which scenes a folder has. */
+    private static final String DESCRIPTION = "scenes.json";
+
     private static final ObjectMapper JSON = new ObjectMapper();
 
     private SceneFolder() {}
@@ -42,24 +56,30 @@ public final class SceneFolder {
             if (count < 1) {
                 throw new IllegalArgumentException("count is " + count + ", expected at least 1");
             }
+            if (seed > Long.MAX_VALUE - count) {
+                throw new IllegalArgumentException("seed is " + seed + ", expected at most " + (Long.MAX_VALUE - count)
+                        + " for " + count + " pictures");
+            }
         }
     }
 
     /**
      * Writes the pictures, on all processors, and {@code metadata.jsonl} last.
      *
-     * @param folder exists; files of these names are replaced
+     * @param folder exists; is empty, or has pictures of the same scenes, perhaps fewer, which are replaced
+     * @throws IllegalArgumentException if the folder has something else
      * @throws CancellationException if the thread is interrupted; pictures that were finished stay, none is half-written
      * @throws org.scaledit.image.ImageException if a file cannot be written, or a sprite cannot be read
      */
     public static void write(Path folder, Composer composer, SceneRenderer renderer, Order order) {
+        describe(folder, composer, order);
         ExecutorService workers =
                 Executors.newFixedThreadPool(Runtime.getRuntime().availableProcessors());
         try {
             List<Future<String>> lines = IntStream.range(0, order.count)
                     .mapToObj(i -> workers.submit(() -> {
                         Scene scene = composer.compose(order.seed + i);
-                        String name = String.format(Locale.ROOT, "%08d.png", i);
+                        String name = name(i);
                         PngFile.write(
                                 folder.resolve(name),
                                 renderer.render(scene, order.size),
@@ -85,6 +105,62 @@ public final class SceneFolder {
         } finally {
             end(workers);
         }
+    }
+
+    private static String name(int index) {
+        return String.format(Locale.ROOT, "%08d.png", index);
+    }
+
+    /** The first file of a folder says what it is for: others' pictures would stay among these, and are not lost by mistake. */
+    private static void describe(Path folder, Composer composer, Order order) {
+        Path description = folder.resolve(DESCRIPTION);
+        Map<String, String> origin = new LinkedHashMap<>(); // by the names of the command line's options
+        origin.put("seed", String.valueOf(order.seed));
+        origin.put("size", String.valueOf(order.size));
+        origin.put("held-out", composer.heldOut());
+        try {
+            if (!Files.exists(description)) {
+                if (!isEmpty(folder)) {
+                    throw new IllegalArgumentException("folder " + folder + " has files but no " + DESCRIPTION
+                            + ", expected an empty folder, or one of these scenes");
+                }
+                String json = JSON.writerWithDefaultPrettyPrinter().writeValueAsString(origin) + "\n";
+                OutputFile.replace(description, stream -> stream.write(json.getBytes(StandardCharsets.UTF_8)));
+            }
+            requireOrigin(description, origin);
+        } catch (IOException e) {
+            throw new ImageException("cannot read " + description + ": " + Reasons.of(e), e);
+        }
+        Set<String> names =
+                IntStream.range(0, order.count).mapToObj(SceneFolder::name).collect(Collectors.toSet());
+        for (String there : PictureFolder.names(folder)) {
+            if (!names.contains(there)) {
+                throw new IllegalArgumentException("folder " + folder + " has " + there + " beside the " + order.count
+                        + " scenes, expected none but theirs");
+            }
+        }
+    }
+
+    private static boolean isEmpty(Path folder) throws IOException {
+        try (Stream<Path> entries = Files.list(folder)) {
+            return entries.allMatch(entry -> entry.getFileName().toString().startsWith("."));
+        }
+    }
+
+    private static void requireOrigin(Path description, Map<String, String> origin) throws IOException {
+        JsonNode json;
+        try {
+            json = JSON.readTree(Files.readAllBytes(description));
+        } catch (JsonProcessingException e) {
+            throw new IllegalArgumentException(description + " is no JSON, expected that of scenes", e);
+        }
+        origin.forEach((name, now) -> {
+            String then = json.path(name).asText("unknown");
+            if (!then.equals(now)) {
+                throw new IllegalArgumentException("the scenes in " + description.getParent() + " were composed with "
+                        + name + " " + then + ", expected the same instead of " + now);
+            }
+        });
     }
 
     /** Pictures that are being written are ended, so that none is left half-written. */
