@@ -8,6 +8,7 @@ import java.io.RandomAccessFile;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -393,6 +394,44 @@ class MainTest {
         assertThat(outcome.out()).isEmpty();
         assertThat(outcome.status()).isEqualTo(2);
         assertThat(Path.of("out")).doesNotExist();
+    }
+
+    /** By what the launcher names, which takes its time: nothing is fetched for arguments that are wrong. */
+    @Test
+    void spritesAreFetchedOnceAllElseIsRight() throws IOException {
+        Path sprites = Files.createDirectory(folder.resolve("fetched"));
+        Path tool = Files.writeString(folder.resolve("fetch"), "#!/bin/sh\ntouch " + sprites + "/asked\n");
+        Files.setPosixFilePermissions(tool, PosixFilePermissions.fromString("rwx------"));
+        System.setProperty("scaledit.sprites", sprites.toString());
+        System.setProperty("scaledit.sprites.tool", tool.toString());
+        try {
+            for (String wrong : List.of(
+                    "scenes --count 1",
+                    "scenes --count 0 -o out",
+                    "scenes --count 1 -o pom.xml",
+                    "evaluate --renders -o out",
+                    "evaluate --renders --judge nowhere -o out",
+                    "train judge --config nowhere -o out",
+                    "train model --config nowhere -o out")) {
+                assertThat(run(wrong.split(" ")).err()).startsWith("scaledit: ").hasLineCount(1);
+                assertThat(sprites).isEmptyDirectory();
+            }
+            Drawings.write(sprites);
+            Path out = folder.resolve("of-fetched");
+            assertThat(run(("scenes --count 1 --size 64 -o " + out).split(" ")).err())
+                    .isEmpty();
+            assertThat(sprites.resolve("asked")).exists();
+
+            Files.writeString(tool, "#!/bin/sh\nexit 3\n");
+            Outcome outcome = run("scenes", "--count", "1", "-o", "out");
+            assertThat(outcome.err())
+                    .isEqualToIgnoringNewLines("scaledit: no sprites: " + tool + " ended with status 3");
+            assertThat(outcome.status()).isEqualTo(1);
+            assertThat(Path.of("out")).doesNotExist();
+        } finally {
+            System.clearProperty("scaledit.sprites");
+            System.clearProperty("scaledit.sprites.tool");
+        }
     }
 
     @Test

@@ -1,8 +1,10 @@
 package org.scaledit.cli;
 
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.concurrent.CancellationException;
 import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ScaleDit.Device;
@@ -31,7 +33,10 @@ final class Arguments {
         return folder("features", given);
     }
 
-    /** The folder that an option gives, or the one that the launcher has had fetched. */
+    /**
+     * The folder that an option gives, or the one that the launcher names. What is in that is fetched now, if it is not there: after
+     * all other arguments have been checked, as it takes its time.
+     */
     private static Path folder(String option, @Nullable Path given) {
         if (given != null) {
             requireExists(option, given);
@@ -41,7 +46,24 @@ final class Arguments {
         if (fetched == null) {
             throw new IllegalArgumentException("no " + option + " given, expected --" + option + " DIR");
         }
+        String tool = System.getProperty("scaledit." + option + ".tool");
+        if (tool != null) {
+            fetch(option, tool);
+        }
         return Path.of(fetched);
+    }
+
+    private static void fetch(String option, String tool) {
+        try {
+            int status = new ProcessBuilder(tool).inheritIO().start().waitFor();
+            if (status != 0) {
+                throw new IllegalStateException("no " + option + ": " + tool + " ended with status " + status);
+            }
+        } catch (IOException e) {
+            throw new UncheckedIOException("no " + option + ": " + tool + " cannot be run: " + Reasons.of(e), e);
+        } catch (InterruptedException e) {
+            throw new CancellationException("fetching was cancelled");
+        }
     }
 
     /** Of a training. */
@@ -67,11 +89,16 @@ final class Arguments {
                 cuda);
     }
 
-    /** Makes the folder and those above it, if they are not there. */
-    static void makeFolder(Path folder) {
+    /** Of an output that is made later. */
+    static void requireNoFile(Path folder) {
         if (Files.exists(folder) && !Files.isDirectory(folder)) {
             throw new IllegalArgumentException("output " + folder + " is a file, expected a folder");
         }
+    }
+
+    /** Makes the folder and those above it, if they are not there. */
+    static void makeFolder(Path folder) {
+        requireNoFile(folder);
         try {
             Files.createDirectories(folder);
         } catch (IOException e) {

@@ -106,8 +106,6 @@ final class EvaluateCommand implements Callable<Integer> {
         checkPainter();
         Arguments.requireExists("judge", judge);
         options.checkFiles();
-        Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
-        Composer composer = new Composer(Vocabulary.standard(), opened, true);
         Arguments.makeFolder(output);
         if (pictures) {
             Arguments.requireNew(output.resolve(PICTURES));
@@ -119,6 +117,8 @@ final class EvaluateCommand implements Callable<Integer> {
             int side = size == null ? opinion.size() : size;
             int window = request(side, opinion).window();
             PromptBenchmark.Order order = new PromptBenchmark.Order(prompts, side, window, seed);
+            Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
+            Composer composer = new Composer(Vocabulary.standard(), opened, true);
             PromptBenchmark.Listener listener = (done, all, right) ->
                     display.show("judge", done, all, String.format(Locale.ROOT, "%.3f right", (double) right / done));
             if (model == null) {

@@ -101,11 +101,11 @@ final class FidCommand implements Callable<Integer> {
         if (output != null) {
             Arguments.requireWritable(output);
         }
-        Path network = Arguments.featuresFolder(features);
         Optional<Fid.Patches> patches =
                 Optional.ofNullable(patchOptions).map(given -> new Fid.Patches(given.count, given.size, given.seed));
         Fid.Order order =
                 new Fid.Order(Fid.Pictures.of(reference, patches), Fid.Pictures.of(pictures, patches), patches);
+        Path network = Arguments.featuresFolder(features);
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 Inception inception = Inception.open(network, device == Device.CUDA);
                 ProgressDisplay display = ProgressDisplay.of(

@@ -62,9 +62,10 @@ final class ScenesCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
+        SceneFolder.Order order = new SceneFolder.Order(seed, count, size);
+        Arguments.requireNoFile(output);
         Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
         Composer composer = new Composer(Vocabulary.standard(), opened, heldOut);
-        SceneFolder.Order order = new SceneFolder.Order(seed, count, size);
         Arguments.makeFolder(output);
         try (CleanInterrupt interrupt = new CleanInterrupt()) {
             SceneFolder.write(output, composer, new SceneRenderer(opened), order);

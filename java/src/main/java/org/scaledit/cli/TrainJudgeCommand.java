@@ -1,6 +1,7 @@
 package org.scaledit.cli;
 
 import java.io.PrintWriter;
+import java.nio.file.Path;
 import java.util.concurrent.Callable;
 import org.scaledit.judge.Judge;
 import org.scaledit.scenes.Vocabulary;
@@ -33,14 +34,13 @@ final class TrainJudgeCommand implements Callable<Integer> {
     @Override
     public Integer call() throws Exception {
         JudgeRecipe recipe = JudgeRecipe.read(options.config(), Vocabulary.standard());
+        Arguments.requireNoFile(options.output());
+        Placement placement = options.placement();
+        int gpus = options.gpus();
+        Path sprites = Arguments.spritesFolder(options.sprites());
         Arguments.makeFolder(options.output());
-        JudgeTraining.Run run = new JudgeTraining.Run(
-                recipe,
-                options.output(),
-                Arguments.spritesFolder(options.sprites()),
-                options.resume(),
-                options.placement(),
-                options.gpus());
+        JudgeTraining.Run run =
+                new JudgeTraining.Run(recipe, options.output(), sprites, options.resume(), placement, gpus);
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 ProgressDisplay display = ProgressDisplay.of(
                         options.quiet(),

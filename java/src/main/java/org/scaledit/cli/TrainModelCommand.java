@@ -4,6 +4,7 @@ import java.nio.file.Path;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
+import org.scaledit.tensor.Placement;
 import org.scaledit.training.ModelRecipe;
 import org.scaledit.training.ModelTraining;
 import picocli.CommandLine.Command;
@@ -43,8 +44,11 @@ final class TrainModelCommand implements Callable<Integer> {
         if (options.sprites() != null && !scenes) {
             throw new IllegalArgumentException("sprites are given, expected data.scenes in " + options.config());
         }
-        Optional<Path> sprites = scenes ? Optional.of(Arguments.spritesFolder(options.sprites())) : Optional.empty();
         Path output = options.output();
+        Arguments.requireNoFile(output);
+        Placement placement = options.placement();
+        int gpus = options.gpus();
+        Optional<Path> sprites = scenes ? Optional.of(Arguments.spritesFolder(options.sprites())) : Optional.empty();
         Arguments.makeFolder(output);
         ModelTraining.Run run = new ModelTraining.Run(
                 recipe,
@@ -52,8 +56,8 @@ final class TrainModelCommand implements Callable<Integer> {
                 cache == null ? output.resolve("training-cache") : cache,
                 sprites,
                 options.resume(),
-                options.placement(),
-                options.gpus());
+                placement,
+                gpus);
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 ProgressDisplay display = ProgressDisplay.of(
                         options.quiet(),
