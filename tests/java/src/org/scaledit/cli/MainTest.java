@@ -473,6 +473,7 @@ class MainTest {
                 "--prompts nowhere | 2 | prompts nowhere does not exist",
                 "--prompts /dev/null | 1 | prompts /dev/null has no prompt, expected one on each line",
                 "-o pom.xml | 2 | output pom.xml is a file, expected a folder",
+                "-o pom.xml/set | 1 | folder pom.xml/set cannot be made: Not a directory",
                 "-o src | 1 | folder src has files but no dataset.json, expected an empty folder, or one of this set",
             })
     void aWrongArgumentOfMakeDatasetIsOneSentence(String option, int status, String sentence) throws IOException {
@@ -494,6 +495,7 @@ class MainTest {
         Outcome outcome = run(arguments.toArray(String[]::new));
         assertThat(outcome.err()).startsWith("scaledit: " + sentence).hasLineCount(1);
         assertThat(outcome.status()).isEqualTo(status);
+        assertThat(folder.resolve("wrong")).doesNotExist();
     }
 
     @Test

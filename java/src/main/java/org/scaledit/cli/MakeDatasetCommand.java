@@ -130,7 +130,7 @@ final class MakeDatasetCommand implements Callable<Integer> {
         Arguments.requireExists("model", model);
         Arguments.requireExists("prompts", prompts);
         PaintedSet.Order order = new PaintedSet.Order(model, prompts, count, output, seed, shard, painting());
-        Arguments.makeFolder(output);
+        Arguments.requireNoFile(output);
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {

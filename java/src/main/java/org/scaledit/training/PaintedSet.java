@@ -100,7 +100,7 @@ public final class PaintedSet {
      * @param prompts a text file with a prompt on each line; the first follows the last until there are enough. Lines without one
      *     are left out
      * @param count of all shards; a set may grow
-     * @param folder exists; is empty, or has pictures of the same set
+     * @param folder is made if it is not there; is empty, or has pictures of the same set
      * @param seed of the set
      */
     public record Order(Path model, Path prompts, int count, Path folder, long seed, Shard shard, Painting painting) {
@@ -203,6 +203,11 @@ public final class PaintedSet {
     private void describe() {
         Path description = order.folder.resolve(DESCRIPTION);
         Map<String, String> origin = origin();
+        try {
+            Files.createDirectories(order.folder);
+        } catch (IOException e) {
+            throw new TrainingException("folder " + order.folder + " cannot be made: " + Reasons.of(e), e);
+        }
         try {
             // In this order: another shard may just have begun in the same folder.
             boolean empty = isEmpty(order.folder);
