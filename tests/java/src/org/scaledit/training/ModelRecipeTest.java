@@ -91,6 +91,13 @@ class ModelRecipeTest {
                 .hasMessage(folder.resolve("model.json") + " " + message);
     }
 
+    @Test
+    void whatAMixSaysIsTheCause() {
+        String mix = "{\"scenes\": 9, \"mix\": {\"one\": 2, \"two\": 0, \"same\": 0, \"several\": 0, \"plain\": 0}}";
+        assertThatThrownBy(() -> read(TinyModel.CONFIG.replace("{\"folder\": \"data\"}", mix)))
+                .hasCauseInstanceOf(IllegalArgumentException.class);
+    }
+
     @ParameterizedTest
     @CsvSource(delimiter = '|', quoteCharacter = '`', textBlock = """
             "block": 1 | "block": 2 | block 2, expected an integer from 1 to 1

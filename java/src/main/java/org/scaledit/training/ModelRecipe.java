@@ -366,7 +366,7 @@ public record ModelRecipe(
         try {
             return new Mix(one, two, same, several, plain);
         } catch (IllegalArgumentException e) {
-            throw new CheckpointException(data.file() + " has data.mix with " + e.getMessage());
+            throw new CheckpointException(data.file() + " has data.mix with " + e.getMessage(), e);
         }
     }
 
