@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.util.concurrent.CancellationException;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
 
@@ -77,5 +78,43 @@ class PrefetchTest {
                     .hasMessage("the training was stopped after 3 steps");
         }
         assertThat(closed).hasValue(made.get()); // none, if it had not begun
+    }
+
+    @Test
+    void furtherInterruptsLoseNothing() throws InterruptedException {
+        Thread closing = Thread.currentThread();
+        CountDownLatch begun = new CountDownLatch(1);
+        CountDownLatch impatient = new CountDownLatch(1);
+        Thread other = new Thread(() -> {
+            for (int i = 0; i < 3; i++) {
+                pause(50);
+                closing.interrupt();
+            }
+            pause(50); // for the last one to be noticed
+            impatient.countDown();
+        });
+        Prefetch<Thing> things = new Prefetch<>(0, 2, number -> () -> {
+            if (number == 1) {
+                begun.countDown();
+                impatient.await();
+            }
+            return new Thing(number);
+        });
+        things.take("here").close();
+        begun.await();
+        other.start();
+        things.close();
+        assertThat(Thread.interrupted()).isTrue();
+        other.join();
+        assertThat(made).hasValue(2);
+        assertThat(closed).hasValue(2);
+    }
+
+    private static void pause(long milliseconds) {
+        try {
+            Thread.sleep(milliseconds);
+        } catch (InterruptedException e) {
+            throw new IllegalStateException(e);
+        }
     }
 }

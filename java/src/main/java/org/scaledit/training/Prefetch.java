@@ -79,19 +79,25 @@ final class Prefetch<T extends AutoCloseable> implements AutoCloseable {
         coming.clear();
     }
 
+    /** However often the thread is interrupted meanwhile: what is being made holds memory that nobody else would free. */
     private static <T extends AutoCloseable> void discard(Future<Optional<T>> future) {
-        boolean interrupted = Thread.interrupted();
-        try {
-            Optional<T> made = future.get();
-            if (made.isPresent()) {
-                made.get().close();
+        boolean interrupted = false;
+        boolean ended = false;
+        while (!ended) {
+            try {
+                Optional<T> made = future.get();
+                ended = true;
+                if (made.isPresent()) {
+                    made.get().close();
+                }
+            } catch (InterruptedException e) {
+                interrupted = true;
+            } catch (Exception e) {
+                ended = true; // it was not wanted any more, whatever went wrong
             }
-        } catch (Exception e) {
-            // It was not wanted any more, whatever went wrong.
-        } finally {
-            if (interrupted) {
-                Thread.currentThread().interrupt();
-            }
+        }
+        if (interrupted) {
+            Thread.currentThread().interrupt();
         }
     }
 }
