@@ -1,4 +1,5 @@
-// Scale-DiT's native core: token geometry, window attention, and what a GPU does to each token by itself.
+// Scale-DiT's native core: token geometry, window attention, what a GPU does to each token by itself, and the scenes
+// that small models learn from.
 //
 // The C ABI: the only header that Java, C and the tests see. Every call that can fail returns a status; the sentence
 // that explains a failure is scaledit_last_error() of the same thread. No exception crosses this boundary, nothing is
@@ -450,6 +451,118 @@ SCALEDIT_API scaledit_status scaledit_cuda_group_norm_workspace(const scaledit_c
 // output = the input with mean 0 and variance 1 over all positions and the channels of a group, times weight, plus
 // bias; then x / (1 + exp(-x)) of it if asked for.
 SCALEDIT_API scaledit_status scaledit_cuda_group_norm(const scaledit_cuda_group_norm_arguments* arguments);
+
+// ---------------------------------------------------------------------------------------------------------------
+// Scenes: pictures to train with, of vector art on backgrounds and in materials that are computed pixel by pixel from a
+// seed and a place alone. Whoever composes a scene draws its numbers; equal numbers are the same scene at every size,
+// and a rectangle of a picture is what the whole one has there.
+
+typedef enum scaledit_background {
+    SCALEDIT_MEADOW = 0,
+    SCALEDIT_NIGHT_SKY = 1,
+    SCALEDIT_WOODEN_TABLE = 2,
+    SCALEDIT_BRICK_WALL = 3,
+    SCALEDIT_SANDY_BEACH = 4,
+    SCALEDIT_SNOWY_FIELD = 5,
+    SCALEDIT_SUNSET_SEA = 6,
+    SCALEDIT_PLAIN = 7
+} scaledit_background;
+
+typedef enum scaledit_material {
+    SCALEDIT_AS_DRAWN = 0,
+    SCALEDIT_FELT = 1,
+    SCALEDIT_KNITTED = 2,
+    SCALEDIT_WOODEN = 3,
+    SCALEDIT_STONE = 4,
+    SCALEDIT_CLAY = 5
+} scaledit_material;
+
+typedef enum scaledit_pixels {
+    SCALEDIT_PIXELS_UINT8 = 0,   // [rows, columns, 3]: red, green, blue of each pixel, 0 ... 255
+    SCALEDIT_PIXELS_FLOAT32 = 1  // [3, rows, columns]: the same numbers / 127.5 - 1
+} scaledit_pixels;
+
+typedef struct scaledit_rectangle {
+    int32_t first_row;
+    int32_t rows;
+    int32_t first_column;
+    int32_t columns;
+} scaledit_rectangle;
+
+// The picture of an object on a transparent square canvas, or the part of it that a call needs: what a point outside
+// the part shows is the part's border.
+typedef struct scaledit_sprite {
+    const uint32_t* argb;     // [part.rows, part.columns], alpha in the highest bits, premultiplied, 4-byte aligned
+    int32_t side;             // of the whole canvas, in pixels, 1 .. 16,384
+    scaledit_rectangle part;  // of the canvas, with a row and a column at least
+} scaledit_sprite;
+
+// An object. Places and lengths are parts of the picture's side.
+typedef struct scaledit_scene_item {
+    double x;       // of the canvas' middle, from the left
+    double y;       // from the top
+    double canvas;  // its side, above 0
+    double cosine;  // of the angle that the canvas is turned by, clockwise
+    double sine;
+    int32_t mirrored;         // 1: left and right, before it is turned
+    int32_t material;         // a scaledit_material
+    int32_t seed;             // of the material
+    int32_t recoloured;       // 1: what is of about the object's own hue gets another
+    double own_hue;           // degrees
+    double hue;               // degrees
+    double saturation;        // 0 .. 1, of what is brightest
+    double value;             // a factor, above 0
+    scaledit_rectangle seen;  // of the picture's pixels: elsewhere it is not painted; without rows no sprite is read
+    scaledit_sprite sprite;
+    // A shadow lies under the item and on those before it: its alpha, blurred, on a canvas of the same size.
+    scaledit_rectangle shaded;  // as `seen`
+    double shadow_x;            // of the canvas' middle
+    double shadow_y;
+    double shadow_darkness;   // what is taken of the light, 0 .. 1
+    double shadow_deviation;  // of the Gaussian, above 0; it reaches three of these, and half a canvas at most
+    scaledit_sprite shadow;   // whole, with a side of 128
+} scaledit_scene_item;
+
+typedef struct scaledit_scene {
+    int32_t size;             // of the whole picture, in pixels, 64 .. 8192
+    scaledit_rectangle part;  // of it, that is painted
+    int32_t background;       // a scaledit_background
+    int32_t seed;             // of the background's textures
+    // Meadow and snowy field: the horizon's height. Wooden table: planks. Brick wall: courses. Sandy beach: heights of
+    // the horizon and of the shore. Sunset sea: the horizon's height, the middle of the glow. Plain: red, green and
+    // blue of the paper, 0 .. 1. Heights are from the top. What is not named is not looked at.
+    double drawn[3];
+    int32_t items;                    // 0 .. 8
+    const scaledit_scene_item* item;  // [items] in the host's memory, in the order in which they are painted
+} scaledit_scene;
+
+typedef struct scaledit_scene_arguments {
+    scaledit_scene scene;
+    int32_t pixels;           // a scaledit_pixels
+    int32_t instruction_set;  // a scaledit_instruction_set
+    void* output;             // written, of scene.part; float32 is 4-byte aligned
+    void* workspace;          // scaledit_scene_workspace() bytes, 64-byte aligned; null where they are 0
+    size_t workspace_bytes;
+} scaledit_scene_arguments;
+
+// Bytes of workspace that scaledit_scene_paint() and scaledit_cuda_scene_paint() need; no sprite is looked at.
+SCALEDIT_API scaledit_status scaledit_scene_workspace(const scaledit_scene* scene, size_t* bytes);
+
+// Paints on the caller's thread. The bits do not depend on the instruction set.
+SCALEDIT_API scaledit_status scaledit_scene_paint(const scaledit_scene_arguments* arguments);
+
+typedef struct scaledit_cuda_scene_arguments {
+    scaledit_scene scene;  // sprites are in the GPU's memory, items in the host's
+    int32_t pixels;        // a scaledit_pixels
+    void* output;          // written, of scene.part; float32 is 4-byte aligned
+    void* workspace;       // scaledit_scene_workspace() bytes of the GPU, 64-byte aligned; null where they are 0
+    size_t workspace_bytes;
+    void* stream;  // a cudaStream_t of the GPU whose memory this is
+} scaledit_cuda_scene_arguments;
+
+// The same picture, bit for bit, on an NVIDIA GPU (compute capability 8.0 and later): queued on the caller's stream,
+// nothing is allocated, a CUDA graph can capture it. Without CUDA it answers SCALEDIT_UNSUPPORTED.
+SCALEDIT_API scaledit_status scaledit_cuda_scene_paint(const scaledit_cuda_scene_arguments* arguments);
 
 #ifdef __cplusplus
 }

@@ -15,6 +15,7 @@ struct InstructionSet {
     scaledit_instruction_set name;
     bool (*supported)();  // by the processor and the operating system
     const Kernels& kernels;
+    scene::Painter painter;
 };
 
 #if defined(__x86_64__)
@@ -30,15 +31,23 @@ bool has_avx512_vnni() {
 // The best first.
 const std::array kInstructionSets = {
 #if defined(__x86_64__)
-    InstructionSet{SCALEDIT_INSTRUCTION_SET_AVX512_VNNI, has_avx512_vnni, kAvx512VnniKernels},
-    InstructionSet{SCALEDIT_INSTRUCTION_SET_AVX2, has_avx2, kAvx2Kernels},
+    InstructionSet{SCALEDIT_INSTRUCTION_SET_AVX512_VNNI, has_avx512_vnni, kAvx512VnniKernels, scene::paint_avx512vnni},
+    InstructionSet{SCALEDIT_INSTRUCTION_SET_AVX2, has_avx2, kAvx2Kernels, scene::paint_avx2},
 #endif
-    InstructionSet{SCALEDIT_INSTRUCTION_SET_PORTABLE, [] { return true; }, kPortableKernels},
+    InstructionSet{SCALEDIT_INSTRUCTION_SET_PORTABLE, [] { return true; }, kPortableKernels, scene::paint_portable},
 };
 
 const InstructionSet* find(scaledit_instruction_set set) {
     const auto* found = std::ranges::find(kInstructionSets, set, &InstructionSet::name);
     return found == kInstructionSets.end() ? nullptr : found;
+}
+
+const InstructionSet& known(scaledit_instruction_set set) {
+    const auto* found = find(set);
+    if (found == nullptr) {
+        fail_invalid("instruction set " + std::to_string(set) + " has no kernels in this build");
+    }
+    return *found;
 }
 
 }  // namespace
@@ -52,12 +61,8 @@ scaledit_instruction_set best() {
     return std::ranges::find_if(kInstructionSets, [](const auto& set) { return set.supported(); })->name;
 }
 
-const Kernels& kernels_of(scaledit_instruction_set set) {
-    const auto* found = find(set);
-    if (found == nullptr) {
-        fail_invalid("instruction set " + std::to_string(set) + " has no kernels in this build");
-    }
-    return found->kernels;
-}
+const Kernels& kernels_of(scaledit_instruction_set set) { return known(set).kernels; }
+
+scene::Painter painter_of(scaledit_instruction_set set) { return known(set).painter; }
 
 }  // namespace scaledit::cpu

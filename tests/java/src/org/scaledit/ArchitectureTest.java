@@ -82,7 +82,7 @@ class ArchitectureTest {
             .mayOnlyBeAccessedByLayers(
                     "ranks", "checkpoint", "text", "image", "training", "scenes", "facade", "evaluation", "cli")
             .whereLayer("bindings")
-            .mayOnlyBeAccessedByLayers("transformer", "vae", "attention");
+            .mayOnlyBeAccessedByLayers("transformer", "vae", "attention", "scenes");
 
     @ArchTest
     static final ArchRule LEAVES = noClasses()

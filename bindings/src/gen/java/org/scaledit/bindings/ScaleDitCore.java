@@ -11,7 +11,8 @@ public class ScaleDitCore extends org.scaledit.bindings.presets.ScaleDitCore {
 
 // Parsed from scaledit/scaledit.h
 
-// Scale-DiT's native core: token geometry, window attention, and what a GPU does to each token by itself.
+// Scale-DiT's native core: token geometry, window attention, what a GPU does to each token by itself, and the scenes
+// that small models learn from.
 //
 // The C ABI: the only header that Java, C and the tests see. Every call that can fail returns a status; the sentence
 // that explains a failure is scaledit_last_error() of the same thread. No exception crosses this boundary, nothing is
@@ -286,6 +287,64 @@ public static native @Cast("scaledit_status") int scaledit_cuda_group_norm_works
 // output = the input with mean 0 and variance 1 over all positions and the channels of a group, times weight, plus
 // bias; then x / (1 + exp(-x)) of it if asked for.
 public static native @Cast("scaledit_status") int scaledit_cuda_group_norm(@Const CudaGroupNormArguments arguments);
+
+// ---------------------------------------------------------------------------------------------------------------
+// Scenes: pictures to train with, of vector art on backgrounds and in materials that are computed pixel by pixel from a
+// seed and a place alone. Whoever composes a scene draws its numbers; equal numbers are the same scene at every size,
+// and a rectangle of a picture is what the whole one has there.
+
+/** enum scaledit_background */
+public static final int
+    SCALEDIT_MEADOW = 0,
+    SCALEDIT_NIGHT_SKY = 1,
+    SCALEDIT_WOODEN_TABLE = 2,
+    SCALEDIT_BRICK_WALL = 3,
+    SCALEDIT_SANDY_BEACH = 4,
+    SCALEDIT_SNOWY_FIELD = 5,
+    SCALEDIT_SUNSET_SEA = 6,
+    SCALEDIT_PLAIN = 7;
+
+/** enum scaledit_material */
+public static final int
+    SCALEDIT_AS_DRAWN = 0,
+    SCALEDIT_FELT = 1,
+    SCALEDIT_KNITTED = 2,
+    SCALEDIT_WOODEN = 3,
+    SCALEDIT_STONE = 4,
+    SCALEDIT_CLAY = 5;
+
+/** enum scaledit_pixels */
+public static final int
+    SCALEDIT_PIXELS_UINT8 = 0,   // [rows, columns, 3]: red, green, blue of each pixel, 0 ... 255
+    SCALEDIT_PIXELS_FLOAT32 = 1;  // [3, rows, columns]: the same numbers / 127.5 - 1
+// Targeting PixelRectangle.java
+
+
+// Targeting SpriteView.java
+
+
+// Targeting SceneItem.java
+
+
+// Targeting SceneView.java
+
+
+// Targeting SceneArguments.java
+
+
+
+// Bytes of workspace that scaledit_scene_paint() and scaledit_cuda_scene_paint() need; no sprite is looked at.
+public static native @Cast("scaledit_status") int scaledit_scene_workspace(@Const SceneView scene, @Cast("size_t*") SizeTPointer bytes);
+
+// Paints on the caller's thread. The bits do not depend on the instruction set.
+public static native @Cast("scaledit_status") int scaledit_scene_paint(@Const SceneArguments arguments);
+// Targeting CudaSceneArguments.java
+
+
+
+// The same picture, bit for bit, on an NVIDIA GPU (compute capability 8.0 and later): queued on the caller's stream,
+// nothing is allocated, a CUDA graph can capture it. Without CUDA it answers SCALEDIT_UNSUPPORTED.
+public static native @Cast("scaledit_status") int scaledit_cuda_scene_paint(@Const CudaSceneArguments arguments);
 
 // #ifdef __cplusplus
 // #endif

@@ -13,11 +13,6 @@ public enum Colour {
     PURPLE(275, 0.85, 0.92),
     PINK(336, 0.55, 1.12);
 
-    /** Degrees from the main colour within which everything is turned, and where nothing is any more. */
-    private static final double TURNED = 45;
-
-    private static final double LEFT = 75;
-
     /** Degrees from each other: neighbouring colours are 24 apart at least. */
     private static final double LIKE = 20;
 
@@ -35,39 +30,17 @@ public enum Colour {
         return name().toLowerCase(Locale.ROOT);
     }
 
-    /**
-     * Turns a pixel of an object's main colour; other hues and greys stay as they are.
-     *
-     * @param rgb 0 … 1, changed
-     * @param mainHue of the object, in degrees
-     */
-    void recolour(float[] rgb, double mainHue) {
-        float most = Math.max(rgb[0], Math.max(rgb[1], rgb[2]));
-        float range = most - Math.min(rgb[0], Math.min(rgb[1], rgb[2]));
-        if (range < 0.02f) {
-            return;
-        }
-        double distance = difference(hue(rgb, most, range), mainHue);
-        double amount = 1 - Noise.smooth((Math.abs(distance) - TURNED) / (LEFT - TURNED));
-        if (amount <= 0) {
-            return;
-        }
-        // Pale and dark objects get more of it, or one could not tell what it is.
-        double newSaturation = saturation * (1 - Math.pow(1 - range / most, 1.5));
-        double newValue = Math.min(1, Math.pow(most, 0.8) * value);
-        // A third of the shading's change of hue stays.
-        double newHue = Math.floorMod((int) Math.round(100 * (hue + distance / 3)), 36_000) / 6000.0;
-        for (int channel = 0; channel < 3; channel++) {
-            // HSV to RGB by its piecewise linear functions of the hue in sixths of the circle
-            double k = ((channel == 0 ? 5 : channel == 1 ? 3 : 1) + newHue) % 6;
-            double turned = newValue - newValue * newSaturation * Math.max(0, Math.min(1, Math.min(k, 4 - k)));
-            rgb[channel] += (float) (amount * (turned - rgb[channel]));
-        }
-    }
-
     /** In degrees. */
     double hue() {
         return hue;
+    }
+
+    double saturation() {
+        return saturation;
+    }
+
+    double value() {
+        return value;
     }
 
     /** Whether an object whose own main hue is this, in degrees, looks much the same in the colour. */

@@ -15,6 +15,11 @@ record Region(int size, int firstRow, int rows, int firstColumn, int columns) {
         requirePart("columns", firstColumn, columns, size);
     }
 
+    /** All of a picture. */
+    static Region whole(int size) {
+        return new Region(size, 0, size, 0, size);
+    }
+
     private static void requirePart(String what, int first, int count, int size) {
         if (first < 0 || count < 0 || count > size - first) {
             throw new IllegalArgumentException(

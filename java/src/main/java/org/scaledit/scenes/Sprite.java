@@ -9,36 +9,17 @@ package org.scaledit.scenes;
 record Sprite(int side, int[] argb) {
 
     /**
-     * Adds the colour at a point of the canvas, interpolated between pixels; outside it is transparent.
+     * Of a point of the canvas, interpolated between pixels: 0 … 255; outside it 0.
      *
      * @param x of the point, in pixels of the canvas; {@code y} likewise
-     * @param sum alpha, red, green, blue, premultiplied, 0 … 255
      */
-    void add(double x, double y, float[] sum) {
+    double alpha(double x, double y) {
         int left = (int) Math.floor(x - 0.5);
         int top = (int) Math.floor(y - 0.5);
-        if (left < -1 || top < -1 || left >= side || top >= side) {
-            return;
-        }
-        float u = (float) (x - 0.5 - left);
-        float v = (float) (y - 0.5 - top);
-        int a = pixel(left, top);
-        int b = pixel(left + 1, top);
-        int c = pixel(left, top + 1);
-        int d = pixel(left + 1, top + 1);
-        if ((a | b | c | d) == 0) {
-            return;
-        }
-        float ofA = (1 - u) * (1 - v);
-        float ofB = u * (1 - v);
-        float ofC = (1 - u) * v;
-        float ofD = u * v;
-        for (int channel = 0, shift = 24; channel < 4; channel++, shift -= 8) {
-            sum[channel] += ofA * (a >>> shift & 255)
-                    + ofB * (b >>> shift & 255)
-                    + ofC * (c >>> shift & 255)
-                    + ofD * (d >>> shift & 255);
-        }
+        double u = x - 0.5 - left;
+        double v = y - 0.5 - top;
+        return (1 - v) * ((1 - u) * alpha(left, top) + u * alpha(left + 1, top))
+                + v * ((1 - u) * alpha(left, top + 1) + u * alpha(left + 1, top + 1));
     }
 
     private int pixel(int x, int y) {

@@ -28,7 +28,12 @@ public final class Sprites {
     /** A canvas may be enlarged by a third: at 4096 pixels a sprite of 2048 serves where one of 4096 would take 64 MiB. */
     private static final double ENLARGEMENT = 4 / 3.0;
 
-    private record Key(String icon, Style style, int side) {}
+    /**
+     * One canvas.
+     *
+     * @param side of it, in pixels
+     */
+    record Key(String icon, Style style, int side) {}
 
     private record Shape(Outline outline, double mainHue) {}
 
@@ -69,7 +74,7 @@ public final class Sprites {
 
     private Shape shape(SceneObject object, Style style) {
         return shapes.computeIfAbsent(new Key(object.icon(), style, OUTLINE), key -> {
-            Sprite sprite = canvas(key);
+            Sprite sprite = sprite(key);
             Outline outline = Outline.of(sprite);
             if (outline.isEmpty()) {
                 throw new ImageException("picture " + object.icon() + " of " + file(style) + " shows nothing");
@@ -79,15 +84,15 @@ public final class Sprites {
     }
 
     /** The smallest canvas that serves so many pixels, or the largest that there is. */
-    Sprite sprite(SceneObject object, Style style, double pixels) {
+    static Key key(SceneObject object, Style style, double pixels) {
         int side = SMALLEST;
         while (side < LARGEST && side * ENLARGEMENT < pixels) {
             side *= 2;
         }
-        return canvas(new Key(object.icon(), style, side));
+        return new Key(object.icon(), style, side);
     }
 
-    private Sprite canvas(Key key) {
+    Sprite sprite(Key key) {
         SoftReference<Sprite> there = canvases.get(key);
         Sprite sprite = there == null ? null : there.get();
         if (sprite != null) {

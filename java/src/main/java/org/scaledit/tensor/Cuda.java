@@ -71,7 +71,7 @@ public final class Cuda {
     }
 
     /** That of this thread, from 0. */
-    static int current() {
+    public static int current() {
         return torch_cuda.current_device();
     }
 

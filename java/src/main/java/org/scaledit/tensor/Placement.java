@@ -38,6 +38,11 @@ public record Placement(torch.ScalarType dtype, boolean cuda) {
         return new Placement(other, cuda);
     }
 
+    /** The same precision on the CPU. */
+    public Placement onHost() {
+        return new Placement(dtype, false);
+    }
+
     /** The tensor here and in this precision; itself if it is so already. */
     public Tensor place(Tensor tensor) {
         return tensor.to(device(), dtype);

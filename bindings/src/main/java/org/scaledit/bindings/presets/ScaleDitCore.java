@@ -32,6 +32,12 @@ public class ScaleDitCore implements InfoMapper {
         java(infoMap, "scaledit_cuda_add_gated_arguments", "CudaAddGatedArguments");
         java(infoMap, "scaledit_cuda_modulate_arguments", "CudaModulateArguments");
         java(infoMap, "scaledit_cuda_quantize_arguments", "CudaQuantizeArguments");
+        java(infoMap, "scaledit_rectangle", "PixelRectangle");
+        java(infoMap, "scaledit_sprite", "SpriteView");
+        java(infoMap, "scaledit_scene_item", "SceneItem");
+        java(infoMap, "scaledit_scene", "SceneView");
+        java(infoMap, "scaledit_scene_arguments", "SceneArguments");
+        java(infoMap, "scaledit_cuda_scene_arguments", "CudaSceneArguments");
     }
 
     private static void java(InfoMap infoMap, String cName, String javaName) {
