@@ -104,7 +104,7 @@ SCALEDIT_SCENE void paint(const WoodenTable& table, std::uint32_t seed, const Pl
     const double pixel = 1.0 / at.size;
     constexpr double gap = 0.0024;
     const double soft_square = gap * gap + 0.16 * pixel * pixel;
-    const float depth = static_cast<float>(0.6 * gap / sqrt(soft_square));
+    const auto depth = static_cast<float>(0.6 * gap / sqrt(soft_square));
     Lanes<double, lanes> shifted;
     Lanes<double, lanes> left_x;
     Lanes<double, lanes> right_x;

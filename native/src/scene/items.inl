@@ -427,9 +427,9 @@ SCALEDIT_SCENE void paint_shadow(const Item& item, const Place<lanes>& at, Lanes
         const float bottom = (1 - u[i]) * map[1] + u[i] * map[shadow.stride + 1];
         light[i] = 1 - light[i] * ((1 - v[i]) * top + v[i] * bottom);
     }
-    for (int channel = 0; channel < 3; ++channel) {
+    for (auto& channel : rgb) {
         for (int i = 0; i < lanes; ++i) {
-            rgb[channel][i] *= light[i];
+            channel[i] *= light[i];
         }
     }
 }

@@ -8,7 +8,10 @@ SCALEDIT_SCENE bool meets(const scaledit_rectangle& part, int row, int column, i
 }
 
 // A channel of 8 bits.
-SCALEDIT_SCENE int rounded(float value) { return static_cast<int>(clamp(value, 255) + 0.5F); }
+SCALEDIT_SCENE int rounded(float value) {
+    const float above = clamp(value, 255) + 0.5F;
+    return static_cast<int>(above);
+}
 
 // `lanes` pixels of a row of the picture, from a column on: red, green and blue, 0 ... 255.
 template <int lanes>

@@ -198,8 +198,8 @@ Shadow shadow(const scaledit_scene_item& item, float* workspace, std::size_t& ro
         shadow.kernel[i] = static_cast<float>(weights[i] / sum);
     }
     const std::size_t down = room;
-    const std::size_t map = down + static_cast<std::size_t>(kShadowCanvas) * shadow.stride;
-    room = map + static_cast<std::size_t>(shadow.side) * shadow.stride;
+    const std::size_t map = down + static_cast<std::size_t>(kShadowCanvas * shadow.stride);
+    room = map + static_cast<std::size_t>(shadow.side * shadow.stride);
     if (workspace != nullptr) {
         shadow.down = workspace + down;
         shadow.map = workspace + map;

@@ -26,14 +26,18 @@ import java.util.function.Predicate;
 import java.util.stream.Collectors;
 import java.util.stream.LongStream;
 import javax.imageio.ImageIO;
+import org.bytedeco.pytorch.Tensor;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
 import org.scaledit.image.ImageException;
+import org.scaledit.image.Pixels;
 import org.scaledit.image.PngText;
 import org.scaledit.scenes.Scene.Item;
+import org.scaledit.tensor.Tensors;
+import org.scaledit.tensor.Torch;
 import org.scaledit.testing.Drawings;
 
 class SceneTest {
@@ -219,6 +223,19 @@ class SceneTest {
                         .isEqualTo(expected);
             }
         }
+    }
+
+    @Test
+    void aTensorHasTheSameNumbers() {
+        Torch.load();
+        Tensors.run(() -> {
+            for (Scene scene : scenes.subList(0, 20)) {
+                Tensor tensor = renderer.tensor(scene, 150, 20, 70, 30, 100);
+                Tensor expected = Pixels.toTensor(renderer.render(scene, 150, 20, 70, 30, 100), 100);
+                assertThat(tensor.shape()).containsExactly(3, 70, 100);
+                assertThat(Tensors.floats(tensor)).isEqualTo(Tensors.floats(expected));
+            }
+        });
     }
 
     @Test

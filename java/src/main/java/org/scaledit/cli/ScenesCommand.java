@@ -3,6 +3,7 @@ package org.scaledit.cli;
 import java.nio.file.Path;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
+import org.scaledit.ScaleDit.Device;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.SceneFolder;
 import org.scaledit.scenes.SceneRenderer;
@@ -46,6 +47,13 @@ final class ScenesCommand implements Callable<Integer> {
     private boolean heldOut;
 
     @Option(
+            names = "--device",
+            paramLabel = "KIND",
+            defaultValue = "cpu",
+            description = "cpu or cuda (an NVIDIA GPU), the same pictures on both. Default: cpu.")
+    private Device device = Device.CPU;
+
+    @Option(
             names = "--sprites",
             paramLabel = "DIR",
             description = "The SVG sets that tools/sprites fetches. Default: those that it has fetched.")
@@ -66,9 +74,10 @@ final class ScenesCommand implements Callable<Integer> {
         Arguments.requireNoFile(output);
         Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
         Composer composer = new Composer(Vocabulary.standard(), opened, heldOut);
+        SceneRenderer renderer = SceneRenderer.on(device == Device.CUDA, opened);
         Arguments.makeFolder(output);
         try (CleanInterrupt interrupt = new CleanInterrupt()) {
-            SceneFolder.write(output, composer, new SceneRenderer(opened), order);
+            SceneFolder.write(output, composer, renderer, order);
         }
         return 0;
     }

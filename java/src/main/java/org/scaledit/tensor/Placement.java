@@ -43,6 +43,15 @@ public record Placement(torch.ScalarType dtype, boolean cuda) {
         return new Placement(dtype, false);
     }
 
+    /** What has another thread place tensors where this one does. */
+    public Runnable shared() {
+        if (!cuda) {
+            return () -> {};
+        }
+        int gpu = Cuda.current();
+        return () -> Cuda.use(gpu);
+    }
+
     /** The tensor here and in this precision; itself if it is so already. */
     public Tensor place(Tensor tensor) {
         return tensor.to(device(), dtype);

@@ -36,7 +36,7 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
     }
 
     /**
-     * On the CPU.
+     * On the CPU, but for the pictures, which are where the source paints.
      *
      * @param pictures [batch, 3, size, size], in the computation's precision
      * @param objects [batch, grid, grid], int64
@@ -61,8 +61,9 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
         int batch = samples.length;
         int size = kind.size();
         int grid = recipe.network().grid();
-        Placement onHost = new Placement(placement.dtype(), false);
-        Tensor pictures = Tensors.outlive(() -> torch.empty(new long[] {batch, 3, size, size}, onHost.options(), null));
+        Placement painted = source.placement().with(placement.dtype());
+        Tensor pictures =
+                Tensors.outlive(() -> torch.empty(new long[] {batch, 3, size, size}, painted.options(), null));
         long[] objects = new long[batch * grid * grid];
         long[] colours = new long[batch * grid * grid];
         float[] edges = new float[batch * 4 * grid * grid];
@@ -97,7 +98,7 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
                 : picture;
         Generator generator = torch.createCPUGenerator(random.nextLong());
         Tensor noise = torch.randn(picture.shape(), new GeneratorOptional(generator), Placement.FLOAT32_CPU.options());
-        return blurred.add(noise, new Scalar(recipe.noise() * random.nextDouble()));
+        return blurred.add(source.placement().place(noise), new Scalar(recipe.noise() * random.nextDouble()));
     }
 
     @Override

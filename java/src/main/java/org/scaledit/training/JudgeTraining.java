@@ -71,8 +71,12 @@ public final class JudgeTraining {
         this.listener = listener;
         // Whoever never sees an orange tulip calls it a red one: a judge knows combinations that are held out from a
         // model.
-        this.source =
-                new SceneSource(recipe.scenes(), "", run.sprites, opened -> Composer.ofAll(run.vocabulary(), opened));
+        this.source = new SceneSource(
+                recipe.scenes(),
+                "",
+                run.sprites,
+                run.placement.cuda(),
+                opened -> Composer.ofAll(run.vocabulary(), opened));
     }
 
     /**

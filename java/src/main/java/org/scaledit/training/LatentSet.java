@@ -89,10 +89,12 @@ final class LatentSet implements AutoCloseable {
         int all = parts.stream().mapToInt(Part::count).sum();
         int done = 0;
         List<Owned> encoded = new ArrayList<>(); // of one file
-        try (Prefetch<Owned> pictures = new Prefetch<>(0, parts.size(), number -> {
-            Part part = parts.get((int) number);
-            return () -> new Owned(Tensors.outlive(() -> pictures(part.file * PER_FILE + part.first, part.count)));
-        })) {
+        try (Prefetch<Owned> pictures =
+                new Prefetch<>(0, parts.size(), source.placement().shared(), number -> {
+                    Part part = parts.get((int) number);
+                    return () ->
+                            new Owned(Tensors.outlive(() -> pictures(part.file * PER_FILE + part.first, part.count)));
+                })) {
             for (Part part : parts) {
                 try (Owned taken = pictures.take(WHEN)) {
                     encoded.add(new Owned(Tensors.outlive(() -> encoded(vae, config, taken.tensor))));
@@ -133,10 +135,12 @@ final class LatentSet implements AutoCloseable {
         }
     }
 
-    /** [count, 3, 16H, 16W] */
+    /** [count, 3, 16H, 16W], where the source paints */
     private Tensor pictures(int first, int count) {
         Tensor pictures = torch.empty(
-                new long[] {count, 3, grid.pixelHeight(), grid.pixelWidth()}, Placement.FLOAT32_CPU.options(), null);
+                new long[] {count, 3, grid.pixelHeight(), grid.pixelWidth()},
+                source.placement().options(),
+                null);
         for (int i = 0; i < count; i++) {
             int sample = first + i;
             long place = i;

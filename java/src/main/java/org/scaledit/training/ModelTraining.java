@@ -127,7 +127,8 @@ public final class ModelTraining {
                 data.scenes(),
                 data.mix(),
                 run.sprites.orElseThrow(
-                        () -> new IllegalArgumentException("no sprites given, which data.scenes are composed from")));
+                        () -> new IllegalArgumentException("no sprites given, which data.scenes are composed from")),
+                run.placement.cuda());
     }
 
     /**

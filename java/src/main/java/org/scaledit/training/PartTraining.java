@@ -231,17 +231,18 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         Exchange exchange = ranking.exchange;
         int perStep = current.batches().size() / exchange.ranks();
         Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
-        coming = new Prefetch<>(0, stepsLeft(current, step) * perStep, number -> {
-            int place = (int) (number % perStep) * exchange.ranks() + exchange.rank();
-            ModelRecipe.Batch kind = current.batches().get(place);
-            long count = before + number / perStep * current.samplesPerStep() + current.samples(place);
-            SampleOrder order = orders.computeIfAbsent(
-                    kind.of(source.size()), used -> new SampleOrder(seed, used, Recipe.Timesteps.UNIFORM));
-            int[] samples = LongStream.range(count, count + kind.count())
-                    .mapToInt(order::sample)
-                    .toArray();
-            return () -> new Samples<>(samples, objective.batch(kind, count, samples));
-        });
+        coming = new Prefetch<>(
+                0, stepsLeft(current, step) * perStep, source.placement().shared(), number -> {
+                    int place = (int) (number % perStep) * exchange.ranks() + exchange.rank();
+                    ModelRecipe.Batch kind = current.batches().get(place);
+                    long count = before + number / perStep * current.samplesPerStep() + current.samples(place);
+                    SampleOrder order = orders.computeIfAbsent(
+                            kind.of(source.size()), used -> new SampleOrder(seed, used, Recipe.Timesteps.UNIFORM));
+                    int[] samples = LongStream.range(count, count + kind.count())
+                            .mapToInt(order::sample)
+                            .toArray();
+                    return () -> new Samples<>(samples, objective.batch(kind, count, samples));
+                });
         phase = current;
         batches = coming;
         return coming;

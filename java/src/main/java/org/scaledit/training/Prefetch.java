@@ -30,16 +30,21 @@ final class Prefetch<T extends AutoCloseable> implements AutoCloseable {
     private volatile boolean ended;
 
     /**
+     * @param begin what each of the threads does first
      * @param works what is to be made for each number from {@code first} to {@code end} − 1; asked on the caller's thread
      */
-    Prefetch(long first, long end, LongFunction<Work<T>> works) {
+    Prefetch(long first, long end, Runnable begin, LongFunction<Work<T>> works) {
         int threads = Math.max(1, Runtime.getRuntime().availableProcessors());
         this.works = works;
         this.next = first;
         this.end = end;
         this.ahead = threads + 2;
         this.workers = Executors.newFixedThreadPool(threads, task -> {
-            Thread thread = new Thread(task, "training-prefetch");
+            Runnable begun = () -> {
+                begin.run();
+                task.run();
+            };
+            Thread thread = new Thread(begun, "training-prefetch");
             thread.setDaemon(true);
             return thread;
         });

@@ -3,6 +3,7 @@ package org.scaledit.training;
 import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.scenes.Sightings;
+import org.scaledit.tensor.Placement;
 
 /** Square pictures with captions, to train a whole model with. Used by any number of threads. */
 interface SampleSource {
@@ -16,13 +17,18 @@ interface SampleSource {
 
     String caption(int sample);
 
+    /** Where its pictures are made: float32, on the CPU or on the GPU of the thread that asks. */
+    default Placement placement() {
+        return Placement.FLOAT32_CPU;
+    }
+
     /**
      * Part of a picture.
      *
      * @param size of the whole picture, along each side
      * @param crop of the part likewise, at most {@code size}
      * @param place decides which part, by its bits
-     * @return {@code [3, crop, crop]}, float32 in −1 … 1 on the CPU, in the caller's scope
+     * @return {@code [3, crop, crop]}, in −1 … 1, in the caller's scope
      */
     Tensor picture(int sample, int size, int crop, long place);
 

@@ -5,9 +5,9 @@ import java.nio.file.Path;
 import java.util.Optional;
 import java.util.function.Function;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.scaledit.file.ContentHash;
 import org.scaledit.file.Reasons;
-import org.scaledit.image.Pixels;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.Mix;
 import org.scaledit.scenes.Scene;
@@ -15,6 +15,7 @@ import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Sightings;
 import org.scaledit.scenes.Sprites;
 import org.scaledit.scenes.Vocabulary;
+import org.scaledit.tensor.Placement;
 
 /** Scenes, composed and painted whenever one is asked for: those of the seeds 0 to {@code size − 1}. */
 final class SceneSource implements SampleSource {
@@ -26,27 +27,31 @@ final class SceneSource implements SampleSource {
     private final int size;
     private final Composer composer;
     private final SceneRenderer renderer;
+    private final Placement placement;
     private final String fingerprint;
 
     /**
      * Scenes without combinations that are held out.
      *
      * @param sprites the folder of the SVG sets
+     * @param cuda whether they are painted on the GPU of the thread that asks
      */
-    SceneSource(int size, Mix mix, Path sprites) {
+    SceneSource(int size, Mix mix, Path sprites, boolean cuda) {
         this(
                 size,
                 mix.equals(Mix.USUAL) ? "" : " " + mix,
                 sprites,
+                cuda,
                 opened -> new Composer(VOCABULARY, opened, false, mix));
     }
 
     /** @param kind by which they are told from usual ones in the fingerprint */
-    SceneSource(int size, String kind, Path sprites, Function<Sprites, Composer> composer) {
+    SceneSource(int size, String kind, Path sprites, boolean cuda, Function<Sprites, Composer> composer) {
         Sprites opened = Sprites.open(sprites);
         this.size = size;
         this.composer = composer.apply(opened);
-        this.renderer = new SceneRenderer(opened);
+        this.renderer = SceneRenderer.on(cuda, opened);
+        this.placement = new Placement(torch.ScalarType.Float, cuda);
         try {
             this.fingerprint = new ContentHash()
                     .text(FORMAT + kind)
@@ -79,12 +84,17 @@ final class SceneSource implements SampleSource {
         return composer.compose(sample).text();
     }
 
+    @Override
+    public Placement placement() {
+        return placement;
+    }
+
     /** Of the scene only that part is painted. */
     @Override
     public Tensor picture(int sample, int size, int crop, long place) {
         int firstRow = SampleSource.offset(size, crop, (int) place);
         int firstColumn = SampleSource.offset(size, crop, (int) (place >>> 32));
-        return Pixels.toTensor(renderer.render(scene(sample), size, firstRow, crop, firstColumn, crop), crop);
+        return renderer.tensor(scene(sample), size, firstRow, crop, firstColumn, crop);
     }
 
     @Override

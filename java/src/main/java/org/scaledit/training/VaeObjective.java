@@ -32,8 +32,8 @@ final class VaeObjective implements PartTraining.Objective<VaeObjective.Batch> {
     }
 
     /**
-     * @param pictures [batch, 3, size, size], float32 on the CPU
-     * @param noise [batch, 16, size / 8, size / 8], likewise
+     * @param pictures [batch, 3, size, size], float32, where the source paints
+     * @param noise [batch, 16, size / 8, size / 8], float32 on the CPU
      */
     record Batch(Tensor pictures, Tensor noise) implements AutoCloseable {
         @Override
@@ -49,8 +49,8 @@ final class VaeObjective implements PartTraining.Objective<VaeObjective.Batch> {
     @Override
     public Batch batch(ModelRecipe.Batch kind, long count, int[] samples) {
         int size = kind.size();
-        Tensor pictures = Tensors.outlive(
-                () -> torch.empty(new long[] {samples.length, 3, size, size}, Placement.FLOAT32_CPU.options(), null));
+        Tensor pictures = Tensors.outlive(() -> torch.empty(
+                new long[] {samples.length, 3, size, size}, source.placement().options(), null));
         for (int i = 0; i < samples.length; i++) {
             int sample = samples[i];
             int row = i;
