@@ -53,37 +53,49 @@ final class CudaPainter implements Painter {
 
     @Override
     public void describe(Sprites from, Sprites.Key key, Region needed, SpriteView view) {
-        // A handle in the caller's scope: the sprite stays until the call that reads it is queued.
+        // It stays until the call that reads it is queued.
         Tensor held = sprite(from, key);
         view.argb(new IntPointer(held.data_ptr())).side(key.side());
         SceneRenderer.describe(Region.whole(key.side()), view.part());
     }
 
-    private synchronized Tensor sprite(Sprites from, Sprites.Key key) {
+    /** A handle in the caller's scope. Threads draw and upload beside each other; of two that meet, the first one's stays. */
+    private Tensor sprite(Sprites from, Sprites.Key key) {
         Held held = new Held(Cuda.current(), key);
-        Tensor there = sprites.get(held);
-        if (there != null) {
-            return Tensors.scoped(() -> there);
+        synchronized (sprites) {
+            Tensor there = sprites.get(held);
+            if (there != null) {
+                return Tensors.scoped(() -> there);
+            }
         }
-        Sprite sprite = from.sprite(key);
-        Tensor made = Tensors.outlive(() -> {
+        Tensor made = upload(from.sprite(key));
+        synchronized (sprites) {
+            Tensor meanwhile = sprites.putIfAbsent(held, made);
+            if (meanwhile != null) {
+                made.close();
+                return Tensors.scoped(() -> meanwhile);
+            }
+            long all = bytes.merge(held.gpu, size(key), Long::sum);
+            Iterator<Map.Entry<Held, Tensor>> oldest = sprites.entrySet().iterator();
+            while (all > MOST_BYTES && oldest.hasNext()) {
+                Map.Entry<Held, Tensor> entry = oldest.next();
+                if (entry.getKey().gpu == held.gpu && entry.getValue() != made) {
+                    entry.getValue().close();
+                    oldest.remove();
+                    all = bytes.merge(held.gpu, -size(entry.getKey().key), Long::sum);
+                }
+            }
+            return Tensors.scoped(() -> made);
+        }
+    }
+
+    private static Tensor upload(Sprite sprite) {
+        return Tensors.outlive(() -> {
             Tensor onHost = torch.empty(
                     new long[] {sprite.argb().length}, INTEGERS.onHost().options(), null);
             new IntPointer(onHost.data_ptr()).put(sprite.argb());
             return INTEGERS.place(onHost);
         });
-        sprites.put(held, made);
-        long all = bytes.merge(held.gpu, size(key), Long::sum);
-        Iterator<Map.Entry<Held, Tensor>> oldest = sprites.entrySet().iterator();
-        while (all > MOST_BYTES) {
-            Map.Entry<Held, Tensor> entry = oldest.next();
-            if (entry.getKey().gpu == held.gpu && entry.getValue() != made) {
-                entry.getValue().close();
-                oldest.remove();
-                all = bytes.merge(held.gpu, -size(entry.getKey().key), Long::sum);
-            }
-        }
-        return Tensors.scoped(() -> made);
     }
 
     private static long size(Sprites.Key key) {

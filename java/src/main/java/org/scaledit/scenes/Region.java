@@ -59,10 +59,6 @@ record Region(int size, int firstRow, int rows, int firstColumn, int columns) {
         return rows == 0 || columns == 0;
     }
 
-    boolean hasRow(int row) {
-        return row >= firstRow && row < endRow();
-    }
-
     private int column(double x) {
         return Math.max(0, Math.min(size - 1, (int) Math.floor(x * size)));
     }
