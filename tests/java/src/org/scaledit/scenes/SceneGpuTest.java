@@ -46,6 +46,7 @@ class SceneGpuTest {
 
     @AfterAll
     static void giveBack() {
+        onGpu.close();
         torch.emptyCache();
     }
 

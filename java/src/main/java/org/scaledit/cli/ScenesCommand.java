@@ -74,9 +74,9 @@ final class ScenesCommand implements Callable<Integer> {
         Arguments.requireNoFile(output);
         Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
         Composer composer = new Composer(Vocabulary.standard(), opened, heldOut);
-        SceneRenderer renderer = SceneRenderer.on(device == Device.CUDA, opened);
-        Arguments.makeFolder(output);
-        try (CleanInterrupt interrupt = new CleanInterrupt()) {
+        try (SceneRenderer renderer = SceneRenderer.on(device == Device.CUDA, opened);
+                CleanInterrupt interrupt = new CleanInterrupt()) {
+            Arguments.makeFolder(output);
             SceneFolder.write(output, composer, renderer, order);
         }
         return 0;

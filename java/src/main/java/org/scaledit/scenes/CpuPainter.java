@@ -58,6 +58,9 @@ final class CpuPainter implements Painter {
     }
 
     @Override
+    public void close() {}
+
+    @Override
     public Tensor empty(Region region) {
         return torch.empty(new long[] {3, region.rows(), region.columns()}, Placement.FLOAT32_CPU.options(), null);
     }

@@ -127,6 +127,15 @@ final class CudaPainter implements Painter {
     }
 
     @Override
+    public void close() {
+        synchronized (sprites) {
+            sprites.values().forEach(Tensor::close);
+            sprites.clear();
+            bytes.clear();
+        }
+    }
+
+    @Override
     public Tensor empty(Region region) {
         return torch.empty(new long[] {3, region.rows(), region.columns()}, FLOATS.options(), null);
     }

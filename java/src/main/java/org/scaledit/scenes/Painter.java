@@ -10,7 +10,7 @@ import org.scaledit.bindings.SpriteView;
 import org.scaledit.bindings.Status;
 
 /** Where the native core paints. Everything but tensors lies in the caller's scope. */
-interface Painter {
+interface Painter extends AutoCloseable {
     /** Puts a sprite, or the part of it that is needed, where the core reads it. */
     void describe(Sprites sprites, Sprites.Key key, Region needed, SpriteView view);
 
@@ -22,6 +22,9 @@ interface Painter {
 
     /** {@code [3, rows, columns]}, float32, in the caller's scope. */
     Tensor empty(Region region);
+
+    @Override
+    void close();
 
     /** Bytes of workspace that the core needs. */
     static long workspace(SceneView scene) {

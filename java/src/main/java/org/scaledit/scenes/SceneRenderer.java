@@ -15,9 +15,10 @@ import org.scaledit.scenes.Scene.Item;
 
 /**
  * Paints scenes at any size: every pixel comes from the scene and its place alone. The native core computes them, on a CPU and
- * on a GPU the same. Used by any number of threads.
+ * on a GPU the same. Used by any number of threads. Closing it gives back what it keeps in a GPU's memory; on a CPU that is
+ * nothing.
  */
-public final class SceneRenderer {
+public final class SceneRenderer implements AutoCloseable {
     public static final int SMALLEST = 64;
     public static final int LARGEST = 8192;
 
@@ -190,6 +191,11 @@ public final class SceneRenderer {
             }
         }
         return new Sightings(objects, parts);
+    }
+
+    @Override
+    public void close() {
+        painter.close();
     }
 
     static void requireSize(int size) {

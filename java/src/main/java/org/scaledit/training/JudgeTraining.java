@@ -87,7 +87,12 @@ public final class JudgeTraining {
      *     made with, or if a loss is no number
      */
     public static void run(Run run, TrainingListener listener) {
-        PartTraining.on(run.placement, run.ranks, () -> new JudgeTraining(run, listener).run());
+        PartTraining.on(run.placement, run.ranks, () -> {
+            JudgeTraining training = new JudgeTraining(run, listener);
+            try (SampleSource source = training.source) {
+                training.run();
+            }
+        });
     }
 
     private void run() {

@@ -140,7 +140,12 @@ public final class ModelTraining {
      *     made with, or if a loss is no number
      */
     public static void run(Run run, Function<Stage, TrainingListener> listeners) {
-        PartTraining.on(run.placement, run.ranks, () -> new ModelTraining(run, listeners).run());
+        PartTraining.on(run.placement, run.ranks, () -> {
+            ModelTraining training = new ModelTraining(run, listeners);
+            try (SampleSource source = training.source) {
+                training.run();
+            }
+        });
     }
 
     private void run() {

@@ -5,8 +5,8 @@ import org.bytedeco.pytorch.Tensor;
 import org.scaledit.scenes.Sightings;
 import org.scaledit.tensor.Placement;
 
-/** Square pictures with captions, to train a whole model with. Used by any number of threads. */
-interface SampleSource {
+/** Square pictures with captions, to train a whole model with. Used by any number of threads until it is closed. */
+interface SampleSource extends AutoCloseable {
     int size();
 
     /** A hash of all pictures and captions, or of what they are made from. */
@@ -45,6 +45,9 @@ interface SampleSource {
     default Optional<Sightings> sightings(int sample, int cells) {
         return Optional.empty();
     }
+
+    @Override
+    default void close() {}
 
     /** The first row, or column, of a part: from 0 to {@code size − crop}. */
     static int offset(int size, int crop, int bits) {

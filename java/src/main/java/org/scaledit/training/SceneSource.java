@@ -102,6 +102,11 @@ final class SceneSource implements SampleSource {
         return Optional.of(renderer.sightings(scene(sample), VOCABULARY, cells));
     }
 
+    @Override
+    public void close() {
+        renderer.close();
+    }
+
     /** What the whole picture of a sample shows. */
     Scene scene(int sample) {
         return composer.compose(sample);
