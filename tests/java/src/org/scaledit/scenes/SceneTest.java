@@ -225,6 +225,15 @@ class SceneTest {
         }
     }
 
+    /** It is painted band by band. */
+    @Test
+    void aLargePictureIsWhatItsRowsAre() {
+        Scene scene = scenes.get(4);
+        byte[] picture = renderer.render(scene, 2048);
+        assertThat(renderer.render(scene, 2048, 600, 200))
+                .isEqualTo(Arrays.copyOfRange(picture, 3 * 2048 * 600, 3 * 2048 * 800));
+    }
+
     @Test
     void aTensorHasTheSameNumbers() {
         Torch.load();

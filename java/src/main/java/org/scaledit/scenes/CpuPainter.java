@@ -5,6 +5,7 @@ import static org.scaledit.bindings.ScaleDitCore.*;
 import org.bytedeco.javacpp.BytePointer;
 import org.bytedeco.javacpp.IntPointer;
 import org.bytedeco.javacpp.Pointer;
+import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.bindings.NativeLibrary;
@@ -17,6 +18,9 @@ import org.scaledit.tensor.Placement;
 /** Paints with the thread that asks. Tensors alone need libtorch. */
 final class CpuPainter implements Painter {
     private static final int ALIGNMENT = 64; // of the workspace
+
+    /** Of a picture that is in native memory at a time. */
+    private static final int BAND_BYTES = 4 << 20;
 
     CpuPainter() {
         NativeLibrary.load();
@@ -36,24 +40,34 @@ final class CpuPainter implements Painter {
     }
 
     @Override
+    @SuppressWarnings("try") // the scope works by being open
     public void paint(SceneView scene, int pixels, Pointer output) {
-        long bytes = Painter.workspace(scene);
-        BytePointer room = new BytePointer(bytes + ALIGNMENT);
-        long misplaced = room.address() % ALIGNMENT;
-        Status.check(scaledit_scene_paint(new SceneArguments()
-                .scene(scene)
-                .pixels(pixels)
-                .output(output)
-                .workspace(room.position(misplaced == 0 ? 0 : ALIGNMENT - misplaced))
-                .workspace_bytes(bytes)));
+        try (PointerScope scope = new PointerScope()) {
+            long bytes = Painter.workspace(scene);
+            BytePointer room = new BytePointer(bytes + ALIGNMENT);
+            long misplaced = room.address() % ALIGNMENT;
+            Status.check(scaledit_scene_paint(new SceneArguments()
+                    .scene(scene)
+                    .pixels(pixels)
+                    .output(output)
+                    .workspace(room.position(misplaced == 0 ? 0 : ALIGNMENT - misplaced))
+                    .workspace_bytes(bytes)));
+        }
     }
 
     @Override
     public byte[] bytes(SceneView scene) {
-        byte[] bytes = new byte[3 * scene.part().rows() * scene.part().columns()];
-        BytePointer output = new BytePointer(Math.max(1L, bytes.length));
-        paint(scene, SCALEDIT_PIXELS_UINT8, output);
-        output.get(bytes);
+        int rowBytes = 3 * scene.part().columns();
+        byte[] bytes = new byte[rowBytes * scene.part().rows()];
+        int band = Math.max(1, BAND_BYTES / Math.max(1, rowBytes)) * rowBytes;
+        BytePointer output = new BytePointer(Math.max(1L, Math.min(band, bytes.length)));
+        int firstRow = scene.part().first_row();
+        for (int done = 0; done < bytes.length; done += band) {
+            int count = Math.min(band, bytes.length - done);
+            scene.part().first_row(firstRow + done / rowBytes).rows(count / rowBytes);
+            paint(scene, SCALEDIT_PIXELS_UINT8, output);
+            output.get(bytes, done, count);
+        }
         return bytes;
     }
 
