@@ -93,7 +93,7 @@ class PrefetchTest {
             pause(50); // for the last one to be noticed
             impatient.countDown();
         });
-        Prefetch<Thing> things = new Prefetch<>(0, 2, number -> () -> {
+        Prefetch<Thing> things = new Prefetch<>(0, 2, () -> {}, number -> () -> {
             if (number == 1) {
                 begun.countDown();
                 impatient.await();
