@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <random>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -197,25 +198,54 @@ bool reaches_the_end(const Jobs& jobs, std::size_t ring, std::uint32_t seed) {
     return std::all_of(std::begin(warpgroups), std::end(warpgroups), [](const Warpgroup& w) { return w.at_end(); });
 }
 
+void expect_end(const Geometry& geometry, const scaledit_geometry_options& options) {
+    const Jobs jobs(cuda::group_tiles(geometry));
+    for (const std::size_t ring : {2, 4}) {
+        for (const std::uint32_t seed : {1, 2, 3}) {
+            EXPECT_TRUE(reaches_the_end(jobs, ring, seed)) << options << ", ring of " << ring;
+        }
+    }
+}
+
 TEST(Int8HopperSchedule, NeverLocks) {
-    for (const auto& [width, height, text, ratio] : {std::tuple{256, 256, 512, 4},
-                                                     {37, 29, 77, 4},
-                                                     {1, 1, 0, 4},
-                                                     {64, 48, 512, 4},
-                                                     {200, 7, 1, 2},
-                                                     {9, 9, 0, 4},
-                                                     {188, 313, 512, 4},
-                                                     {200, 200, 3, 8},
-                                                     {23, 31, 13, 0}}) {
+    for (const auto& [width, height, text, ratio, margin] :
+         {std::tuple{256, 256, 512, 4, 3},
+          {37, 29, 77, 4, 3},
+          {1, 1, 0, 4, 3},
+          {64, 48, 512, 4, 3},
+          {200, 7, 1, 2, 3},
+          {9, 9, 0, 4, 3},
+          {188, 313, 512, 4, 3},
+          {200, 200, 3, 8, 3},
+          {23, 31, 13, 0, 3},
+          // Groups whose first query tile shares no two key tiles with others:
+          {19, 19, 0, 4, 3},
+          {53, 3, 0, 1, 0},
+          {24, 20, 64, 0, 3}}) {
         for (const std::int32_t reach : {0, 1, 2, 3, 9}) {
             for (const std::int32_t guidance :
                  {SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL, SCALEDIT_GUIDANCE_NONE}) {
                 scaledit_geometry_options options = grid(width, height, text, ratio, 16, guidance);
                 options.reach = reach;
-                const Jobs jobs(cuda::group_tiles(Geometry(options)));
-                for (const std::size_t ring : {2, 4}) {
-                    for (const std::uint32_t seed : {1, 2, 3}) {
-                        EXPECT_TRUE(reaches_the_end(jobs, ring, seed)) << options << ", ring of " << ring;
+                options.guidance_margin = margin;
+                expect_end(Geometry(options), options);
+            }
+        }
+    }
+}
+
+TEST(Int8HopperSchedule, NeverLocksInAShard) {
+    for (const auto& [width, height, text, ratio] :
+         {std::tuple{37, 29, 77, 4}, {64, 48, 0, 4}, {53, 35, 0, 1}, {40, 36, 64, 0}, {51, 51, 0, 8}}) {
+        for (const std::int32_t reach : {0, 1, 2}) {
+            for (const std::int32_t guidance : {SCALEDIT_GUIDANCE_GLOBAL, SCALEDIT_GUIDANCE_LOCAL}) {
+                scaledit_geometry_options options = grid(width, height, text, ratio, 16, guidance);
+                options.reach = reach;
+                const Geometry whole(options);
+                for (const std::int32_t shards : {2, 3}) {
+                    for (std::int32_t index = 0; index < shards; ++index) {
+                        SCOPED_TRACE("shard " + std::to_string(index) + " of " + std::to_string(shards));
+                        expect_end(whole.shard(shards, index), options);
                     }
                 }
             }

@@ -72,6 +72,10 @@ public:
 
     [[nodiscard]] std::size_t apart() const { return apart_.size(); }
 
+    // Whether query tile 0 attends to the first stage. At the start of every group the turn is its: without it nobody
+    // would ever take that stage.
+    [[nodiscard]] bool begin_with_first() const { return !together_.empty() || (apart_.front().cells & 1U) != 0; }
+
     // Appends the runs to the others', and says the rest to the group.
     void write(std::vector<KeyRun>& runs, TileGroup& group) const {
         group.runs_first = static_cast<std::int32_t>(runs.size());
@@ -170,13 +174,13 @@ GroupLists group_tiles(const Geometry& geometry) {
             ++count;
         }
         TileGroup group{};
-        for (;; --count) {  // a tile alone has few stages apart
+        for (;; --count) {  // a tile alone has few stages apart, all of them its own
             std::array<std::span<const scaledit_tile_range>, kGroupTiles> ranges;
             for (std::size_t i = 0; i < count; ++i) {
                 ranges[i] = geometry.ranges(static_cast<std::int64_t>(first + i));
             }
             const Stages stages{std::span(ranges).first(count)};
-            if (stages.apart() <= kMostApart) {
+            if (stages.apart() <= kMostApart && stages.begin_with_first()) {
                 stages.write(lists.runs, group);
                 break;
             }

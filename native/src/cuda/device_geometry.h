@@ -22,7 +22,8 @@ constexpr int kGroupTiles = 3;
 // tiles come in stages of two, or of one where there is no other of the same kind.
 //
 // First come stages for all query tiles, then up to kMostApart for some: those of two before those of one, and one by
-// one for each query tile in turn, so that none waits long while the others' pass.
+// one for each query tile in turn, so that none waits long while the others' pass. Query tile 0 attends to the first of
+// all: with it every group begins.
 constexpr int kMostApart = 64;
 struct TileGroup {
     std::uint64_t apart[kGroupTiles];  // bit i: the query tile attends to stage together + i
