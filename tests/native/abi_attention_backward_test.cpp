@@ -104,6 +104,8 @@ TEST_F(AbiAttentionBackward, RefusesNumbers) {
         {[](Arguments& a) { a.scale = 0; }, "scale is 0, expected a finite number above 0"},
         {[](Arguments& a) { a.scale = std::numeric_limits<float>::quiet_NaN(); },
          "scale is nan, expected a finite number above 0"},
+        {[](Arguments& a) { a.scale = 3e38F; },
+         "scale is 3e+38, expected a number whose product with log2(e) is finite"},
         {[](Arguments& a) { a.instruction_set = 4; },
          "instruction_set is 4, expected 0 (best), 1 (portable), 2 (AVX2) or 3 (AVX-512 VNNI)"},
         {[](Arguments& a) { a.threads = 1025; },

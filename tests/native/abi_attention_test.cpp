@@ -115,6 +115,8 @@ TEST_F(AbiAttention, RefusesNumbers) {
         {[](Arguments& a) { a.scale = -0.5F; }, "scale is -0.5, expected a finite number above 0"},
         {[](Arguments& a) { a.scale = kInfinity; }, "scale is inf, expected a finite number above 0"},
         {[](Arguments& a) { a.scale = std::nanf(""); }, "scale is nan, expected a finite number above 0"},
+        {[](Arguments& a) { a.scale = 3e38F; },
+         "scale is 3e+38, expected a number whose product with log2(e) is finite"},
         {[](Arguments& a) { a.arithmetic = 2; }, "arithmetic is 2, expected 0 (float32) or 1 (INT8)"},
         {[](Arguments& a) { a.instruction_set = 4; },
          "instruction_set is 4, expected 0 (best), 1 (portable), 2 (AVX2) or 3 (AVX-512 VNNI)"},

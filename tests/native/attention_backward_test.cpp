@@ -1,8 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -143,6 +145,60 @@ TEST(AttentionBackwardHeads, OfManyGroupsAreAllWritten) {
     const Backward backward = make(1, Case{"", options, 500, 128}, 41);
     const Gradients gradients = propagate(geometry.get(), backward, SCALEDIT_INSTRUCTION_SET_BEST);
     EXPECT_LE(compare(gradients.value, rows_within(backward.output_gradient)).l2, 1e-6);
+}
+
+// What is no number shows in every gradient that it reaches, and in no other.
+TEST(AttentionBackwardOfNoNumber, ReachesThoseThatMeetIt) {
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    const float nan_of_a_gpu = std::bit_cast<float>(0x7fffffffU);
+    for (const auto& options : {grid(13, 10, 70, 4), grid(61, 13, 0, 0)}) {
+        const GeometryHandle geometry = make_geometry(options);
+        const GeometryView tiles = view(options, geometry.get());
+        const std::int64_t tokens = tiles.info.tokens;
+        const Backward backward = make(tokens, Case{"", options, 2, 64}, 43);
+        std::vector<std::vector<bool>> attends;  // [query][key]
+        for (std::size_t tile = 0; tile < tiles.tiles.size(); ++tile) {
+            std::vector<bool> keys(static_cast<std::size_t>(tokens));
+            for (const std::int64_t key : allowed_tokens(tiles, tile)) {
+                keys[static_cast<std::size_t>(key)] = true;
+            }
+            attends.insert(attends.end(), static_cast<std::size_t>(tiles.tiles[tile].tokens), keys);
+        }
+        for (const auto set : supported_sets()) {
+            const Gradients before = propagate(geometry.get(), backward, set);
+            const auto spoil = [&](const Tensor& tensor, std::size_t token, float number, bool of_key) {
+                const auto number_before = static_cast<float>(tensor.get(static_cast<std::int64_t>(token), 1, 7));
+                tensor.set(static_cast<std::int64_t>(token), 1, 7, number);
+                const Gradients now = propagate(geometry.get(), backward, set);
+                tensor.set(static_cast<std::int64_t>(token), 1, 7, number_before);
+                std::vector<bool> queries(attends.size());
+                std::vector<bool> keys(attends.size());
+                for (std::size_t query = 0; query < attends.size(); ++query) {
+                    queries[query] = of_key ? attends[query][token] : query == token;
+                    for (std::size_t key = 0; queries[query] && key < attends.size(); ++key) {
+                        keys[key] = keys[key] || attends[query][key];
+                    }
+                }
+                const auto expect = [&](const std::vector<double>& gradient, const std::vector<double>& old,
+                                        const std::vector<bool>& reached) {
+                    for (std::size_t i = 0; i < gradient.size(); ++i) {
+                        ASSERT_TRUE(i / 64 % 2 == 1 && reached[i / 128] ? std::isnan(gradient[i])
+                                                                        : gradient[i] == old[i])
+                            << name_of(set) << ", " << number << " in token " << token << ": " << i / 128;
+                    }
+                };
+                expect(now.query, before.query, queries);
+                expect(now.key, before.key, keys);
+                expect(now.value, before.value, keys);
+            };
+            for (const std::size_t token : {std::size_t{0}, std::size_t{63}, attends.size() - 1}) {
+                for (const float number : {nan_of_a_gpu, kInfinity, -kInfinity}) {
+                    spoil(backward.inputs.query, token, number, false);
+                }
+                spoil(backward.inputs.key, token, nan_of_a_gpu, true);
+            }
+        }
+    }
 }
 
 TEST(QueryLists, AreTheGeometrysTransposed) {

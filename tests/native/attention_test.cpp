@@ -1,9 +1,12 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -308,6 +311,172 @@ TEST_F(AdversarialAttention, HugeNumbersStayInRange) {
         }
     }
 }
+
+// What is no number shows in every row that it reaches, and in no other.
+class AttentionOfNoNumber : public testing::TestWithParam<scaledit_geometry_options> {
+protected:
+    static constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+    void SetUp() override { fill_normal(inputs_, 37, 1.0F); }
+
+    // Calls check(label, result, result before) for every arithmetic and instruction set, the inputs' head 1 spoilt by
+    // set(token, 1, channel, number) of one of their tensors.
+    template <class Check>
+    void with(const Tensor& tensor, std::int64_t token, float number, const Check& check) const {
+        for (const auto arithmetic : {SCALEDIT_ARITHMETIC_FLOAT32, SCALEDIT_ARITHMETIC_INT8}) {
+            for (const auto set : supported_sets()) {
+                const Result before = attend(geometry_.get(), inputs_, 0.125F, arithmetic, set);
+                const auto number_before = static_cast<float>(tensor.get(token, 1, kChannel));
+                tensor.set(token, 1, kChannel, number);
+                const Result result = attend(geometry_.get(), inputs_, 0.125F, arithmetic, set);
+                SCOPED_TRACE(label(set, arithmetic) + ", " + std::to_string(number) + " in token " +
+                             std::to_string(token));
+                check(arithmetic, result, before);
+                tensor.set(token, 1, kChannel, number_before);
+            }
+        }
+    }
+
+    // Whether each token attends to one.
+    [[nodiscard]] std::vector<bool> that_attend_to(std::int64_t key) const {
+        std::vector<bool> found(static_cast<std::size_t>(tokens_));
+        for (std::size_t tile = 0; tile < tiles_.tiles.size(); ++tile) {
+            const bool attends = std::ranges::count(allowed_tokens(tiles_, tile), key) > 0;
+            const auto& own = tiles_.tiles[tile];
+            std::fill_n(found.begin() + own.first, own.tokens, attends);
+        }
+        return found;
+    }
+
+    // A row of the output, and its log-sum-exp.
+    [[nodiscard]] std::vector<double> row(const Result& result, std::int64_t token, std::int64_t head) const {
+        const auto first = result.output.begin() + (token * 2 + head) * 64;
+        std::vector<double> numbers(first, first + 64);
+        numbers.push_back(result.log_sum_exp[static_cast<std::size_t>(head * tokens_ + token)]);
+        return numbers;
+    }
+
+    static bool is_nan(const std::vector<double>& row) {
+        return std::ranges::all_of(row, [](double x) { return std::isnan(x); });
+    }
+
+    static constexpr std::int64_t kChannel = 5;
+    const scaledit_geometry_options options_ = GetParam();
+    const GeometryHandle geometry_ = make_geometry(options_);
+    const GeometryView tiles_ = view(options_, geometry_.get());
+    const std::int64_t tokens_ = tiles_.info.tokens;
+    const Inputs inputs_ = make_inputs(tokens_, 2, 64, SCALEDIT_FLOAT32, false);
+    // The first and last of tiles that are full and of some that are not.
+    const std::vector<std::int64_t> some_ =
+        tokens_ == 1 ? std::vector<std::int64_t>{0}
+                     : std::vector{std::int64_t{0}, std::int64_t{63}, tokens_ / 2, tokens_ - 1};
+};
+
+// One of a processor, one of a GPU, and one that signals.
+const float kNans[] = {std::numeric_limits<float>::quiet_NaN(), std::bit_cast<float>(0x7fffffffU),
+                       std::bit_cast<float>(0xff800001U)};
+
+TEST_P(AttentionOfNoNumber, InAQuery) {
+    for (const float number : {kNans[0], kNans[1], kNans[2], kInfinity, -kInfinity}) {
+        for (const std::int64_t token : some_) {
+            with(inputs_.query, token, number, [&](auto, const Result& result, const Result& before) {
+                for (std::int64_t other = 0; other < tokens_; ++other) {
+                    ASSERT_EQ(row(result, other, 0), row(before, other, 0)) << other;
+                    ASSERT_TRUE(other == token ? is_nan(row(result, other, 1))
+                                               : row(result, other, 1) == row(before, other, 1))
+                        << other;
+                }
+            });
+        }
+    }
+}
+
+// In INT8 the mean of the keys is another one then.
+TEST_P(AttentionOfNoNumber, InAKey) {
+    for (const float number : kNans) {
+        for (const std::int64_t token : some_) {
+            const std::vector<bool> reached = that_attend_to(token);
+            with(inputs_.key, token, number, [&](auto arithmetic, const Result& result, const Result& before) {
+                for (std::int64_t other = 0; other < tokens_; ++other) {
+                    ASSERT_EQ(row(result, other, 0), row(before, other, 0)) << other;
+                    const std::vector<double> now = row(result, other, 1);
+                    if (reached[static_cast<std::size_t>(other)]) {
+                        ASSERT_TRUE(is_nan(now)) << other;
+                    } else if (arithmetic == SCALEDIT_ARITHMETIC_FLOAT32) {
+                        ASSERT_EQ(now, row(before, other, 1)) << other;
+                    } else {
+                        ASSERT_LE(compare(now, row(before, other, 1)).l2, 0.05) << other;
+                    }
+                }
+            });
+        }
+    }
+}
+
+// A score of -infinity is a number to softmax: its key weighs nothing.
+TEST_P(AttentionOfNoNumber, AnInfinityInAKey) {
+    for (const float number : {kInfinity, -kInfinity}) {
+        for (const std::int64_t token : some_) {
+            const std::vector<bool> reached = that_attend_to(token);
+            with(inputs_.key, token, number, [&](auto arithmetic, const Result& result, const Result& before) {
+                const Result expected = reference(tiles_, inputs_, 0.125);
+                for (std::int64_t other = 0; other < tokens_; ++other) {
+                    ASSERT_EQ(row(result, other, 0), row(before, other, 0)) << other;
+                    const std::vector<double> now = row(result, other, 1);
+                    const bool score_is_minus_infinity =
+                        inputs_.query.get(other, 1, kChannel) * static_cast<double>(number) < 0;
+                    if (reached[static_cast<std::size_t>(other)] &&
+                        (arithmetic == SCALEDIT_ARITHMETIC_INT8 || !score_is_minus_infinity || tokens_ == 1)) {
+                        ASSERT_TRUE(is_nan(now)) << other;
+                    } else {
+                        const double limit = arithmetic == SCALEDIT_ARITHMETIC_FLOAT32 ? 1e-4 : 0.1;
+                        ASSERT_LE(compare(now, row(expected, other, 1)).l2, limit) << other;
+                    }
+                }
+            });
+        }
+    }
+}
+
+TEST_P(AttentionOfNoNumber, InEveryKey) {
+    for (const float number : {kNans[0], kInfinity, -kInfinity}) {
+        inputs_.key.fill([&](auto, auto, auto) { return number; });
+        for (const float sign : {1.0F, -1.0F}) {
+            inputs_.query.fill([&](auto, auto, auto) { return sign; });
+            for (const auto arithmetic : {SCALEDIT_ARITHMETIC_FLOAT32, SCALEDIT_ARITHMETIC_INT8}) {
+                for (const auto set : supported_sets()) {
+                    const Result result = attend(geometry_.get(), inputs_, 0.125F, arithmetic, set);
+                    EXPECT_TRUE(is_nan(result.output)) << label(set, arithmetic) << ", " << number;
+                    EXPECT_TRUE(is_nan(result.log_sum_exp)) << label(set, arithmetic) << ", " << number;
+                }
+            }
+        }
+    }
+}
+
+TEST_P(AttentionOfNoNumber, InAValue) {
+    for (const float number : {kNans[0], kNans[1], kNans[2], kInfinity, -kInfinity}) {
+        for (const std::int64_t token : some_) {
+            const std::vector<bool> reached = that_attend_to(token);
+            with(inputs_.value, token, number, [&](auto, const Result& result, const Result& before) {
+                for (std::int64_t other = 0; other < tokens_; ++other) {
+                    ASSERT_EQ(row(result, other, 0), row(before, other, 0)) << other;
+                    std::vector<double> now = row(result, other, 1);
+                    const std::vector<double> then = row(before, other, 1);
+                    if (reached[static_cast<std::size_t>(other)]) {
+                        ASSERT_FALSE(std::isfinite(now[kChannel])) << other;
+                        now[kChannel] = then[kChannel];
+                    }
+                    ASSERT_EQ(now, then) << other;
+                }
+            });
+        }
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Grids, AttentionOfNoNumber,
+                         testing::Values(grid(1, 1, 0, 0), grid(13, 10, 70, 4), grid(61, 13, 0, 0)),
+                         [](const auto& parameter) { return "Case" + std::to_string(parameter.index); });
 
 TEST(AttentionWorkspace, GrowsWithThreadsAndHeadsAlone) {
     const auto options = grid(37, 29, 77, 4);

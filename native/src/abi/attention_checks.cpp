@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <numbers>
 #include <string>
 #include <string_view>
 #include <thread>
@@ -153,6 +154,8 @@ void check_arguments(const Arguments& a) {
     expect(1 <= a.heads && a.heads <= kMaxHeads, "heads", a.heads, "1 to " + to_text(kMaxHeads));
     expect(a.head_dim == 64 || a.head_dim == 128, "head_dim", a.head_dim, "64 or 128");
     expect(std::isfinite(a.scale) && a.scale > 0, "scale", a.scale, "a finite number above 0");
+    expect(std::isfinite(a.scale * std::numbers::log2e_v<float>), "scale", a.scale,
+           "a number whose product with log2(e) is finite");
     check_instruction_set(a.instruction_set);
     expect(0 <= a.threads && a.threads <= kMaxThreads, "threads", a.threads,
            "1 to " + to_text(kMaxThreads) + ", or 0 for one for each processor");

@@ -5,6 +5,7 @@
 #include <cfloat>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <new>
 #include <numbers>
 #include <span>
@@ -128,8 +129,9 @@ private:
                 for (std::int64_t part = 0; part < parts; ++part) {
                     sum += sums_[(part * heads_ + head) * head_dim_ + channel];
                 }
+                // A sum that a NaN joined says nothing of the other keys: any mean will do for them.
                 means_[head * head_dim_ + channel] =
-                    static_cast<float>(sum / static_cast<double>(geometry_.info().tokens));
+                    std::isfinite(sum) ? static_cast<float>(sum / static_cast<double>(geometry_.info().tokens)) : 0.0F;
             }
         }
     }
@@ -195,6 +197,9 @@ private:
             float sum = 0.0F;
             for (const float part : queries.sum[row]) {
                 sum += part;
+            }
+            if (queries.maximum[row] == -FLT_MAX) {  // all scores are -inf: there is no weight to speak of
+                sum = std::numeric_limits<float>::quiet_NaN();
             }
             inverse[size(row)] = 1.0F / sum;
             if (arguments_.log_sum_exp != nullptr) {

@@ -4,7 +4,8 @@
 // one processor can be merged by the linker with the code of another; for the same reason nothing of the standard
 // library is instantiated here.
 //
-// Vector: float32 and 32-bit integer lanes of one instruction set.
+// Vector: float32 and 32-bit integer lanes of one instruction set. min(a, b) and max(a, b) are b where one of them is a
+// NaN: a limit stands first, so that a NaN shows in what comes of it.
 // Product: how chunks of two operands are multiplied and summed, and how weights become chunks.
 
 // 2^f for |f| <= 0.5, lowest power first: minimax of the relative error, 9.1e-8, with the constant term held at 1.
@@ -80,14 +81,14 @@ template <class Vector, class Product, int rows, int row_stride, class Finish>
     });
 }
 
-// x[i] = 2^(x[i] * scale + exponent), to 1e-7, for powers of -126 ... 127. Each step is taken for all vectors before
-// the next: one vector's chain of dependent steps would leave the processor waiting.
+// x[i] = 2^(x[i] * scale + exponent), to 1e-7, for powers of -126 ... 127; a NaN stays one. Each step is taken for all
+// vectors before the next: one vector's chain of dependent steps would leave the processor waiting.
 template <class Vector, int count>
 [[gnu::always_inline]] inline void exp2(typename Vector::Float (&x)[count], typename Vector::Float scale,
                                         float exponent) {
     using Float = typename Vector::Float;
-    // A sum with 1.5 * 2^23 is rounded to an integer, which stands in its low bits.
-    const auto shift = Vector::splat(12582912.0F + exponent);
+    // A sum with 1.5 * 2^23 is rounded to an integer, which stands in its low bits: a power's exponent, 127 for 2^0.
+    const auto shift = Vector::splat(12582912.0F + 127.0F + exponent);
     Float shifted[count];
     Float power[count];
     unroll<count>([&](int i) __attribute__((always_inline)) { shifted[i] = Vector::fma(x[i], scale, shift); });
@@ -100,7 +101,10 @@ template <class Vector, int count>
             power[i] = Vector::fma(power[i], x[i], Vector::splat(kExp2Coefficients[4 - step]));
         });
     });
-    unroll<count>([&](int i) __attribute__((always_inline)) { x[i] = Vector::add_exponent(power[i], shifted[i]); });
+    // A product: to add to the exponent's bits would make a number of many a NaN.
+    unroll<count>([&](int i) __attribute__((always_inline)) {
+        x[i] = Vector::mul(power[i], Vector::power_of_two(shifted[i]));
+    });
 }
 
 // finish(row, column, products) for left[rows][head_dim] x key tile, rows kMaxHeadDim apart; columns go up to the end
@@ -213,6 +217,7 @@ struct Attention {
         }
     }
 
+    // Any number where one of the scores is a NaN: weigh_row() makes a NaN of the row's sum whatever the reference.
     template <bool full>
     [[gnu::always_inline]] static inline float row_maximum(const float* scores, int tokens) {
         auto maximum = Vector::load(scores);
@@ -221,10 +226,10 @@ struct Attention {
                 maximum = Vector::max(maximum, Vector::load(scores + i * lanes));
             });
         } else {
-            maximum = Vector::min(maximum, token_limit<Vector>(0, tokens));
+            maximum = Vector::min(token_limit<Vector>(0, tokens), maximum);
             for (int token = lanes; token < tokens; token += lanes) {
                 maximum =
-                    Vector::max(maximum, Vector::min(Vector::load(scores + token), token_limit<Vector>(token, tokens)));
+                    Vector::max(maximum, Vector::min(token_limit<Vector>(token, tokens), Vector::load(scores + token)));
             }
         }
         return Vector::highest_lane(maximum);
@@ -237,7 +242,7 @@ struct Attention {
         const auto old_reference = Vector::load(queries.reference + row);
         const auto reference = Vector::max(tile_maximum, Vector::sub(maximum, Vector::load(queries.descent + row)));
         const auto distance = Vector::mul(Vector::sub(old_reference, reference), Vector::load(queries.scale + row));
-        Float rescale[1] = {Vector::max(distance, Vector::splat(-126.0F))};
+        Float rescale[1] = {Vector::max(Vector::splat(-126.0F), distance)};
         exp2<Vector>(rescale, Vector::splat(1.0F), 0.0F);
         Vector::store(queries.maximum + row, Vector::max(maximum, tile_maximum));
         Vector::store(queries.reference + row, reference);
@@ -257,12 +262,13 @@ struct Attention {
         for (int token = 0; token < tokens; token += vectors * lanes) {
             Float weight[vectors];
             unroll<vectors>([&](int i) __attribute__((always_inline)) {
-                // Subtracted before it is scaled: however large the scores, the weight is not a NaN.
+                // Subtracted before it is scaled: however large the scores, the weight is not a NaN. Of a score that is
+                // one, and of one that is infinite, it is, and with it the row's sum, by which the row is divided.
                 weight[i] = Vector::sub(Vector::load(scores + token + i * lanes), reference);
                 if constexpr (!full) {
-                    weight[i] = Vector::min(weight[i], token_limit<Vector>(token + i * lanes, tokens));
+                    weight[i] = Vector::min(token_limit<Vector>(token + i * lanes, tokens), weight[i]);
                 }
-                weight[i] = Vector::max(weight[i], lowest);
+                weight[i] = Vector::max(lowest, weight[i]);
             });
             exp2<Vector>(weight, scale, static_cast<float>(ValueProduct::weight_exponent));
             unroll<vectors / 2>([&](int i) __attribute__((always_inline)) {
@@ -337,8 +343,8 @@ struct AttentionGradient {
                 weight[i] = Vector::sub(Vector::load(own.weights[row] + token),
                                         to_keys ? Vector::load(met.log2_sum_exp + token) : own_log2);
                 weight[i] =
-                    Vector::min(weight[i], Vector::min(token_limit<Vector>(token, met.tokens), Vector::splat(126.0F)));
-                weight[i] = Vector::max(weight[i], Vector::splat(-126.0F));
+                    Vector::min(Vector::min(token_limit<Vector>(token, met.tokens), Vector::splat(126.0F)), weight[i]);
+                weight[i] = Vector::max(Vector::splat(-126.0F), weight[i]);
             });
             exp2<Vector>(weight, Vector::splat(1.0F), 0.0F);
             unroll<2>([&](int i) __attribute__((always_inline)) {

@@ -41,10 +41,9 @@ struct Avx2 {
         return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
     }
 
-    // Adds the integer in the low bits of `shifted` to the exponent of `value`.
-    static Float add_exponent(Float value, Float shifted) {
-        const __m256i exponent = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
-        return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponent));
+    // The integer in the low bits of `shifted` as an exponent.
+    static Float power_of_two(Float shifted) {
+        return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23));
     }
 };
 

@@ -36,10 +36,9 @@ struct Avx512 {
     static Float max(Float a, Float b) { return _mm512_max_ps(a, b); }
     static float highest_lane(Float value) { return _mm512_reduce_max_ps(value); }
 
-    // Adds the integer in the low bits of `shifted` to the exponent of `value`.
-    static Float add_exponent(Float value, Float shifted) {
-        const __m512i exponent = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
-        return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(value), exponent));
+    // The integer in the low bits of `shifted` as an exponent.
+    static Float power_of_two(Float shifted) {
+        return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(shifted), 23));
     }
 };
 

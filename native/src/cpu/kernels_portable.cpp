@@ -41,10 +41,10 @@ struct Portable {
         return low > high ? low : high;
     }
 
-    // Adds the integer in the low bits of `shifted` to the exponent of `value`.
-    static Float add_exponent(Float value, Float shifted) {
+    // The integer in the low bits of `shifted` as an exponent.
+    static Float power_of_two(Float shifted) {
         using Bits = std::uint32_t __attribute__((vector_size(16)));
-        return reinterpret_cast<Float>(reinterpret_cast<Bits>(value) + (reinterpret_cast<Bits>(shifted) << 23));
+        return reinterpret_cast<Float>(reinterpret_cast<Bits>(shifted) << 23);
     }
 };
 

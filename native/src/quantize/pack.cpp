@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
 #include <new>
 
 namespace scaledit::quantize {
@@ -30,8 +32,12 @@ struct Scale {
     float back;     // integer -> number; for zeros any number will do
 };
 
+// A NaN and an infinity are above all magnitudes: they make NaNs of all that shares their scale.
 Scale scale_of(std::int32_t maximum_bits, float limit) {
     const auto maximum = std::bit_cast<float>(maximum_bits);
+    if (!std::isfinite(maximum)) {
+        return {0.0F, std::numeric_limits<float>::quiet_NaN()};
+    }
     return maximum < kSmallestMaximum ? Scale{0.0F, 1.0F} : Scale{limit / maximum, maximum / limit};
 }
 
