@@ -23,7 +23,7 @@ constexpr std::int32_t kBfloat16 = SCALEDIT_ARITHMETIC_BFLOAT16;
 
 TEST(CudaKernels, BestIsTheNewestThatTheGpuRuns) {
     const auto best = [](std::int32_t arithmetic, int capability) {
-        return cuda::resolve(arithmetic, SCALEDIT_CUDA_KERNELS_BEST, capability);
+        return cuda::resolve(arithmetic, SCALEDIT_CUDA_KERNELS_BEST, capability, capability);
     };
     for (const int capability : {80, 86, 87}) {
         EXPECT_EQ(best(kInt8, capability), Kernel::kInt8Fp16Mma) << capability;
@@ -40,14 +40,14 @@ TEST(CudaKernels, BestIsTheNewestThatTheGpuRuns) {
 
 TEST(CudaKernels, AFamilyRunsOnWhatIsNewEnough) {
     for (const int capability : {80, 89, 90, 120}) {
-        EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM80, capability), Kernel::kInt8Fp16Mma);
-        EXPECT_EQ(cuda::resolve(kBfloat16, SCALEDIT_CUDA_KERNELS_SM80, capability), Kernel::kBfloat16Mma);
+        EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM80, capability, capability), Kernel::kInt8Fp16Mma);
+        EXPECT_EQ(cuda::resolve(kBfloat16, SCALEDIT_CUDA_KERNELS_SM80, capability, capability), Kernel::kBfloat16Mma);
     }
     for (const int capability : {89, 90, 120}) {
-        EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM89, capability), Kernel::kInt8Fp8Mma);
-        EXPECT_EQ(cuda::resolve(kBfloat16, SCALEDIT_CUDA_KERNELS_SM89, capability), Kernel::kBfloat16Mma);
+        EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM89, capability, capability), Kernel::kInt8Fp8Mma);
+        EXPECT_EQ(cuda::resolve(kBfloat16, SCALEDIT_CUDA_KERNELS_SM89, capability, capability), Kernel::kBfloat16Mma);
     }
-    EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM90, 90), Kernel::kInt8Wgmma);
+    EXPECT_EQ(cuda::resolve(kInt8, SCALEDIT_CUDA_KERNELS_SM90, 90, 90), Kernel::kInt8Wgmma);
 }
 
 TEST(CudaKernels, RefusesWhatAGpuDoesNotRun) {
@@ -69,7 +69,44 @@ TEST(CudaKernels, RefusesWhatAGpuDoesNotRun) {
               Case{SCALEDIT_CUDA_KERNELS_BEST, 75,
                    "kernels is 0, which needs a GPU of compute capability 8.0 or later, this one has 7.5"}}) {
             try {
-                cuda::resolve(arithmetic, kernels, capability);
+                cuda::resolve(arithmetic, kernels, capability, capability);
+                ADD_FAILURE() << message;
+            } catch (const Error& error) {
+                EXPECT_EQ(error.status(), SCALEDIT_UNSUPPORTED);
+                EXPECT_STREQ(error.what(), message);
+            }
+        }
+    }
+}
+
+// A build for an older GPU runs on a later one, with the kernels that it has.
+TEST(CudaKernels, AreThoseThatTheBuildHas) {
+    const auto best = [](std::int32_t arithmetic, int capability, int code) {
+        return cuda::resolve(arithmetic, SCALEDIT_CUDA_KERNELS_BEST, capability, code);
+    };
+    EXPECT_EQ(best(kInt8, 89, 86), Kernel::kInt8Fp16Mma);
+    EXPECT_EQ(best(kInt8, 90, 80), Kernel::kInt8Fp16Mma);
+    EXPECT_EQ(best(kInt8, 90, 89), Kernel::kInt8Fp8Mma);
+    EXPECT_EQ(best(kBfloat16, 90, 89), Kernel::kBfloat16Mma);
+    struct Case {
+        std::int32_t kernels;
+        int capability;
+        int code;
+        const char* message;
+    };
+    for (const auto& [kernels, capability, code, message] :
+         {Case{SCALEDIT_CUDA_KERNELS_SM89, 89, 86,
+               "kernels is 2, which this build does not have for a GPU of compute capability 8.9: its code is for 8.6"},
+          Case{SCALEDIT_CUDA_KERNELS_SM90, 90, 89,
+               "kernels is 3, which this build does not have for a GPU of compute capability 9.0: its code is for 8.9"},
+          Case{SCALEDIT_CUDA_KERNELS_BEST, 100, 0,
+               "kernels is 0, which this build does not have for a GPU of compute capability 10.0: it has no code for "
+               "it"},
+          Case{SCALEDIT_CUDA_KERNELS_BEST, 75, 0,
+               "kernels is 0, which needs a GPU of compute capability 8.0 or later, this one has 7.5"}}) {
+        for (const std::int32_t arithmetic : {kInt8, kBfloat16}) {
+            try {
+                cuda::resolve(arithmetic, kernels, capability, code);
                 ADD_FAILURE() << message;
             } catch (const Error& error) {
                 EXPECT_EQ(error.status(), SCALEDIT_UNSUPPORTED);

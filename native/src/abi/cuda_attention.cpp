@@ -55,13 +55,19 @@ std::size_t workspace_bytes(const scaledit_cuda_attention_arguments& a, cuda::Ke
                : 0;
 }
 
+#if SCALEDIT_CUDA
+cuda::Kernel kernel_on(int device, std::int32_t arithmetic, std::int32_t kernels) {
+    return cuda::resolve(arithmetic, kernels, cuda::compute_capability(device), cuda::code_version(device));
+}
+#endif
+
 // The kernel whose workspace is asked for.
 cuda::Kernel kernel_without_memory(const scaledit_cuda_attention_arguments& a) {
     if (a.kernels != SCALEDIT_CUDA_KERNELS_BEST || a.arithmetic == SCALEDIT_ARITHMETIC_BFLOAT16) {
         return cuda::kernel_of(a.arithmetic, a.kernels);  // those of bfloat16 need the same, none
     }
 #if SCALEDIT_CUDA
-    return cuda::resolve(a.arithmetic, a.kernels, cuda::compute_capability(cuda::current_device()));
+    return kernel_on(cuda::current_device(), a.arithmetic, a.kernels);
 #else
     abi::refuse_without_cuda();
 #endif
@@ -204,8 +210,7 @@ scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments*
         check_preparation(a);
 #if SCALEDIT_CUDA
         const int device = cuda::device_of(arguments->query.data, "query.data");
-        const cuda::Kernel kernel =
-            cuda::resolve(arguments->arithmetic, arguments->kernels, cuda::compute_capability(device));
+        const cuda::Kernel kernel = kernel_on(device, a.arithmetic, a.kernels);
         const std::size_t bytes = workspace_bytes(*arguments, kernel);
         if (bytes > 0) {
             abi::check_buffers(problem, bytes, &lists);
@@ -244,8 +249,7 @@ scaledit_status scaledit_cuda_attention_backward(const scaledit_cuda_attention_b
 #if SCALEDIT_CUDA
         check_workspace(a.workspace, workspace_bytes(a));
         const int device = cuda::device_of(a.query.data, "query.data");
-        const cuda::Kernel kernel =
-            cuda::resolve(SCALEDIT_ARITHMETIC_BFLOAT16, a.kernels, cuda::compute_capability(device));
+        const cuda::Kernel kernel = kernel_on(device, SCALEDIT_ARITHMETIC_BFLOAT16, a.kernels);
         cuda::propagate_back(problem.geometry, a.geometry->device_layout(), kernel, a);
 #else
         abi::refuse_without_cuda();

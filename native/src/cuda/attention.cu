@@ -260,7 +260,7 @@ void attend_with(Kernel kernel, const Call& call) {
 
 void check_device(std::int32_t device) {
     int devices = 0;
-    expect_gpu(cudaGetDeviceCount(&devices));
+    expect_gpu(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
     expect(0 <= device && device < devices, "device", device, "0 to " + to_text(devices - 1));
     const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
     cudaFuncAttributes attributes{};

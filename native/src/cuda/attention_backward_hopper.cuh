@@ -343,6 +343,8 @@ __global__ void __launch_bounds__(bfloat16_hopper::backward::kThreads, 1)
         ptx::grow_registers<backward::kConsumerRegisters>();
         backward::consume<kHeadDim, kOfKeys>(p, shared, warp - bfloat16_hopper::kWarps);
     }
+#else
+    __trap();  // resolve() chooses what the build has
 #endif
 }
 

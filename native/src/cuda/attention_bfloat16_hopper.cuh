@@ -465,6 +465,8 @@ __global__ void __launch_bounds__(bfloat16_hopper::kThreads, 1)
         ptx::grow_registers<bfloat16_hopper::kConsumerRegisters>();
         bfloat16_hopper::consume(p, shared, warp - bfloat16_hopper::kWarps);
     }
+#else
+    __trap();  // resolve() chooses what the build has
 #endif
 }
 

@@ -629,6 +629,8 @@ __global__ void __launch_bounds__(hopper::kThreads, 1) attend_int8_hopper(const 
         ptx::grow_registers<hopper::kConsumerRegisters>();
         hopper::consume<kHeadDim>(p, shared, group - 1);
     }
+#else
+    __trap();  // resolve() chooses what the build has
 #endif
 }
 

@@ -444,6 +444,8 @@ __global__ void __launch_bounds__(mma::kThreads, 2) attend_int8_mma(const __grid
     if constexpr (kFormat == ValueFormat::kFp16 || ptx::kHasFp8) {
         extern __shared__ __align__(128) unsigned char memory[];
         mma::attend<kHeadDim, kFormat>(p, *reinterpret_cast<mma::Shared<kHeadDim, kFormat>*>(memory));
+    } else {
+        __trap();  // resolve() chooses what the build has
     }
 }
 

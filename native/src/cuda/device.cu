@@ -4,20 +4,38 @@
 #include "error.h"
 
 namespace scaledit::cuda {
+namespace {
+
+// Compiled for the same GPUs as all others.
+__global__ void any_kernel() {}
+
+bool is_absent(cudaError_t result) {
+    return result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidDeviceFunction;
+}
+
+}  // namespace
 
 void check(cudaError_t result, const char* what) {
     if (result != cudaSuccess) {
         cudaGetLastError();  // a later call must not find it
-        const bool absent = result == cudaErrorNoKernelImageForDevice || result == cudaErrorInvalidDeviceFunction;
-        throw Error(absent ? SCALEDIT_UNSUPPORTED : SCALEDIT_INTERNAL_ERROR,
+        throw Error(is_absent(result) ? SCALEDIT_UNSUPPORTED : SCALEDIT_INTERNAL_ERROR,
                     std::string(what) + " failed: " + cudaGetErrorString(result));
     }
 }
 
-void expect_gpu(cudaError_t result) {
-    if (result != cudaSuccess) {
-        cudaGetLastError();
-        throw Error(SCALEDIT_UNSUPPORTED, std::string("CUDA finds no GPU: ") + cudaGetErrorString(result));
+void expect_gpu(cudaError_t result, const char* what) {
+    switch (result) {
+        case cudaErrorNoDevice:
+        case cudaErrorInsufficientDriver:
+        case cudaErrorInitializationError:
+        case cudaErrorStubLibrary:
+        case cudaErrorSystemNotReady:
+        case cudaErrorSystemDriverMismatch:
+        case cudaErrorCompatNotSupportedOnDevice:
+            cudaGetLastError();
+            throw Error(SCALEDIT_UNSUPPORTED, std::string("CUDA finds no GPU: ") + cudaGetErrorString(result));
+        default:
+            check(result, what);
     }
 }
 
@@ -29,7 +47,7 @@ int attribute(cudaDeviceAttr which, int device) {
 
 int current_device() {
     int device = 0;
-    expect_gpu(cudaGetDevice(&device));
+    expect_gpu(cudaGetDevice(&device), "cudaGetDevice");
     return device;
 }
 
@@ -38,9 +56,21 @@ int compute_capability(int device) {
            attribute(cudaDevAttrComputeCapabilityMinor, device);
 }
 
+int code_version(int device) {
+    const CurrentDevice current(device);
+    cudaFuncAttributes attributes{};
+    const cudaError_t result = cudaFuncGetAttributes(&attributes, any_kernel);
+    if (is_absent(result)) {
+        cudaGetLastError();
+        return 0;
+    }
+    check(result, "cudaFuncGetAttributes");
+    return attributes.ptxVersion;
+}
+
 int device_of(const void* memory, const char* name) {
     cudaPointerAttributes attributes{};
-    expect_gpu(cudaPointerGetAttributes(&attributes, memory));
+    expect_gpu(cudaPointerGetAttributes(&attributes, memory), "cudaPointerGetAttributes");
     if (attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged) {
         fail_invalid(std::string(name) + " is in the host's memory, expected a GPU's");
     }

@@ -10,8 +10,9 @@ namespace scaledit::cuda {
 
 void check(cudaError_t result, const char* what);
 
-// For the first call of CUDA's runtime, which fails where there is no GPU or no driver.
-void expect_gpu(cudaError_t result);
+// For the first call of CUDA's runtime, which fails where there is no GPU or no driver; the same as check() but for
+// that.
+void expect_gpu(cudaError_t result, const char* what);
 
 int attribute(cudaDeviceAttr which, int device);
 
@@ -20,6 +21,9 @@ int current_device();
 
 // 10 * major + minor.
 int compute_capability(int device);
+
+// The one that this build's code for a GPU was compiled for, 0 where it has none; the GPU's own may be later.
+int code_version(int device);
 
 // The number of the GPU whose memory this is.
 int device_of(const void* memory, const char* name);

@@ -53,12 +53,21 @@ Kernel kernel_of(std::int32_t arithmetic, std::int32_t kernels) {
     return find(arithmetic, kernels, [](const Choice&) { return true; })->kernel;
 }
 
-Kernel resolve(std::int32_t arithmetic, std::int32_t kernels, int compute_capability) {
-    const Choice* found = find(arithmetic, kernels, [&](const Choice& choice) {
+Kernel resolve(std::int32_t arithmetic, std::int32_t kernels, int compute_capability, int code_version) {
+    const auto runs_on = [&](const Choice& choice) {
         return choice.oldest <= compute_capability && compute_capability <= choice.newest;
-    });
+    };
+    const Choice* found = find(arithmetic, kernels,
+                               [&](const Choice& choice) { return runs_on(choice) && choice.oldest <= code_version; });
     if (found != nullptr) {
         return found->kernel;
+    }
+    if (find(arithmetic, kernels, runs_on) != nullptr) {
+        throw Error(SCALEDIT_UNSUPPORTED,
+                    "kernels is " + to_text(kernels) +
+                        ", which this build does not have for a GPU of compute capability " +
+                        version(compute_capability) + ": " +
+                        (code_version == 0 ? "it has no code for it" : "its code is for " + version(code_version)));
     }
     std::string needed = "8.0 or later";
     if (kernels != SCALEDIT_CUDA_KERNELS_BEST) {

@@ -14,7 +14,8 @@ enum class Kernel {
 };
 
 // `arithmetic` is a scaledit_arithmetic that GPUs have and `kernels` a scaledit_cuda_kernels, for which
-// check_kernels() looks. Compute capabilities are 10 * major + minor.
+// check_kernels() looks. Compute capabilities are 10 * major + minor: the GPU's, and the one that this build's code for
+// it was compiled for (0: there is none).
 
 // Refuses what is no scaledit_cuda_kernels (SCALEDIT_INVALID_ARGUMENT).
 void check_kernels(std::int32_t kernels);
@@ -22,7 +23,8 @@ void check_kernels(std::int32_t kernels);
 // The kernel of a family, whatever the GPU; BEST: the best of all.
 Kernel kernel_of(std::int32_t arithmetic, std::int32_t kernels);
 
-// The kernel for a GPU. Throws Error (SCALEDIT_UNSUPPORTED) where the GPU cannot run the family.
-Kernel resolve(std::int32_t arithmetic, std::int32_t kernels, int compute_capability);
+// The kernel for a GPU. Throws Error (SCALEDIT_UNSUPPORTED) where the GPU cannot run the family, or the build has no
+// code for it.
+Kernel resolve(std::int32_t arithmetic, std::int32_t kernels, int compute_capability, int code_version);
 
 }  // namespace scaledit::cuda
