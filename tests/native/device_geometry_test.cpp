@@ -266,6 +266,30 @@ TEST(DeviceGeometry, SplitsTextWhereItWouldTakeLongest) {
     }
 }
 
+// The most stages that a query tile takes in one job of the kernel for Hoppers.
+std::int32_t most_turns(const Geometry& geometry, std::int32_t heads) {
+    const cuda::GroupLists lists = cuda::group_tiles(geometry);
+    const cuda::Split split = cuda::split(cuda::layout(geometry), heads);
+    std::int32_t most = 0;
+    for (std::size_t g = 0; g < lists.groups.size(); ++g) {
+        const cuda::TileGroup& group = lists.groups[g];
+        for (std::size_t i = 0; i < cuda::kGroupTiles; ++i) {
+            const std::int32_t turns = group.whole[i] + group.halves[i];
+            most = std::max(most, static_cast<std::int32_t>(g) < split.groups ? turns / split.parts : turns);
+        }
+    }
+    return most;
+}
+
+// As the tests on a GPU take for granted: sums of more than kFlushTurns are joined, those of parts too.
+TEST(DeviceGeometry, HasLongRows) {
+    EXPECT_EQ(most_turns(Geometry(grid(72, 64, 512, 4)), 24), 40);
+    EXPECT_EQ(most_turns(Geometry(grid(96, 80, 512, 4)), 16), 32);
+    EXPECT_GT(32, cuda::kFlushTurns);
+    EXPECT_EQ(cuda::split(cuda::layout(Geometry(grid(72, 64, 512, 4))), 24).parts, 1);
+    EXPECT_EQ(cuda::split(cuda::layout(Geometry(grid(96, 80, 512, 4))), 16).parts, 2);
+}
+
 TEST(DeviceGeometry, HoldsThePairs) {
     const Geometry geometry(geometry_options(37, 29, 77));
     const auto block = cuda::pack(geometry);

@@ -58,9 +58,6 @@ static_assert(kGroupThreads * (kProducerRegisters + kConsumers * kConsumerRegist
 constexpr float kWeightExponent = 6;
 constexpr float kShiftSlack = 2.75F;
 
-// FP8 products are summed with few bits: after so many turns the sum is added to a float32 one.
-constexpr int kFlushTurns = 24;
-
 // Bits of 1.5 * 2^23: a sum of INT8 products added to them reads as the float 1.5 * 2^23 + sum. The conversion
 // instruction would wait on the pipe that the exponentials need.
 constexpr std::uint32_t kMagicBits = 0x4b400000U;

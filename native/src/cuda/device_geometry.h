@@ -77,6 +77,9 @@ struct DeviceGeometryLayout {
     std::size_t bytes;  // of it all
 };
 
+// FP8 products are summed with few bits: after so many stages a query tile's sum is added to a float32 one.
+constexpr int kFlushTurns = 24;
+
 constexpr int kMostBlocks = 144;  // that share out groups: a whole Hopper's multiprocessors
 
 // The first groups, split over their keys, so that no block is left alone with one: each part has about the same

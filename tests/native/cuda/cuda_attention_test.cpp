@@ -13,6 +13,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -154,6 +155,11 @@ struct Case {
     float key_bias;
 };
 
+scaledit_geometry_options reaching(std::int32_t reach, scaledit_geometry_options options) {
+    options.reach = reach;
+    return options;
+}
+
 const Case kCases[] = {{"one token", grid(1, 1, 0, 0), 2, 128, false, 2},
                        {"one of each", grid(1, 1, 1, 1), 3, 64, false, 2},
                        {"7x5", grid(7, 5, 77, 4), 3, 128, false, 2},
@@ -166,6 +172,9 @@ const Case kCases[] = {{"one token", grid(1, 1, 0, 0), 2, 128, false, 2},
                        {"23x31 no guidance", grid(23, 31, 13, 0), 1, 128, false, 2},
                        {"40x24 text 512", grid(40, 24, 512, 4), 1, 64, false, 2},
                        {"45x41 window 32", grid(45, 41, 65, 4, 32), 1, 64, false, 2},
+                       // Query tiles side by side that share little (int8_hopper_schedule_test.cpp).
+                       {"19x19 reach 0", reaching(0, grid(19, 19, 0, 4)), 2, 128, false, 2},
+                       {"24x20 reach 0, no guidance", reaching(0, grid(24, 20, 64, 0)), 2, 64, false, 2},
                        {"32x32 large key bias", grid(32, 32, 64, 4), 1, 128, false, 50}};
 
 void expect_close(const Result& result, const Result& expected, const char* name, const Way& way) {
@@ -322,8 +331,45 @@ TEST_P(GpuInt8Attention, NormsAndRotates) {
     }
 }
 
-// Rows longer than what is summed in one go, keys with a strong channel, and values some of whose channels are zeros.
-TEST_P(GpuInt8Attention, BearsLongRowsAndOutliers) {
+// One head of a call's inputs, and what a call's result has of it.
+Inputs of_head(const Inputs& inputs, std::int64_t head) {
+    Inputs one = inputs;
+    for (Tensor* tensor : {&one.query, &one.key, &one.value, &one.output}) {
+        tensor->first += head * tensor->head_stride;
+        tensor->heads = 1;
+    }
+    return one;
+}
+Result of_head(const Result& result, const Tensor& output, std::int64_t head) {
+    Result one;
+    for (std::int64_t token = 0; token < output.tokens; ++token) {
+        const auto row = result.output.begin() + (token * output.heads + head) * output.head_dim;
+        one.output.insert(one.output.end(), row, row + output.head_dim);
+    }
+    const auto sums = result.log_sum_exp.begin() + head * output.tokens;
+    one.log_sum_exp.assign(sums, sums + output.tokens);
+    return one;
+}
+
+// Text that takes more turns than are summed in one go (cuda::kFlushTurns): whole, and in parts. That it does is for
+// device_geometry_test.cpp to say.
+TEST_P(GpuInt8Attention, BearsLongRows) {
+    const Way& way = GetParam();
+    std::uint32_t seed = 95;
+    for (const auto& [width, height, heads, head_dim] : {std::tuple{72, 64, 24, 128}, {96, 80, 16, 64}}) {
+        const Call call(grid(width, height, 512, 4), heads, head_dim, false, ++seed, 2, way.arithmetic, way.kernels);
+        const Result result = call.run();
+        for (const std::int64_t head : {0, heads - 1}) {
+            const std::string name = std::to_string(width) + "x" + std::to_string(height) + ", " + std::to_string(head);
+            expect_close(of_head(result, call.inputs.output, head),
+                         reference(call.tiles, of_head(call.inputs, head), static_cast<double>(call.arguments.scale)),
+                         name.c_str(), way);
+        }
+    }
+}
+
+// Keys with a strong channel, and values some of whose channels are zeros.
+TEST_P(GpuInt8Attention, BearsOutliers) {
     Way way = GetParam();
     Call call(grid(72, 64, 512, 4), 1, 128, false, 91, 2, way.arithmetic, way.kernels);
     for (std::int64_t token = 0; token < call.tiles.info.tokens; ++token) {
