@@ -202,9 +202,9 @@ SCALEDIT_API scaledit_status scaledit_attention_workspace(const scaledit_attenti
 
 // output = softmax(scale * query key^T + mask) value, for every token and head. Skips every tile that is not listed.
 // Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
-// A NaN in a query, in a key that it attends to or among their scores makes NaNs of the row and its log-sum-exp, as does
-// a score of infinity; a key whose score is -infinity weighs nothing, unless all do. In INT8 an infinity is a NaN. What
-// a value has of either shows in its channel. No other row changes, but for the mean of the keys in INT8.
+// A NaN in a query or in a key that it attends to makes NaNs of the row and of its log-sum-exp, as does a score of
+// infinity; a key whose score is -infinity weighs nothing, unless all do. In INT8 an infinity is a NaN. What a value has
+// of either shows in its channel. No other row changes, but for the mean of the keys in INT8.
 SCALEDIT_API scaledit_status scaledit_attention(const scaledit_attention_arguments* arguments);
 
 typedef struct scaledit_attention_backward_arguments {
@@ -254,7 +254,8 @@ SCALEDIT_API scaledit_status scaledit_cuda_supported(int32_t device);
 SCALEDIT_API scaledit_status scaledit_cuda_geometry_bytes(const scaledit_geometry* geometry, size_t* bytes);
 
 // Copies a geometry into `bytes` bytes of a GPU's memory (16-byte aligned), once for any number of attention calls.
-// `stream` is a cudaStream_t of that GPU.
+// `stream` is a cudaStream_t of that GPU, and none that is being captured: the copy is of memory that does not outlive
+// the call.
 SCALEDIT_API scaledit_status scaledit_cuda_geometry_upload(const scaledit_geometry* geometry, void* device_memory,
                                                            size_t bytes, void* stream);
 

@@ -274,6 +274,12 @@ void check_device(std::int32_t device) {
 
 void upload(const Geometry& geometry, void* device_memory, void* stream) {
     const CurrentDevice current(device_of(device_memory, "device_memory"));
+    cudaStreamCaptureStatus capture{};
+    check(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &capture), "cudaStreamIsCapturing");
+    if (capture != cudaStreamCaptureStatusNone) {
+        fail_invalid(
+            "stream is being captured, expected one that is not: a graph would copy from memory that is gone by then");
+    }
     const auto block = pack(geometry);
     // From pageable memory: the call returns once the block has been read.
     check(cudaMemcpyAsync(device_memory, block.data(), block.size(), cudaMemcpyHostToDevice,

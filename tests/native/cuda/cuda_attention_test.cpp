@@ -539,6 +539,29 @@ TEST_P(GpuAttention, IsCapturedByAGraph) {
     cudaStreamDestroy(stream);
 }
 
+TEST_F(Gpu, RefusesToUploadIntoAGraph) {
+    const GeometryHandle geometry = make_geometry(grid(7, 5, 3, 4));
+    std::size_t bytes = 0;
+    ASSERT_EQ(scaledit_cuda_geometry_bytes(geometry.get(), &bytes), SCALEDIT_OK);
+    const DeviceMemory memory(bytes);
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    EXPECT_EQ(scaledit_cuda_geometry_upload(geometry.get(), memory.data(), bytes, stream), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_STREQ(
+        scaledit_last_error(),
+        "stream is being captured, expected one that is not: a graph would copy from memory that is gone by then");
+    EXPECT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess) << "and the capture goes on";
+    std::size_t nodes = 1;
+    EXPECT_EQ(cudaGraphGetNodes(graph, nullptr, &nodes), cudaSuccess);
+    EXPECT_EQ(nodes, 0U);
+    cudaGraphDestroy(graph);
+    EXPECT_EQ(scaledit_cuda_geometry_upload(geometry.get(), memory.data(), bytes, stream), SCALEDIT_OK);
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    cudaStreamDestroy(stream);
+}
+
 // Those that the GPU runs: beside a GPU no test is skipped. Without one all of them are named.
 std::vector<Way> runnable(std::span<const Way> ways) {
     std::vector<Way> those;
