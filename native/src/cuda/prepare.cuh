@@ -135,7 +135,9 @@ __device__ inline float finish(Channels (&channels)[kChunks], float epsilon, boo
 }
 
 constexpr float kInt8Limit = 127;
-constexpr float kSmallestScale = 9.5367431640625e-7F;  // 2^-20: of zeros, for which any will do
+// 2^-40: of zeros, for which any will do, and of rows that lose bits below 1.2e-10. Nothing it is multiplied by makes
+// zero or infinity of it: its reciprocal is 2^40, and of a query and of a key together it is 2^-80.
+constexpr float kSmallestScale = 9.094947017729282e-13F;
 
 struct QuantizationScale {
     float back;

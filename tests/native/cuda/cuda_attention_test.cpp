@@ -368,6 +368,24 @@ TEST_P(GpuInt8Attention, BearsLongRows) {
     }
 }
 
+// Queries and keys so small that only their scale makes numbers of them.
+TEST_P(GpuInt8Attention, BearsSmallQueriesAndKeys) {
+    const Way& way = GetParam();
+    Call call(grid(20, 19, 13, 4), 2, 64, false, 98, 2, way.arithmetic, way.kernels);
+    for (const Tensor* tensor : {&call.inputs.query, &call.inputs.key}) {
+        tensor->fill([&](std::int64_t token, std::int64_t head, std::int64_t channel) {
+            return std::ldexp(static_cast<float>(tensor->get(token, head, channel)), -24);
+        });
+    }
+    call.query = std::make_unique<DeviceCopy>(call.inputs.query);
+    call.key = std::make_unique<DeviceCopy>(call.inputs.key);
+    call.arguments.query = call.query->view();
+    call.arguments.key = call.key->view();
+    call.arguments.scale = std::ldexp(call.arguments.scale, 48);
+    expect_close(call.run(), reference(call.tiles, call.inputs, static_cast<double>(call.arguments.scale)), "2^-24",
+                 way);
+}
+
 // Keys with a strong channel, and values some of whose channels are zeros.
 TEST_P(GpuInt8Attention, BearsOutliers) {
     Way way = GetParam();
