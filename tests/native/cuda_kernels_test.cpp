@@ -1,6 +1,7 @@
 // Which kernel a GPU gets, and what the C ABI says of the choice before it asks for a GPU.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -185,6 +186,91 @@ TEST_F(CudaWorkspace, RefusesKernelsThatDoNotExist) {
             EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_INVALID_ARGUMENT);
             EXPECT_EQ(scaledit_last_error(), message);
         }
+    }
+}
+
+using Memory = std::unique_ptr<void, void (*)(void*)>;
+
+Memory aligned_memory(std::size_t bytes) { return {std::aligned_alloc(128, (bytes + 127) / 128 * 128), std::free}; }
+
+// What a call with a pre-pass refuses before it asks for a GPU. The rest it shares with the CPU's.
+TEST_F(CudaWorkspace, AndNormsAndRotationAreCheckedWithoutAGpu) {
+    const std::size_t bytes = bytes_of(kInt8, SCALEDIT_CUDA_KERNELS_SM90);
+    scaledit_geometry_info info{};
+    ASSERT_EQ(scaledit_geometry_describe(geometry.get(), &info), SCALEDIT_OK);
+    const auto rows = static_cast<std::size_t>(3 * info.tokens);
+    const std::size_t tensor_bytes = rows * 128 * 2;
+    std::vector<Memory> memory;
+    const auto room = [&](std::size_t size) { return memory.emplace_back(aligned_memory(size)).get(); };
+    for (scaledit_tensor* tensor : {&arguments.query, &arguments.key, &arguments.value, &arguments.output}) {
+        tensor->data = room(tensor_bytes);
+    }
+    std::size_t geometry_bytes = 0;
+    ASSERT_EQ(scaledit_cuda_geometry_bytes(geometry.get(), &geometry_bytes), SCALEDIT_OK);
+    arguments.device_geometry = room(geometry_bytes);
+    arguments.log_sum_exp = static_cast<float*>(room(rows * sizeof(float)));
+    arguments.query_norm = room(256);
+    arguments.key_norm = room(256);
+    arguments.text_query_norm = room(256);
+    arguments.text_key_norm = room(256);
+    arguments.norm_epsilon = 1e-6F;
+    const auto rotation_bytes = static_cast<std::size_t>(info.tokens) * 128 * sizeof(float);
+    arguments.rotation = static_cast<const float*>(room(rotation_bytes));
+    arguments.workspace = room(bytes);
+    arguments.workspace_bytes = bytes;
+
+    const auto refused = [&](auto change, const std::string& message) {
+        scaledit_cuda_attention_arguments spoilt = arguments;
+        change(spoilt);
+        EXPECT_EQ(scaledit_cuda_attention(&spoilt), SCALEDIT_INVALID_ARGUMENT) << message;
+        EXPECT_EQ(scaledit_last_error(), message);
+    };
+    const auto at = [](const void* data, std::size_t offset) { return static_cast<const std::byte*>(data) + offset; };
+    const std::byte* const last_row = at(arguments.output.data, tensor_bytes - 256);
+    refused([&](auto& a) { a.query_norm = last_row; }, "query_norm overlaps output.data, expected memory of its own");
+    refused([&](auto& a) { a.key_norm = a.output.data; }, "key_norm overlaps output.data, expected memory of its own");
+    refused([&](auto& a) { a.text_query_norm = a.log_sum_exp; },
+            "text_query_norm overlaps log_sum_exp, expected memory of its own");
+    refused([&](auto& a) { a.text_key_norm = at(a.workspace, bytes - 256); },
+            "text_key_norm overlaps workspace, expected memory of its own");
+    refused([&](auto& a) { a.rotation = static_cast<const float*>(a.workspace); },
+            "rotation overlaps workspace, expected memory of its own");
+    refused([&](auto& a) { a.log_sum_exp = const_cast<float*>(a.rotation); },
+            "rotation overlaps log_sum_exp, expected memory of its own");
+    refused([&](auto& a) { a.workspace_bytes = bytes - 1; },
+            "workspace_bytes is " + std::to_string(bytes - 1) + ", expected at least " + std::to_string(bytes));
+    refused([&](auto& a) { a.workspace = const_cast<std::byte*>(at(a.workspace, 64)); },
+            "workspace is at an address that is no multiple of 128 bytes");
+    refused([&](auto& a) { a.rotation += 1; }, "rotation is at an address that is no multiple of 16 bytes");
+    refused([&](auto& a) { a.key_norm = at(a.key_norm, 8); },
+            "key_norm is at an address that is no multiple of 16 bytes");
+    refused([&](auto& a) { a.device_geometry = at(a.device_geometry, 8); },
+            "device_geometry is at an address that is no multiple of 16 bytes");
+
+    const char* const part =
+        "the weights of a norm are given in part, expected those of queries and keys, or those and the text's";
+    refused([](auto& a) { a.query_norm = nullptr; }, part);
+    refused([](auto& a) { a.key_norm = nullptr; }, part);
+    refused([](auto& a) { a.text_query_norm = nullptr; }, part);
+    refused([](auto& a) { a.text_key_norm = nullptr; }, part);
+    refused([](auto& a) { a.query_norm = a.key_norm = nullptr; }, part);
+    refused([](auto& a) { a.norm_epsilon = -1e-6F; }, "norm_epsilon is -1e-06, expected a finite number, 0 or above");
+    refused([](auto& a) { a.norm_epsilon = std::nanf(""); },
+            "norm_epsilon is nan, expected a finite number, 0 or above");
+    refused([](auto& a) { a.norm_epsilon = HUGE_VALF; }, "norm_epsilon is inf, expected a finite number, 0 or above");
+    refused([](auto& a) { a.arithmetic = kBfloat16; }, "query_norm is given, expected null with bfloat16 arithmetic");
+    refused(
+        [](auto& a) {
+            a.arithmetic = kBfloat16;
+            a.query_norm = a.key_norm = a.text_query_norm = a.text_key_norm = nullptr;
+        },
+        "rotation is given, expected null with bfloat16 arithmetic");
+    // What is read may be the same.
+    arguments.text_query_norm = arguments.query_norm;
+    arguments.text_key_norm = arguments.query.data;
+    if (!SCALEDIT_CUDA) {
+        EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_UNSUPPORTED);
+        EXPECT_STREQ(scaledit_last_error(), "this build of scaledit has no CUDA, expected one made with it");
     }
 }
 

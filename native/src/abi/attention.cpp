@@ -16,7 +16,7 @@ scaledit_status scaledit_attention_workspace(const scaledit_attention_arguments*
 scaledit_status scaledit_attention(const scaledit_attention_arguments* arguments) {
     return abi::guard([&] {
         const cpu::Problem problem = abi::checked_problem(arguments);
-        abi::check_buffers(problem, cpu::workspace_bytes(problem));
+        abi::check_buffers(problem.arguments, cpu::workspace_bytes(problem));
         cpu::attend(problem);
     });
 }
@@ -32,7 +32,7 @@ scaledit_status scaledit_attention_backward_workspace(const scaledit_attention_b
 scaledit_status scaledit_attention_backward(const scaledit_attention_backward_arguments* arguments) {
     return abi::guard([&] {
         const cpu::BackwardProblem problem = abi::checked_problem(arguments);
-        abi::check_buffers(problem, cpu::workspace_bytes(problem));
+        abi::check_buffers(problem.arguments, cpu::workspace_bytes(problem));
         cpu::propagate_back(problem);
     });
 }

@@ -11,24 +11,12 @@
 #include <utility>
 #include <vector>
 
+#include "abi/cuda.h"
 #include "abi/guard.h"
 #include "abi/handle.h"
 #include "error.h"
 
 namespace scaledit::abi {
-namespace {
-
-constexpr std::int32_t kMaxHeads = 4096;
-constexpr std::int32_t kMaxThreads = 1024;
-constexpr std::size_t kWorkspaceAlignment = 64;
-// Strides times sizes stay below this many elements, so that no sum or product of them overflows, in bytes neither.
-constexpr std::int64_t kMaxElements = std::int64_t{1} << 59;
-
-struct NamedTensor {
-    std::string name;
-    const scaledit_tensor& tensor;
-    bool written;
-};
 
 std::vector<NamedTensor> tensors(const scaledit_attention_arguments& a) {
     return {{"query", a.query, false}, {"key", a.key, false}, {"value", a.value, false}, {"output", a.output, true}};
@@ -45,9 +33,15 @@ std::vector<NamedTensor> tensors(const scaledit_attention_backward_arguments& a)
             {"value_gradient", a.value_gradient, true}};
 }
 
+namespace {
+
+constexpr std::int32_t kMaxHeads = 4096;
+constexpr std::int32_t kMaxThreads = 1024;
+constexpr std::size_t kWorkspaceAlignment = 64;
+
 std::int64_t element_bytes(const scaledit_tensor& tensor) { return tensor.dtype == SCALEDIT_FLOAT32 ? 4 : 2; }
 
-// The sizes that all four tensors share.
+// The sizes that all tensors share.
 struct Shape {
     std::int64_t tokens;
     std::int64_t heads;
@@ -87,19 +81,19 @@ struct Shape {
 };
 
 template <class Arguments>
-Shape shape(const Geometry& geometry, const Arguments& a) {
-    return {geometry.info().tokens, a.heads, a.head_dim};
+Shape shape(const Arguments& a) {
+    return {a.geometry->value.info().tokens, a.heads, a.head_dim};
 }
 
 void check_tensor(const NamedTensor& named, const Shape& shape, std::int32_t dtype) {
-    const std::string& name = named.name;
+    const std::string name = named.name;
     const scaledit_tensor& tensor = named.tensor;
     expect(tensor.dtype == SCALEDIT_FLOAT32 || tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype,
            "0 (float32) or 1 (bfloat16)");
     expect(tensor.dtype == dtype, name + ".dtype", tensor.dtype, to_text(dtype) + " as for query");
 
     const auto check_stride = [&](std::string_view stride_name, std::int64_t stride, std::int64_t size) {
-        const std::int64_t most = kMaxElements / size;
+        const std::int64_t most = kMostElements / size;
         expect(1 <= stride && stride <= most, name + "." + std::string(stride_name), stride,
                "1 to " + to_text(most) + " elements");
     };
@@ -160,7 +154,7 @@ void check_arguments(const Arguments& a) {
     expect(0 <= a.threads && a.threads <= kMaxThreads, "threads", a.threads,
            "1 to " + to_text(kMaxThreads) + ", or 0 for one for each processor");
     for (const NamedTensor& named : tensors(a)) {
-        check_tensor(named, shape(a.geometry->value, a), a.query.dtype);
+        check_tensor(named, shape(a), a.query.dtype);
     }
 }
 
@@ -178,14 +172,14 @@ Arguments resolved(Arguments a) {
 
 // Refuses null and misaligned buffers, and those that overlap one that is written.
 template <class Arguments>
-void check_buffers(const Geometry& geometry, const Arguments& a, bool writes_log_sum_exp, std::size_t workspace_bytes,
-                   const DeviceGeometry* device_geometry) {
-    const Shape sizes = shape(geometry, a);
+void check_buffers(const Arguments& a, bool writes_log_sum_exp, std::size_t workspace_bytes,
+                   std::span<const ReadMemory> beside) {
+    const Shape sizes = shape(a);
     const std::vector<NamedTensor> named = tensors(a);
     std::vector<Region> regions;
     for (const auto& [name, tensor, written] : named) {
         const std::int64_t element = element_bytes(tensor);
-        regions.push_back(region(name + ".data", tensor.data, sizes.extent(tensor) * element,
+        regions.push_back(region(std::string(name) + ".data", tensor.data, sizes.extent(tensor) * element,
                                  static_cast<std::size_t>(element), written, &tensor));
     }
     if (a.log_sum_exp != nullptr) {
@@ -198,10 +192,8 @@ void check_buffers(const Geometry& geometry, const Arguments& a, bool writes_log
         regions.push_back(
             region("workspace", a.workspace, static_cast<std::int64_t>(workspace_bytes), kWorkspaceAlignment, true));
     }
-
-    if (device_geometry != nullptr) {
-        regions.push_back(region("device_geometry", device_geometry->data,
-                                 static_cast<std::int64_t>(device_geometry->bytes), alignof(std::int32_t), false));
+    for (const auto& [name, data, bytes] : beside) {
+        regions.push_back(region(name, data, static_cast<std::int64_t>(bytes), kGpuAlignment, false));
     }
 
     for (auto one = regions.begin(); one != regions.end(); ++one) {
@@ -224,29 +216,39 @@ void check_instruction_set(std::int32_t set) {
     }
 }
 
-cpu::Problem checked_problem(const scaledit_attention_arguments* arguments) {
+scaledit_attention_arguments checked(const scaledit_attention_arguments* arguments) {
     expect_pointer(arguments, "arguments", "a scaledit_attention_arguments");
     check_arguments(*arguments);
     expect(arguments->arithmetic == SCALEDIT_ARITHMETIC_FLOAT32 || arguments->arithmetic == SCALEDIT_ARITHMETIC_INT8,
            "arithmetic", arguments->arithmetic, "0 (float32) or 1 (INT8)");
-    return {arguments->geometry->value, resolved(*arguments)};
+    return resolved(*arguments);
+}
+
+scaledit_attention_backward_arguments checked(const scaledit_attention_backward_arguments* arguments) {
+    expect_pointer(arguments, "arguments", "a scaledit_attention_backward_arguments");
+    check_arguments(*arguments);
+    return resolved(*arguments);
+}
+
+cpu::Problem checked_problem(const scaledit_attention_arguments* arguments) {
+    const scaledit_attention_arguments a = checked(arguments);
+    return {a.geometry->value, a};
 }
 
 cpu::BackwardProblem checked_problem(const scaledit_attention_backward_arguments* arguments) {
-    expect_pointer(arguments, "arguments", "a scaledit_attention_backward_arguments");
-    check_arguments(*arguments);
-    return {arguments->geometry->value, arguments->geometry->queries(), resolved(*arguments)};
+    const scaledit_attention_backward_arguments a = checked(arguments);
+    return {a.geometry->value, a.geometry->queries(), a};
 }
 
-void check_buffers(const cpu::Problem& problem, std::size_t workspace_bytes, const DeviceGeometry* device_geometry) {
-    check_buffers(problem.geometry, problem.arguments, true, workspace_bytes, device_geometry);
+void check_buffers(const scaledit_attention_arguments& a, std::size_t workspace_bytes,
+                   std::span<const ReadMemory> beside) {
+    check_buffers(a, true, workspace_bytes, beside);
 }
 
-void check_buffers(const cpu::BackwardProblem& problem, std::size_t workspace_bytes,
-                   const DeviceGeometry* device_geometry) {
-    const scaledit_attention_backward_arguments& a = problem.arguments;
+void check_buffers(const scaledit_attention_backward_arguments& a, std::size_t workspace_bytes,
+                   std::span<const ReadMemory> beside) {
     expect_pointer(a.log_sum_exp, "log_sum_exp", "what the forward pass wrote");
-    check_buffers(problem.geometry, a, false, workspace_bytes, device_geometry);
+    check_buffers(a, false, workspace_bytes, beside);
 }
 
 }  // namespace scaledit::abi

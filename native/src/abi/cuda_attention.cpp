@@ -1,8 +1,8 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <initializer_list>
 #include <string>
+#include <vector>
 
 #include "abi/attention_checks.h"
 #include "abi/cuda.h"
@@ -24,7 +24,7 @@ namespace cuda = scaledit::cuda;
 namespace {
 
 // Sizes, strides and overlaps are the CPU's too.
-scaledit::cpu::Problem checked_for_gpu(const scaledit_cuda_attention_arguments* arguments) {
+scaledit_attention_arguments checked_for_gpu(const scaledit_cuda_attention_arguments* arguments) {
     abi::expect_pointer(arguments, "arguments", "a scaledit_cuda_attention_arguments");
     const scaledit_cuda_attention_arguments& a = *arguments;
     scaledit::expect(a.arithmetic == SCALEDIT_ARITHMETIC_INT8 || a.arithmetic == SCALEDIT_ARITHMETIC_BFLOAT16,
@@ -44,7 +44,7 @@ scaledit::cpu::Problem checked_for_gpu(const scaledit_cuda_attention_arguments* 
     same.log_sum_exp = a.log_sum_exp;
     same.workspace = a.workspace;
     same.workspace_bytes = a.workspace_bytes;
-    return abi::checked_problem(&same);
+    return abi::checked(&same);
 }
 
 std::size_t workspace_bytes(const scaledit_cuda_attention_arguments& a, cuda::Kernel kernel) {
@@ -61,10 +61,15 @@ cuda::Kernel kernel_on(int device, std::int32_t arithmetic, std::int32_t kernels
 }
 #endif
 
+// Whether the kernel, or what it needs of a workspace, can be told without a GPU.
+bool knows_workspace(const scaledit_cuda_attention_arguments& a) {
+    return a.kernels != SCALEDIT_CUDA_KERNELS_BEST || a.arithmetic == SCALEDIT_ARITHMETIC_BFLOAT16;  // needs none
+}
+
 // The kernel whose workspace is asked for.
 cuda::Kernel kernel_without_memory(const scaledit_cuda_attention_arguments& a) {
-    if (a.kernels != SCALEDIT_CUDA_KERNELS_BEST || a.arithmetic == SCALEDIT_ARITHMETIC_BFLOAT16) {
-        return cuda::kernel_of(a.arithmetic, a.kernels);  // those of bfloat16 need the same, none
+    if (knows_workspace(a)) {
+        return cuda::kernel_of(a.arithmetic, a.kernels);
     }
 #if SCALEDIT_CUDA
     return kernel_on(cuda::current_device(), a.arithmetic, a.kernels);
@@ -73,24 +78,23 @@ cuda::Kernel kernel_without_memory(const scaledit_cuda_attention_arguments& a) {
 #endif
 }
 
-// What prepares queries and keys: all of a norm or nothing, and only where there is a pre-pass.
-void check_preparation(const scaledit_cuda_attention_arguments& a) {
-    const struct {
-        const void* data;
-        const char* name;
-    } parts[] = {{a.query_norm, "query_norm"},
-                 {a.key_norm, "key_norm"},
-                 {a.text_query_norm, "text_query_norm"},
-                 {a.text_key_norm, "text_key_norm"},
-                 {a.rotation, "rotation"}};
-    for (const auto& [data, name] : parts) {
-        if (data == nullptr) {
+// What prepares queries and keys: all of a norm or nothing, and only where there is a pre-pass. Appends what of it is
+// given.
+void check_preparation(const scaledit_cuda_attention_arguments& a, std::vector<abi::ReadMemory>& read) {
+    const std::size_t norm_bytes = std::size_t{2} * static_cast<std::size_t>(a.head_dim);
+    const auto tokens = static_cast<std::size_t>(a.geometry->value.info().tokens);
+    for (const abi::ReadMemory& part : {abi::ReadMemory{"query_norm", a.query_norm, norm_bytes},
+                                        {"key_norm", a.key_norm, norm_bytes},
+                                        {"text_query_norm", a.text_query_norm, norm_bytes},
+                                        {"text_key_norm", a.text_key_norm, norm_bytes},
+                                        {"rotation", a.rotation, 2 * norm_bytes * tokens}}) {
+        if (part.data == nullptr) {
             continue;
         }
         if (a.arithmetic != SCALEDIT_ARITHMETIC_INT8) {
-            scaledit::fail_invalid(std::string(name) + " is given, expected null with bfloat16 arithmetic");
+            scaledit::fail_invalid(std::string(part.name) + " is given, expected null with bfloat16 arithmetic");
         }
-        abi::expect_aligned(data, abi::kGpuAlignment, name, "numbers");
+        read.push_back(part);
     }
     const bool normed = a.query_norm != nullptr;
     if (normed != (a.key_norm != nullptr) || (a.text_query_norm != nullptr) != (a.text_key_norm != nullptr) ||
@@ -104,16 +108,10 @@ void check_preparation(const scaledit_cuda_attention_arguments& a) {
     }
 }
 
-struct NamedTensor {
-    std::string name;
-    const scaledit_tensor& tensor;
-};
-
 // What the CPU's checks leave open.
-void check_for_gpu(const void* device_geometry, std::initializer_list<NamedTensor> tensors) {
-    abi::expect_aligned(device_geometry, abi::kGpuAlignment, "device_geometry",
-                        "what scaledit_cuda_geometry_upload wrote");
-    for (const auto& [name, tensor] : tensors) {
+void check_for_gpu(const std::vector<abi::NamedTensor>& tensors) {
+    for (const auto& [name_of_tensor, tensor, written] : tensors) {
+        const std::string name = name_of_tensor;
         scaledit::expect(tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype, "1 (bfloat16) on a GPU");
         abi::expect_gpu_stride(tensor.token_stride, name + ".token_stride");
         abi::expect_gpu_stride(tensor.head_stride, name + ".head_stride");
@@ -121,14 +119,12 @@ void check_for_gpu(const void* device_geometry, std::initializer_list<NamedTenso
     }
 }
 
-#if SCALEDIT_CUDA
 void check_workspace(const void* workspace, std::size_t bytes) {
     abi::expect_aligned(workspace, cuda::kWorkspaceAlignment, "workspace", scaledit::to_text(bytes) + " bytes");
 }
-#endif
 
 // Sizes, strides and overlaps are the CPU's too.
-scaledit::cpu::BackwardProblem checked_for_gpu(const scaledit_cuda_attention_backward_arguments* arguments) {
+scaledit_attention_backward_arguments checked_for_gpu(const scaledit_cuda_attention_backward_arguments* arguments) {
     abi::expect_pointer(arguments, "arguments", "a scaledit_cuda_attention_backward_arguments");
     const scaledit_cuda_attention_backward_arguments& a = *arguments;
     cuda::check_kernels(a.kernels);
@@ -149,7 +145,7 @@ scaledit::cpu::BackwardProblem checked_for_gpu(const scaledit_cuda_attention_bac
     same.value_gradient = a.value_gradient;
     same.workspace = a.workspace;
     same.workspace_bytes = a.workspace_bytes;
-    return abi::checked_problem(&same);
+    return abi::checked(&same);
 }
 
 std::size_t workspace_bytes(const scaledit_cuda_attention_backward_arguments& a) {
@@ -201,22 +197,25 @@ scaledit_status scaledit_cuda_attention_workspace(const scaledit_cuda_attention_
 
 scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments* arguments) {
     return abi::guard([&] {
-        const scaledit::cpu::Problem problem = checked_for_gpu(arguments);
-        const abi::DeviceGeometry lists{arguments->device_geometry, arguments->geometry->device_layout().bytes};
-        abi::check_buffers(problem, 0, &lists);
+        const scaledit_attention_arguments same = checked_for_gpu(arguments);
         const scaledit_cuda_attention_arguments& a = *arguments;
-        check_for_gpu(a.device_geometry,
-                      {{"query", a.query}, {"key", a.key}, {"value", a.value}, {"output", a.output}});
-        check_preparation(a);
+        std::vector<abi::ReadMemory> read{{"device_geometry", a.device_geometry, a.geometry->device_layout().bytes}};
+        check_preparation(a, read);
+        const auto check_memory = [&](std::size_t bytes) {
+            abi::check_buffers(same, bytes, read);
+            if (bytes > 0) {
+                check_workspace(a.workspace, bytes);
+            }
+        };
+        check_memory(knows_workspace(a) ? workspace_bytes(a, kernel_without_memory(a)) : 0);
+        check_for_gpu(abi::tensors(same));
 #if SCALEDIT_CUDA
-        const int device = cuda::device_of(arguments->query.data, "query.data");
+        const int device = cuda::device_of(a.query.data, "query.data");
         const cuda::Kernel kernel = kernel_on(device, a.arithmetic, a.kernels);
-        const std::size_t bytes = workspace_bytes(*arguments, kernel);
-        if (bytes > 0) {
-            abi::check_buffers(problem, bytes, &lists);
-            check_workspace(arguments->workspace, bytes);
+        if (!knows_workspace(a)) {
+            check_memory(workspace_bytes(a, kernel));
         }
-        cuda::attend(problem.geometry, arguments->geometry->device_layout(), kernel, *arguments);
+        cuda::attend(a.geometry->value, a.geometry->device_layout(), kernel, a);
 #else
         abi::refuse_without_cuda();
 #endif
@@ -234,23 +233,17 @@ scaledit_status scaledit_cuda_attention_backward_workspace(const scaledit_cuda_a
 
 scaledit_status scaledit_cuda_attention_backward(const scaledit_cuda_attention_backward_arguments* arguments) {
     return abi::guard([&] {
-        const scaledit::cpu::BackwardProblem problem = checked_for_gpu(arguments);
+        const scaledit_attention_backward_arguments same = checked_for_gpu(arguments);
         const scaledit_cuda_attention_backward_arguments& a = *arguments;
-        const abi::DeviceGeometry lists{a.device_geometry, a.geometry->device_layout().bytes};
-        abi::check_buffers(problem, workspace_bytes(a), &lists);
-        check_for_gpu(a.device_geometry, {{"query", a.query},
-                                          {"key", a.key},
-                                          {"value", a.value},
-                                          {"output", a.output},
-                                          {"output_gradient", a.output_gradient},
-                                          {"query_gradient", a.query_gradient},
-                                          {"key_gradient", a.key_gradient},
-                                          {"value_gradient", a.value_gradient}});
+        const abi::ReadMemory lists[] = {{"device_geometry", a.device_geometry, a.geometry->device_layout().bytes}};
+        const std::size_t bytes = workspace_bytes(a);
+        abi::check_buffers(same, bytes, lists);
+        check_for_gpu(abi::tensors(same));
+        check_workspace(a.workspace, bytes);
 #if SCALEDIT_CUDA
-        check_workspace(a.workspace, workspace_bytes(a));
         const int device = cuda::device_of(a.query.data, "query.data");
         const cuda::Kernel kernel = kernel_on(device, SCALEDIT_ARITHMETIC_BFLOAT16, a.kernels);
-        cuda::propagate_back(problem.geometry, a.geometry->device_layout(), kernel, a);
+        cuda::propagate_back(a.geometry->value, a.geometry->device_layout(), kernel, a);
 #else
         abi::refuse_without_cuda();
 #endif

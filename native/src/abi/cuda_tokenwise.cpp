@@ -18,8 +18,6 @@ namespace {
 
 constexpr std::int64_t kMostRows = INT32_MAX;  // blocks of a kernel
 constexpr std::int32_t kWidthMultiple = 8;
-// Strides times rows stay below this many elements, so that no sum or product of them overflows, in bytes neither.
-constexpr std::int64_t kMostElements = std::int64_t{1} << 59;
 
 // Rows of `row_bytes` bytes that begin `stride_bytes` apart.
 struct Region {
@@ -49,7 +47,7 @@ bool meet(const Region& low, const Region& high) {
     return behind_row < low.row_bytes || (rows_between + 1 < low.rows && before_next < high.row_bytes);
 }
 
-// Refuses what is wrong with one thing of a call, and remembers the memory for check_overlaps(). Without rows no
+// Refuses what is wrong with one thing of a call, and remembers the memory for overlaps(). Without rows no
 // pointer is looked at.
 class Checks {
 public:
@@ -69,7 +67,7 @@ public:
 
     void matrix(const std::string& name, const scaledit_matrix& matrix, std::int32_t width, bool written) {
         const std::int64_t element_bytes = matrix.dtype == SCALEDIT_E4M3 ? 1 : 2;
-        const std::int64_t most = kMostElements / (rows_ + 1);
+        const std::int64_t most = abi::kMostElements / (rows_ + 1);
         expect(width <= matrix.row_stride && matrix.row_stride <= most, name + ".row_stride", matrix.row_stride,
                to_text(width) + " to " + to_text(most) + " elements");
         abi::expect_gpu_stride(matrix.row_stride, name + ".row_stride");

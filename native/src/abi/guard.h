@@ -13,6 +13,9 @@
 
 namespace scaledit::abi {
 
+// Strides times sizes stay below this many elements, so that no sum or product of them overflows, in bytes neither.
+constexpr std::int64_t kMostElements = std::int64_t{1} << 59;
+
 // Remembers the message for scaledit_last_error() and hands back the status. Never throws.
 scaledit_status fail(scaledit_status status, std::string_view message) noexcept;
 

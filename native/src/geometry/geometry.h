@@ -15,7 +15,7 @@ namespace scaledit {
 struct TileLists {
     std::span<const std::int64_t> offsets;  // [tiles + 1]
     std::span<const scaledit_tile_range> ranges;
-    std::span<const std::int32_t> schedule;  // [tiles]
+    std::span<const std::int32_t> schedule;  // [tiles that meet any]
 
     [[nodiscard]] std::span<const scaledit_tile_range> ranges_of(std::int64_t tile) const {
         const auto t = static_cast<std::size_t>(tile);
