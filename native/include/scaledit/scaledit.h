@@ -203,8 +203,8 @@ SCALEDIT_API scaledit_status scaledit_attention_workspace(const scaledit_attenti
 // output = softmax(scale * query key^T + mask) value, for every token and head. Skips every tile that is not listed.
 // Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
 // A NaN in a query or in a key that it attends to makes NaNs of the row and of its log-sum-exp, as does a score of
-// infinity; a key whose score is -infinity weighs nothing, unless all do. In INT8 an infinity is a NaN. What a value has
-// of either shows in its channel. No other row changes, but for the mean of the keys in INT8.
+// infinity; a key whose score is -infinity weighs nothing, unless all do. In INT8 an infinity is a NaN. What a value
+// has of either shows in its channel. No other row changes, but for the mean of the keys in INT8.
 SCALEDIT_API scaledit_status scaledit_attention(const scaledit_attention_arguments* arguments);
 
 typedef struct scaledit_attention_backward_arguments {
@@ -244,8 +244,9 @@ SCALEDIT_API int32_t scaledit_instruction_set_best(void);
 
 // ---------------------------------------------------------------------------------------------------------------
 // Attention on an NVIDIA GPU (compute capability 8.0 and later), over the same geometry. Everything is queued on the
-// caller's stream, nothing is allocated, and a CUDA graph can capture it. Present in every build; without CUDA each
-// function answers SCALEDIT_UNSUPPORTED.
+// caller's stream, nothing is allocated, and a CUDA graph can capture it, but for the upload of a geometry. Present in
+// every build; without CUDA each function answers SCALEDIT_UNSUPPORTED, once it has found nothing wrong with its
+// arguments. Those that only count bytes answer as with CUDA; of the workspace for the BEST kernels see below.
 
 // SCALEDIT_OK if this build has kernels that run on the GPU of that number, SCALEDIT_UNSUPPORTED with a message if not.
 SCALEDIT_API scaledit_status scaledit_cuda_supported(int32_t device);
@@ -340,7 +341,7 @@ scaledit_cuda_attention_backward(const scaledit_cuda_attention_backward_argument
 // What a transformer block does to each token by itself, on an NVIDIA GPU (compute capability 8.0 and later): bfloat16
 // in memory, float32 in between. Everything is queued on the caller's stream, nothing is allocated, a CUDA graph can
 // capture it, and the bits are the same from run to run. Present in every build; without CUDA each function answers
-// SCALEDIT_UNSUPPORTED.
+// SCALEDIT_UNSUPPORTED, once it has found nothing wrong with its arguments, but for the one that counts bytes.
 //
 // Widths are multiples of 8 channels: up to 8,192, and the two of scaledit_cuda_quantize() together up to 16,384. A
 // call with 0 rows does nothing, and looks at no pointer.
