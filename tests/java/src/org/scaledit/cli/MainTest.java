@@ -379,7 +379,7 @@ class MainTest {
                 "--count x -o out | Invalid value for option '--count': 'x' is not an int",
                 "--count 0 -o out --sprites SPRITES | count is 0, expected at least 1",
                 "--count 2 --seed 9223372036854775807 -o out --sprites SPRITES | seed is 9223372036854775807, expected at most"
-                        + " 9223372036854775805 for 2 pictures",
+                        + " 9223372036854775806 for 2 pictures",
                 "--count 1 --size 32 -o out --sprites SPRITES | size is 32 pixels, expected 64 to 8192",
                 "--count 1 -o pom.xml --sprites SPRITES | output pom.xml is a file, expected a folder",
                 "--count 1 -o out --sprites nowhere | sprites nowhere does not exist",

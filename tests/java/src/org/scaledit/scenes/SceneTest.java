@@ -757,7 +757,7 @@ class SceneTest {
         assertThatThrownBy(() -> new SceneFolder.Order(0, 0, 64)).hasMessage("count is 0, expected at least 1");
         assertThatThrownBy(() -> new SceneFolder.Order(Long.MAX_VALUE, 2, 64))
                 .isInstanceOf(IllegalArgumentException.class)
-                .hasMessage("seed is 9223372036854775807, expected at most 9223372036854775805 for 2 pictures");
+                .hasMessage("seed is 9223372036854775807, expected at most 9223372036854775806 for 2 pictures");
 
         Path broken = Files.createDirectory(folder.resolve("broken"));
         assertThatThrownBy(() -> Sprites.open(broken))

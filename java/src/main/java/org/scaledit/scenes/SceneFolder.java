@@ -56,9 +56,10 @@ public final class SceneFolder {
             if (count < 1) {
                 throw new IllegalArgumentException("count is " + count + ", expected at least 1");
             }
-            if (seed > Long.MAX_VALUE - count) {
-                throw new IllegalArgumentException("seed is " + seed + ", expected at most " + (Long.MAX_VALUE - count)
-                        + " for " + count + " pictures");
+            long largest = Long.MAX_VALUE - (count - 1);
+            if (seed > largest) {
+                throw new IllegalArgumentException(
+                        "seed is " + seed + ", expected at most " + largest + " for " + count + " pictures");
             }
         }
     }
