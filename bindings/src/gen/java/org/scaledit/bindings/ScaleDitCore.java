@@ -178,6 +178,9 @@ public static native @Cast("scaledit_status") int scaledit_attention_workspace(@
 
 // output = softmax(scale * query key^T + mask) value, for every token and head. Skips every tile that is not listed.
 // Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
+// A NaN in a query or in a key that it attends to makes NaNs of the row and of its log-sum-exp, as does a score of
+// infinity; a key whose score is -infinity weighs nothing, unless all do. In INT8 an infinity is a NaN. What a value
+// has of either shows in its channel. No other row changes, but for the mean of the keys in INT8.
 public static native @Cast("scaledit_status") int scaledit_attention(@Const AttentionArguments arguments);
 // Targeting AttentionBackwardArguments.java
 
@@ -199,8 +202,9 @@ public static native int scaledit_instruction_set_best();
 
 // ---------------------------------------------------------------------------------------------------------------
 // Attention on an NVIDIA GPU (compute capability 8.0 and later), over the same geometry. Everything is queued on the
-// caller's stream, nothing is allocated, and a CUDA graph can capture it. Present in every build; without CUDA each
-// function answers SCALEDIT_UNSUPPORTED.
+// caller's stream, nothing is allocated, and a CUDA graph can capture it, but for the upload of a geometry. Present in
+// every build; without CUDA each function answers SCALEDIT_UNSUPPORTED, once it has found nothing wrong with its
+// arguments. Those that only count bytes answer as with CUDA; of the workspace for the BEST kernels see below.
 
 // SCALEDIT_OK if this build has kernels that run on the GPU of that number, SCALEDIT_UNSUPPORTED with a message if not.
 public static native @Cast("scaledit_status") int scaledit_cuda_supported(int device);
@@ -209,7 +213,8 @@ public static native @Cast("scaledit_status") int scaledit_cuda_supported(int de
 public static native @Cast("scaledit_status") int scaledit_cuda_geometry_bytes(@Const GeometryHandle geometry, @Cast("size_t*") SizeTPointer bytes);
 
 // Copies a geometry into `bytes` bytes of a GPU's memory (16-byte aligned), once for any number of attention calls.
-// `stream` is a cudaStream_t of that GPU.
+// `stream` is a cudaStream_t of that GPU, and none that is being captured: the copy is of memory that does not outlive
+// the call.
 public static native @Cast("scaledit_status") int scaledit_cuda_geometry_upload(@Const GeometryHandle geometry, Pointer device_memory,
                                                            @Cast("size_t") long bytes, Pointer stream);
 
@@ -231,7 +236,8 @@ public static native @Cast("scaledit_status") int scaledit_cuda_attention_worksp
                                                                @Cast("size_t*") SizeTPointer bytes);
 
 // output = softmax(scale * query key^T + mask) value in bfloat16, with softmax and sums in float32. The same bits from
-// run to run.
+// run to run. INT8 holds rows of queries and keys, as they are once they are normed and the mean key is taken away, to
+// their last bit where their largest magnitude is 1.2e-10 (127 * 2^-40) or above.
 public static native @Cast("scaledit_status") int scaledit_cuda_attention(@Const CudaAttentionArguments arguments);
 // Targeting CudaAttentionBackwardArguments.java
 
