@@ -39,13 +39,13 @@ public record JudgeRecipe(
     public static JudgeRecipe read(Path file, Vocabulary vocabulary) {
         Config config = Config.read(file);
         int seed = config.integer("seed", 0);
-        int scenes = ModelRecipe.integer(config.object("data"), "scenes", 1, Integer.MAX_VALUE);
+        int scenes = ModelRecipeFile.integer(config.object("data"), "scenes", 1, Integer.MAX_VALUE);
         DetectorConfig network = network(config.object("network"), vocabulary);
         Config augmentation = config.object("augmentation");
-        double blur = ModelRecipe.number(augmentation, "blur", 0, 1);
-        double noise = ModelRecipe.number(augmentation, "noise", 0, 1);
-        int exam = ModelRecipe.integer(config, "exam", 1, 1_000_000);
-        ModelRecipe.Training training = ModelRecipe.training(config.object("training"), network.stride());
+        double blur = ModelRecipeFile.number(augmentation, "blur", 0, 1);
+        double noise = ModelRecipeFile.number(augmentation, "noise", 0, 1);
+        int exam = ModelRecipeFile.integer(config, "exam", 1, 1_000_000);
+        ModelRecipe.Training training = ModelRecipeFile.training(config.object("training"), network.stride());
         training.sizes()
                 .forEach(size -> config.require(
                         size == network.size(), "training.phases", size, "network.size, " + network.size()));
@@ -55,17 +55,17 @@ public record JudgeRecipe(
     }
 
     private static DetectorConfig network(Config config, Vocabulary vocabulary) {
-        int groups = ModelRecipe.integer(config, "groups", 1, 64);
-        List<Integer> channels = ModelRecipe.integers(
+        int groups = ModelRecipeFile.integer(config, "groups", 1, 64);
+        List<Integer> channels = ModelRecipeFile.integers(
                 config,
                 "channels",
                 0,
                 value -> value > 0 && value % groups == 0,
                 "multiples of groups, " + groups + ", one at least");
         config.require(channels.size() <= MOST_LEVELS, "channels", channels, "at most " + MOST_LEVELS + " levels");
-        int size = ModelRecipe.integer(config, "size", SceneRenderer.SMALLEST, SceneRenderer.LARGEST);
+        int size = ModelRecipeFile.integer(config, "size", SceneRenderer.SMALLEST, SceneRenderer.LARGEST);
         DetectorConfig network =
-                new DetectorConfig(size, channels, ModelRecipe.integer(config, "layers", 1, 8), groups, vocabulary);
+                new DetectorConfig(size, channels, ModelRecipeFile.integer(config, "layers", 1, 8), groups, vocabulary);
         config.require(
                 size % network.stride() == 0,
                 "size",
