@@ -702,7 +702,7 @@ class SceneTest {
                 "folder " + used + " has files but no scenes.json, expected an empty folder, or one of these scenes");
         Path noJson = Files.createDirectory(folder.resolve("no-json"));
         Path broken = Files.writeString(noJson.resolve("scenes.json"), "{");
-        refused(noJson, false, new SceneFolder.Order(40, 1, 64), broken + " is no JSON, expected that of scenes");
+        refused(noJson, false, new SceneFolder.Order(40, 1, 64), broken + " is no JSON, expected that of these scenes");
     }
 
     private static void writeTo(Path out, boolean heldOut, SceneFolder.Order order) {

@@ -306,7 +306,7 @@ class PaintedSetTest {
                 order(full),
                 "folder " + full + " has files but no dataset.json, expected an empty folder, or one of this set");
         Files.writeString(full.resolve("dataset.json"), "{");
-        assertRefused(order(full), full.resolve("dataset.json") + " is no JSON, expected that of a set of pictures");
+        assertRefused(order(full), full.resolve("dataset.json") + " is no JSON, expected that of this set");
     }
 
     @Test

@@ -113,9 +113,7 @@ public final class PictureSampler {
 
             @Override
             public void betweenBlocks() {
-                pass.exchange()
-                        .requireOthers(); // with whom this rank exchanges nothing until the guidance image is there
-                listener.betweenBlocks();
+                PictureSampler.this.betweenBlocks();
             }
         }));
     }
@@ -177,10 +175,13 @@ public final class PictureSampler {
 
     /** Of tiles that nobody counts. */
     private TileListener stoppable() {
-        return (tiles, all) -> {
-            pass.exchange().requireOthers();
-            listener.betweenBlocks();
-        };
+        return (tiles, all) -> betweenBlocks();
+    }
+
+    /** Of what this rank does by itself: with the others it exchanges nothing until it is done. */
+    private void betweenBlocks() {
+        pass.exchange().requireOthers();
+        listener.betweenBlocks();
     }
 
     /** {@code (1 − σ) clean + σ noise} */

@@ -1,12 +1,9 @@
 package org.scaledit.scenes;
 
-import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -21,11 +18,11 @@ import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.IntStream;
-import java.util.stream.Stream;
 import org.scaledit.file.Reasons;
 import org.scaledit.image.ImageException;
 import org.scaledit.image.OutputFile;
 import org.scaledit.image.PictureFolder;
+import org.scaledit.image.PictureOrigin;
 import org.scaledit.image.PngFile;
 
 /**
@@ -112,25 +109,20 @@ public final class SceneFolder {
         return String.format(Locale.ROOT, "%08d.png", index);
     }
 
-    /** The first file of a folder says what it is for: others' pictures would stay among these, and are not lost by mistake. */
+    /** Others' pictures would stay among these. */
     private static void describe(Path folder, Composer composer, Order order) {
-        Path description = folder.resolve(DESCRIPTION);
-        Map<String, String> origin = new LinkedHashMap<>(); // by the names of the command line's options
-        origin.put("seed", String.valueOf(order.seed));
-        origin.put("size", String.valueOf(order.size));
-        origin.put("held-out", composer.heldOut());
+        Map<String, String> settings = new LinkedHashMap<>(); // by the names of the command line's options
+        settings.put("seed", String.valueOf(order.seed));
+        settings.put("size", String.valueOf(order.size));
+        settings.put("held-out", composer.heldOut());
         try {
-            if (!Files.exists(description)) {
-                if (!isEmpty(folder)) {
-                    throw new IllegalArgumentException("folder " + folder + " has files but no " + DESCRIPTION
-                            + ", expected an empty folder, or one of these scenes");
-                }
-                String json = JSON.writerWithDefaultPrettyPrinter().writeValueAsString(origin) + "\n";
-                OutputFile.replace(description, stream -> stream.write(json.getBytes(StandardCharsets.UTF_8)));
-            }
-            requireOrigin(description, origin);
+            new PictureOrigin(folder, DESCRIPTION, "these scenes", settings)
+                    .begin(
+                            difference -> "the scenes in " + folder + " were composed with " + difference.setting()
+                                    + " " + difference.then() + ", expected the same instead of " + difference.now(),
+                            IllegalArgumentException::new);
         } catch (IOException e) {
-            throw new ImageException("cannot read " + description + ": " + Reasons.of(e), e);
+            throw new ImageException("cannot read " + folder.resolve(DESCRIPTION) + ": " + Reasons.of(e), e);
         }
         Set<String> names =
                 IntStream.range(0, order.count).mapToObj(SceneFolder::name).collect(Collectors.toSet());
@@ -140,28 +132,6 @@ public final class SceneFolder {
                         + " scenes, expected none but theirs");
             }
         }
-    }
-
-    private static boolean isEmpty(Path folder) throws IOException {
-        try (Stream<Path> entries = Files.list(folder)) {
-            return entries.allMatch(entry -> entry.getFileName().toString().startsWith("."));
-        }
-    }
-
-    private static void requireOrigin(Path description, Map<String, String> origin) throws IOException {
-        JsonNode json;
-        try {
-            json = JSON.readTree(Files.readAllBytes(description));
-        } catch (JsonProcessingException e) {
-            throw new IllegalArgumentException(description + " is no JSON, expected that of scenes", e);
-        }
-        origin.forEach((name, now) -> {
-            String then = json.path(name).asText("unknown");
-            if (!then.equals(now)) {
-                throw new IllegalArgumentException("the scenes in " + description.getParent() + " were composed with "
-                        + name + " " + then + ", expected the same instead of " + now);
-            }
-        });
     }
 
     /** Pictures that are being written are ended, so that none is left half-written. */

@@ -153,7 +153,8 @@ final class LatentSet implements AutoCloseable {
     private Tensor encoded(TrainedAutoencoder vae, VaeConfig config, Tensor pictures) {
         Tensor[] made = new Tensor[1];
         Tensors.withoutGradients(() -> made[0] = Tensors.scoped(() -> {
-            Tensor latents = onCpu().place(Latents.scale(vae.encode(pictures).mean(), config));
+            Tensor latents =
+                    placement.onHost().place(Latents.scale(vae.encode(pictures).mean(), config));
             Tensor[] packed = new Tensor[(int) latents.size(0)];
             for (int i = 0; i < packed.length; i++) {
                 packed[i] = Latents.pack(latents.select(0, i));
@@ -163,14 +164,13 @@ final class LatentSet implements AutoCloseable {
         return made[0];
     }
 
-    private Placement onCpu() {
-        return new Placement(placement.dtype(), false);
-    }
-
     /** Clean latents of some samples, in raster order: {@code [samples, W · H, 64]}, in the caller's scope. */
     Tensor latents(int[] chosen) {
         return Tensors.scoped(() -> {
-            Tensor latents = torch.empty(new long[] {chosen.length, grid.tokens(), 64}, onCpu().options(), null);
+            Tensor latents = torch.empty(
+                    new long[] {chosen.length, grid.tokens(), 64},
+                    placement.onHost().options(),
+                    null);
             for (int i = 0; i < chosen.length; i++) {
                 Tensor file = files.get(chosen[i] / PER_FILE).tensor(LATENTS);
                 latents.select(0, i).copy_(file.select(0, chosen[i] % PER_FILE));

@@ -68,10 +68,7 @@ record ModelFiles(Path folder) {
                         flux.pooledWidth(),
                         flux.guidanceEmbedder(),
                         flux.axes()));
-        boolean fewSteps = recipe.transformer()
-                .distillation()
-                .flatMap(ModelRecipe.Distillation::steps)
-                .isPresent();
+        boolean fewSteps = recipe.transformer().fewSteps().isPresent();
         write("scheduler", "scheduler_config.json", """
                 {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": %s,
                  "use_dynamic_shifting": %b, "base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5,

@@ -114,12 +114,14 @@ public record ModelRecipe(
             Optional<Recognition> recognition,
             Optional<Distillation> distillation,
             Training training) {
+        /** What a distillation asks for. */
+        Optional<FewSteps> fewSteps() {
+            return distillation.flatMap(Distillation::steps);
+        }
+
         /** The noise level of the sample that comes after {@code count} others. */
         double sigma(SampleOrder order, long count) {
-            return distillation
-                    .flatMap(Distillation::steps)
-                    .map(few -> order.sigma(count, few.sigmas()))
-                    .orElseGet(() -> shifted(order.sigma(count)));
+            return fewSteps().map(few -> order.sigma(count, few.sigmas())).orElseGet(() -> shifted(order.sigma(count)));
         }
 
         /** What a level becomes under the shift. */

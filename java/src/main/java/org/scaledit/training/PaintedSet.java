@@ -1,7 +1,5 @@
 package org.scaledit.training;
 
-import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -24,6 +22,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.file.ContentHash;
 import org.scaledit.file.Reasons;
 import org.scaledit.image.OutputFile;
+import org.scaledit.image.PictureOrigin;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
 import org.scaledit.sampling.PlainPass;
@@ -201,37 +200,20 @@ public final class PaintedSet {
 
     /** The first file of a folder says what it is for; the second one, which pictures there will be. */
     private void describe() {
-        Path description = order.folder.resolve(DESCRIPTION);
-        Map<String, String> origin = origin();
+        PictureOrigin origin = new PictureOrigin(order.folder, DESCRIPTION, "this set", origin());
         try {
             Files.createDirectories(order.folder);
         } catch (IOException e) {
             throw new TrainingException("folder " + order.folder + " cannot be made: " + Reasons.of(e), e);
         }
         try {
-            // In this order: another shard may just have begun in the same folder.
-            boolean empty = isEmpty(order.folder);
-            if (!Files.exists(description)) {
-                if (!empty) {
-                    throw new TrainingException("folder " + order.folder + " has files but no " + DESCRIPTION
-                            + ", expected an empty folder, or one of this set");
-                }
-                String json = JSON.writerWithDefaultPrettyPrinter().writeValueAsString(origin) + "\n";
-                OutputFile.replace(description, stream -> stream.write(json.getBytes(StandardCharsets.UTF_8)));
-            }
-            requireOrigin(description, origin);
+            origin.begin(this::sentence, TrainingException::new);
             Path metadata = order.folder.resolve(Example.METADATA);
             if (!Files.exists(metadata) || lines(metadata) < order.count) {
                 OutputFile.replace(metadata, stream -> stream.write(metadata().getBytes(StandardCharsets.UTF_8)));
             }
         } catch (IOException e) {
             throw new TrainingException("cannot read folder " + order.folder + ": " + Reasons.of(e), e);
-        }
-    }
-
-    private static boolean isEmpty(Path folder) throws IOException {
-        try (Stream<Path> entries = Files.list(folder)) {
-            return entries.allMatch(entry -> entry.getFileName().toString().startsWith("."));
         }
     }
 
@@ -276,25 +258,15 @@ public final class PaintedSet {
         return origin;
     }
 
-    private void requireOrigin(Path description, Map<String, String> origin) throws IOException {
-        JsonNode json;
-        try {
-            json = JSON.readTree(Files.readAllBytes(description));
-        } catch (JsonProcessingException e) {
-            throw new TrainingException(description + " is no JSON, expected that of a set of pictures", e);
-        }
-        origin.forEach((name, now) -> {
-            String then = json.path(name).asText("unknown");
-            if (!then.equals(now)) {
-                String set = "the set in " + order.folder + " was painted ";
-                throw new TrainingException(
-                        switch (name) {
-                            case MODEL -> set + "by another model";
-                            case PROMPTS -> set + "from other prompts";
-                            default -> set + "with " + name + " " + then + ", expected the same instead of " + now;
-                        });
-            }
-        });
+    private String sentence(PictureOrigin.Difference difference) {
+        String set = "the set in " + order.folder + " was painted ";
+        return switch (difference.setting()) {
+            case MODEL -> set + "by another model";
+            case PROMPTS -> set + "from other prompts";
+            default ->
+                set + "with " + difference.setting() + " " + difference.then() + ", expected the same instead of "
+                        + difference.now();
+        };
     }
 
     private void paint() {
