@@ -106,15 +106,20 @@ final class Recognition {
     }
 
     /**
-     * The mean over tokens, of which those with an object count more.
+     * The mean over tokens, of which those with an object count more, the less noise there is.
      *
      * @param squares [batch, tokens]
+     * @param sigmas noise levels: [batch], float32 on the CPU
      */
-    Tensor emphasised(Tensor squares, Shown shown) {
+    Tensor emphasised(Tensor squares, Tensor sigmas, Shown shown) {
         return Tensors.scoped(() -> {
             Tensor object = Tensors.toFloat32(
                     onDevice(shown.objects).ne(new Scalar(Sightings.background(SceneSource.VOCABULARY))));
-            Tensor share = object.mul(new Scalar(recipe.emphasis() - 1)).add(new Scalar(1));
+            Tensor more = sigmas.to(placement.device(), torch.ScalarType.Float)
+                    .unsqueeze(1) // [batch, 1]
+                    .mul(new Scalar(1 - recipe.emphasis()))
+                    .add(new Scalar(recipe.emphasis() - 1));
+            Tensor share = object.mul(more).add(new Scalar(1));
             return squares.mul(share).sum().div(share.sum());
         });
     }

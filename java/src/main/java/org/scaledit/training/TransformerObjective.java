@@ -163,8 +163,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                             torch.lerp(image, noise, Teacher.perSample(batch.sigmas, placement)), noise.sub(image));
             return transformer.addGradients(
                             of(batch, placement.place(lesson.noised()), batch.sigmas, text),
-                            velocity -> loss(velocity, lesson.velocity(), batch.shown)
-                                    .mul(new Scalar(share)),
+                            velocity -> loss(velocity, lesson.velocity(), batch).mul(new Scalar(share)),
                             batch.shown.map(shown -> recognition.orElseThrow().hiddenLoss(shown, share)))
                     / share;
         });
@@ -176,10 +175,11 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                 batch.grid.width(), batch.grid.height(), noised, sigmas, text.states(), text.pooled(), batch.guidance);
     }
 
-    private Tensor loss(Tensor velocity, Tensor target, Optional<Recognition.Shown> shown) {
-        return shown.map(objects -> recognition
+    private Tensor loss(Tensor velocity, Tensor target, Batch batch) {
+        return batch.shown
+                .map(objects -> recognition
                         .orElseThrow()
-                        .emphasised(velocity.sub(target).square().mean(-1), objects))
+                        .emphasised(velocity.sub(target).square().mean(-1), batch.sigmas, objects))
                 .orElseGet(() -> torch.mse_loss(velocity, target));
     }
 
