@@ -28,6 +28,8 @@ scaledit_status call(const scaledit_cuda_modulate_arguments* a) { return scaledi
 scaledit_status call(const scaledit_cuda_quantize_arguments* a) { return scaledit_cuda_quantize(a); }
 scaledit_status call(const scaledit_cuda_norm_and_rotate_arguments* a) { return scaledit_cuda_norm_and_rotate(a); }
 scaledit_status call(const scaledit_cuda_group_norm_arguments* a) { return scaledit_cuda_group_norm(a); }
+scaledit_status call(const scaledit_cuda_pack_rows_arguments* a) { return scaledit_cuda_pack_rows(a); }
+scaledit_status call(const scaledit_cuda_unpack_rows_arguments* a) { return scaledit_cuda_unpack_rows(a); }
 
 // Arguments in which everything is right, but for the memory, which is the host's. Tests spoil one thing.
 class AbiTokenwise : public testing::Test {
@@ -67,6 +69,9 @@ protected:
                       norm_workspace,
                       sizeof(norm_workspace),
                       nullptr};
+        pack_rows = {kRows, 3,      64, bfloat16(0, 64), bfloat16(1, 64), reinterpret_cast<const std::int64_t*>(at(2)),
+                     at(3), nullptr};
+        unpack_rows = {kRows, 64, at(3), bfloat16(0, 128), bfloat16(4, 128), nullptr};
     }
 
     // Rooms of 1 KB.
@@ -101,6 +106,8 @@ protected:
     scaledit_cuda_quantize_arguments quantize{};
     scaledit_cuda_norm_and_rotate_arguments norm_and_rotate{};
     scaledit_cuda_group_norm_arguments group_norm{};
+    scaledit_cuda_pack_rows_arguments pack_rows{};
+    scaledit_cuda_unpack_rows_arguments unpack_rows{};
     alignas(64) std::byte norm_workspace[(528 + 1) * 2 * 16 * sizeof(float)];
 
     void SetUp() override { std::fill(std::begin(memory), std::end(memory), kPoison); }
@@ -118,6 +125,8 @@ TEST_F(AbiTokenwise, TakesTheRightArguments) {
     expect_right(quantize);
     expect_right(norm_and_rotate);
     expect_right(group_norm);
+    expect_right(pack_rows);
+    expect_right(unpack_rows);
 }
 
 TEST_F(AbiTokenwise, TakesEveryKindOfCall) {
@@ -162,6 +171,11 @@ TEST_F(AbiTokenwise, WithoutRowsNoPointerIsLookedAt) {
     expect_done(quantize);
     quantize.output_scale = nullptr;
     expect_done(quantize);
+    pack_rows.tokens = 0;
+    pack_rows.token = nullptr;
+    expect_done(pack_rows);
+    unpack_rows.packed = nullptr;
+    expect_done(unpack_rows);
 }
 
 TEST_F(AbiTokenwise, RefusesNoArguments) {
@@ -352,6 +366,63 @@ TEST_F(AbiTokenwise, GroupNormRefuses) {
         spoil(bad);
         expect_refused(bad, message);
     }
+}
+
+TEST_F(AbiTokenwise, PackRowsRefuses) {
+    std::size_t bytes = 0;
+    ASSERT_EQ(scaledit_cuda_packed_row_bytes(3072, &bytes), SCALEDIT_OK) << scaledit_last_error();
+    EXPECT_EQ(bytes, 2 * 3072 + 2 * 2 * 3072 / 32) << "codes, and a scale for 32 of them";
+    EXPECT_EQ(scaledit_cuda_packed_row_bytes(3072, nullptr), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_EQ(scaledit_cuda_packed_row_bytes(96, &bytes), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_STREQ(scaledit_last_error(), "width is 96, expected a multiple of 64 from 64 to 8192");
+    using Arguments = scaledit_cuda_pack_rows_arguments;
+    const std::vector<Case<Arguments>> cases = {
+        {[](Arguments& a) { a.rows = -1; }, "rows is -1, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.tokens = 0; }, "tokens is 0, expected 1 to 2147483647"},
+        {[](Arguments& a) { a.width = 0; }, "width is 0, expected a multiple of 64 from 64 to 8192"},
+        {[](Arguments& a) { a.width = 8256; }, "width is 8256, expected a multiple of 64 from 64 to 8192"},
+        {[](Arguments& a) { a.key.dtype = SCALEDIT_E4M3; }, "key.dtype is 2, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.value.dtype = SCALEDIT_FLOAT32; }, "value.dtype is 0, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.key.row_stride = 56; },
+         "key.row_stride is 56, expected 64 to 144115188075855872 elements"},
+        {[](Arguments& a) { a.key.data = nullptr; }, "key.data is null, expected 3 rows of 128 bytes"},
+        {[](Arguments& a) { a.value.data = static_cast<std::byte*>(a.value.data) + 8; },
+         "value.data is at an address that is no multiple of 16 bytes"},
+        {[](Arguments& a) { a.token = nullptr; }, "token is null, expected 40 bytes"},
+        {[](Arguments& a) { a.packed = nullptr; }, "packed is null, expected 680 bytes"},
+        {[](Arguments& a) { a.packed = a.value.data; }, "packed overlaps value.data, expected memory of its own"},
+        {[this](Arguments& a) { a.token = reinterpret_cast<const std::int64_t*>(at(3) + 640); },
+         "packed overlaps token, expected memory of its own"},
+    };
+    for (const auto& [spoil, message] : cases) {
+        Arguments bad = pack_rows;
+        spoil(bad);
+        expect_refused(bad, message);
+    }
+}
+
+TEST_F(AbiTokenwise, UnpackRowsRefuses) {
+    using Arguments = scaledit_cuda_unpack_rows_arguments;
+    const std::vector<Case<Arguments>> cases = {
+        {[](Arguments& a) { a.rows = -1; }, "rows is -1, expected 0 to 2147483647"},
+        {[](Arguments& a) { a.width = 72; }, "width is 72, expected a multiple of 64 from 64 to 8192"},
+        {[](Arguments& a) { a.packed = nullptr; }, "packed is null, expected 680 bytes"},
+        {[](Arguments& a) { a.key.dtype = SCALEDIT_FLOAT32; }, "key.dtype is 0, expected 1 (bfloat16)"},
+        {[](Arguments& a) { a.value.row_stride = 132; },
+         "value.row_stride is 132, expected a multiple of 8 elements on a GPU"},
+        {[](Arguments& a) { a.value.data = nullptr; }, "value.data is null, expected 5 rows of 128 bytes"},
+        {[](Arguments& a) { a.key.data = const_cast<void*>(a.packed); },
+         "key.data overlaps packed, expected memory of its own"},
+        {[](Arguments& a) { a.value.data = static_cast<std::byte*>(a.key.data) + 64; },
+         "value.data overlaps key.data, expected memory of its own"},
+    };
+    for (const auto& [spoil, message] : cases) {
+        Arguments bad = unpack_rows;
+        spoil(bad);
+        expect_refused(bad, message);
+    }
+    unpack_rows.value.data = static_cast<std::byte*>(unpack_rows.key.data) + 128;  // between the key's rows
+    expect_right(unpack_rows);
 }
 
 // hidden and its update as parts of one buffer, at every distance: refused if and only if an element is shared.

@@ -341,7 +341,7 @@ scaledit_cuda_attention_backward(const scaledit_cuda_attention_backward_argument
 // What a transformer block does to each token by itself, on an NVIDIA GPU (compute capability 8.0 and later): bfloat16
 // in memory, float32 in between. Everything is queued on the caller's stream, nothing is allocated, a CUDA graph can
 // capture it, and the bits are the same from run to run. Present in every build; without CUDA each function answers
-// SCALEDIT_UNSUPPORTED, once it has found nothing wrong with its arguments, but for the one that counts bytes.
+// SCALEDIT_UNSUPPORTED, once it has found nothing wrong with its arguments, but for those that count bytes.
 //
 // Widths are multiples of 8 channels: up to 8,192, and the two of scaledit_cuda_quantize() together up to 16,384. A
 // call with 0 rows does nothing, and looks at no pointer.
@@ -430,6 +430,41 @@ typedef struct scaledit_cuda_norm_and_rotate_arguments {
 // output = the RMSNorm of each head, times the norm's weights, its neighbouring channels rotated: what attention takes.
 // With an output gradient: output = the gradient of the input instead.
 SCALEDIT_API scaledit_status scaledit_cuda_norm_and_rotate(const scaledit_cuda_norm_and_rotate_arguments* arguments);
+
+// ---------------------------------------------------------------------------------------------------------------
+// Keys and values on their way from one NVIDIA GPU to another, in 8 bits; as the functions above in all else. A packed
+// row is a token's: INT8 codes of its key, those of its value, and a bfloat16 scale for each 32 channels of the key and
+// then of the value. A number is its code times its scale, which is the largest magnitude of the 32 / 127, at least
+// 2^-40. Among 32 that have a NaN or an infinity no number stays finite.
+
+// Bytes of a packed row: 17 for 8 channels of key and value.
+SCALEDIT_API scaledit_status scaledit_cuda_packed_row_bytes(int32_t width, size_t* bytes);
+
+typedef struct scaledit_cuda_pack_rows_arguments {
+    int64_t rows;           // that are packed
+    int64_t tokens;         // that there are
+    int32_t width;          // heads * head_dim: a multiple of 64, up to 8,192
+    scaledit_matrix key;    // [tokens, width] bfloat16
+    scaledit_matrix value;  // likewise
+    const int64_t* token;   // [rows] numbers of tokens in the GPU's memory, 16-byte aligned
+    void* packed;           // [rows, bytes of a packed row], written, 16-byte aligned
+    void* stream;           // a cudaStream_t of the GPU whose memory the matrices are
+} scaledit_cuda_pack_rows_arguments;
+
+// packed[row] = key[token[row]] and value[token[row]]. NaNs where there is no token of that number.
+SCALEDIT_API scaledit_status scaledit_cuda_pack_rows(const scaledit_cuda_pack_rows_arguments* arguments);
+
+typedef struct scaledit_cuda_unpack_rows_arguments {
+    int64_t rows;
+    int32_t width;          // as above
+    const void* packed;     // [rows, bytes of a packed row], 16-byte aligned
+    scaledit_matrix key;    // [rows, width] bfloat16, written
+    scaledit_matrix value;  // likewise; may lie between the key's rows
+    void* stream;
+} scaledit_cuda_unpack_rows_arguments;
+
+// key and value = what was packed, rounded to bfloat16.
+SCALEDIT_API scaledit_status scaledit_cuda_unpack_rows(const scaledit_cuda_unpack_rows_arguments* arguments);
 
 // ---------------------------------------------------------------------------------------------------------------
 // What the VAE does beside its convolutions, on an NVIDIA GPU; as the functions above in all else. A picture lies with

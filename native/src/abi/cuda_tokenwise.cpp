@@ -65,18 +65,29 @@ public:
         guidance_rows_ = guidance_rows;
     }
 
-    void matrix(const std::string& name, const scaledit_matrix& matrix, std::int32_t width, bool written) {
+    void matrix(const std::string& name, const scaledit_matrix& given, std::int32_t width, bool written) {
+        matrix(name, given, rows_, width, written);
+    }
+
+    void matrix(const std::string& name, const scaledit_matrix& matrix, std::int64_t rows, std::int32_t width,
+                bool written) {
         const std::int64_t element_bytes = matrix.dtype == SCALEDIT_E4M3 ? 1 : 2;
-        const std::int64_t most = abi::kMostElements / (rows_ + 1);
+        const std::int64_t most = abi::kMostElements / (rows + 1);
         expect(width <= matrix.row_stride && matrix.row_stride <= most, name + ".row_stride", matrix.row_stride,
                to_text(width) + " to " + to_text(most) + " elements");
         abi::expect_gpu_stride(matrix.row_stride, name + ".row_stride");
-        add(name + ".data", matrix.data, rows_, width * element_bytes, matrix.row_stride * element_bytes, written);
+        add(name + ".data", matrix.data, rows, width * element_bytes, matrix.row_stride * element_bytes, written);
     }
 
     void bfloat16_matrix(const std::string& name, const scaledit_matrix& given, std::int32_t width, bool written) {
+        bfloat16_matrix(name, given, rows_, width, written);
+    }
+
+    // Of other rows than the call's.
+    void bfloat16_matrix(const std::string& name, const scaledit_matrix& given, std::int64_t rows, std::int32_t width,
+                         bool written) {
         expect(given.dtype == SCALEDIT_BFLOAT16, name + ".dtype", given.dtype, "1 (bfloat16)");
-        matrix(name, given, width, written);
+        matrix(name, given, rows, width, written);
     }
 
     void part(const std::string& name, const scaledit_modulation_part& part, std::int32_t width) {
@@ -239,6 +250,33 @@ void check(const scaledit_cuda_group_norm_arguments& a) {
     checks.overlaps();
 }
 
+void check_packed_width(std::int32_t width) {
+    expect(0 < width && width <= cuda::kMostHiddenWidth && width % cuda::kPackedWidthMultiple == 0, "width", width,
+           "a multiple of 64 from 64 to " + to_text(cuda::kMostHiddenWidth));
+}
+
+void check(const scaledit_cuda_pack_rows_arguments& a) {
+    Checks checks(a.rows);
+    const std::int64_t least = a.rows > 0 ? 1 : 0;
+    expect(least <= a.tokens && a.tokens <= kMostRows, "tokens", a.tokens,
+           to_text(least) + " to " + to_text(kMostRows));
+    check_packed_width(a.width);
+    checks.bfloat16_matrix("key", a.key, a.tokens, a.width, false);
+    checks.bfloat16_matrix("value", a.value, a.tokens, a.width, false);
+    checks.vector("token", a.token, a.rows * std::int64_t{sizeof(std::int64_t)});
+    checks.room("packed", a.packed, a.rows * cuda::packed_row_bytes(a.width));
+    checks.overlaps();
+}
+
+void check(const scaledit_cuda_unpack_rows_arguments& a) {
+    Checks checks(a.rows);
+    check_packed_width(a.width);
+    checks.vector("packed", a.packed, a.rows * cuda::packed_row_bytes(a.width));
+    checks.bfloat16_matrix("key", a.key, a.width, true);
+    checks.bfloat16_matrix("value", a.value, a.width, true);
+    checks.overlaps();
+}
+
 // Checks a call's arguments and, where there are rows, hands them on.
 template <typename Arguments>
 scaledit_status checked_run(const Arguments* arguments, const char* type) {
@@ -284,4 +322,20 @@ scaledit_status scaledit_cuda_group_norm_workspace(const scaledit_cuda_group_nor
 
 scaledit_status scaledit_cuda_group_norm(const scaledit_cuda_group_norm_arguments* arguments) {
     return checked_run(arguments, "a scaledit_cuda_group_norm_arguments");
+}
+
+scaledit_status scaledit_cuda_packed_row_bytes(int32_t width, size_t* bytes) {
+    return abi::guard([&] {
+        check_packed_width(width);
+        abi::expect_pointer(bytes, "bytes", "where to put the number");
+        *bytes = static_cast<std::size_t>(cuda::packed_row_bytes(width));
+    });
+}
+
+scaledit_status scaledit_cuda_pack_rows(const scaledit_cuda_pack_rows_arguments* arguments) {
+    return checked_run(arguments, "a scaledit_cuda_pack_rows_arguments");
+}
+
+scaledit_status scaledit_cuda_unpack_rows(const scaledit_cuda_unpack_rows_arguments* arguments) {
+    return checked_run(arguments, "a scaledit_cuda_unpack_rows_arguments");
 }

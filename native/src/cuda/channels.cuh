@@ -59,4 +59,14 @@ __device__ inline float lane_sum(float x) {
     return x;
 }
 
+// Likewise the largest; a NaN is above all.
+template <int kLanes>
+__device__ inline float lane_max(float x) {
+#pragma unroll
+    for (int lane = kLanes / 2; lane > 0; lane /= 2) {
+        x = ptx::max_nan(x, __shfl_xor_sync(0xffffffffU, x, lane));
+    }
+    return x;
+}
+
 }  // namespace scaledit::cuda

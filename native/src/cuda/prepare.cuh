@@ -17,6 +17,7 @@
 #include "cuda/channels.cuh"
 #include "cuda/device_geometry.h"
 #include "cuda/device_tensor.cuh"
+#include "cuda/int8.cuh"
 #include "cuda/packed.h"
 #include "cuda/ptx.cuh"
 #include "cuda/tile_pairs.h"
@@ -58,16 +59,6 @@ struct PrepareParameters {
 
 __device__ inline uint4 load_channels(const __nv_bfloat16* row, int lane) {
     return *reinterpret_cast<const uint4*>(row + lane * kChunkChannels);
-}
-
-// The maximum over the lanes that share a row; a NaN is above all.
-template <int kLanes>
-__device__ inline float row_max(float x) {
-#pragma unroll
-    for (int lane = kLanes / 2; lane > 0; lane /= 2) {
-        x = ptx::max_nan(x, __shfl_xor_sync(0xffffffffU, x, lane));
-    }
-    return x;
 }
 
 // What a row with these squares in each lane is to be multiplied by for a root mean square of 1.
@@ -132,31 +123,6 @@ __device__ inline float finish(Channels (&channels)[kChunks], float epsilon, boo
         }
     }
     return factor;
-}
-
-constexpr float kInt8Limit = 127;
-// 2^-40: of zeros, for which any will do, and of rows that lose bits below 1.2e-10. Nothing it is multiplied by makes
-// zero or infinity of it: its reciprocal is 2^40, and of a query and of a key together it is 2^-80.
-constexpr float kSmallestScale = 9.094947017729282e-13F;
-
-struct QuantizationScale {
-    float back;
-    float forward;
-};
-__device__ inline QuantizationScale int8_scale(float largest) {
-    const float back = ptx::max_nan(largest * (1 / kInt8Limit), kSmallestScale);
-    return {back, ptx::reciprocal(back)};
-}
-
-// Rounds four numbers of up to 127 to bytes. Added to 1.5 * 2^23 a number becomes an integer in the last bits: the
-// conversion instruction would be slower.
-__device__ inline std::uint32_t quantize_4(const float* x, float forward) {
-    std::uint32_t bits[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        bits[i] = __float_as_uint(fmaf(x[i], forward, 12582912.0F));
-    }
-    return __byte_perm(__byte_perm(bits[0], bits[1], 0x0040), __byte_perm(bits[2], bits[3], 0x0040), 0x5410);
 }
 
 constexpr int kMeasureThreads = 256;
@@ -704,7 +670,7 @@ __device__ inline void prepare_queries(PrepareMemory<kHeadDim>& memory, const Ti
         source.take(bits);
         Channels query[Rows::kChunks] = {unpack(bits[0]), unpack(bits[1])};
         const float factor = finish(query, heads, head);
-        const QuantizationScale scale = int8_scale(row_max<Rows::kLanes>(largest_magnitude(query)));
+        const QuantizationScale scale = int8_scale(lane_max<Rows::kLanes>(largest_magnitude(query)));
         if (rows.lane == 0) {
             p.in_workspace<float>(p.at.query_scale)[at] = scale.back * factor * p.scale * ptx::kLog2E;
         }
@@ -766,7 +732,7 @@ __device__ inline void prepare_keys(PrepareMemory<kHeadDim>& memory, const TileR
                 key[chunk].x[i] = fmaf(key[chunk].x[i], factor, -mean.x[i]);
             }
         }
-        const float largest = row_max<Rows::kLanes>(largest_magnitude(key));
+        const float largest = lane_max<Rows::kLanes>(largest_magnitude(key));
         if (rows.lane == 0) {
             atomicMax(&magnitude[group], __float_as_uint(largest));
         }

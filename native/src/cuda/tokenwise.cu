@@ -6,6 +6,7 @@
 #include "cuda/device.h"
 #include "cuda/group_norm.cuh"
 #include "cuda/norm_and_rotate.cuh"
+#include "cuda/pack_rows.cuh"
 #include "cuda/tokenwise.cuh"
 #include "cuda/tokenwise.h"
 #include "error.h"
@@ -85,6 +86,18 @@ void norm_and_rotate_heads(const scaledit_cuda_norm_and_rotate_arguments& a) {
     check(cudaGetLastError(), "the kernel that norms and rotates");
 }
 
+template <typename Arguments>  // with key, value and packed
+PackedRowsParameters packed_rows(const Arguments& a) {
+    const void* packed = a.packed;
+    return {{rows_of<__nv_bfloat16>(a.key), rows_of<__nv_bfloat16>(a.value)},
+            chunks_of(a.width),
+            {static_cast<std::uint8_t*>(const_cast<void*>(packed)), packed_row_bytes(a.width)}};
+}
+
+dim3 packed_blocks(std::int64_t rows, int chunks) {
+    return {static_cast<unsigned>(rows), static_cast<unsigned>((chunks + kPackThreads - 1) / kPackThreads)};
+}
+
 }  // namespace
 
 void run(const scaledit_cuda_add_gated_arguments& a) {
@@ -151,6 +164,24 @@ void run(const scaledit_cuda_group_norm_arguments& a) {
     (a.silu != 0 ? norm_channels<true>
                  : norm_channels<false>)<<<kGroupNormBlocks, kGroupNormThreads, 0, stream>>>(parameters);
     check(cudaGetLastError(), "the kernel that norms channels");
+}
+
+void run(const scaledit_cuda_pack_rows_arguments& a) {
+    const CurrentDevice current(common_device(
+        {a.key.data, "key.data"}, {{a.value.data, "value.data"}, {a.token, "token"}, {a.packed, "packed"}}));
+    const PackedRowsParameters parameters = packed_rows(a);
+    pack_rows<<<packed_blocks(a.rows, parameters.chunks), kPackThreads, 0, static_cast<cudaStream_t>(a.stream)>>>(
+        parameters, a.token, a.tokens);
+    check(cudaGetLastError(), "the kernel that packs rows");
+}
+
+void run(const scaledit_cuda_unpack_rows_arguments& a) {
+    const CurrentDevice current(
+        common_device({a.packed, "packed"}, {{a.key.data, "key.data"}, {a.value.data, "value.data"}}));
+    const PackedRowsParameters parameters = packed_rows(a);
+    unpack_rows<<<packed_blocks(a.rows, parameters.chunks), kPackThreads, 0, static_cast<cudaStream_t>(a.stream)>>>(
+        parameters);
+    check(cudaGetLastError(), "the kernel that unpacks rows");
 }
 
 void run(const scaledit_cuda_quantize_arguments& a) {

@@ -19,6 +19,14 @@ constexpr std::size_t group_norm_workspace(std::int32_t channels) {
     return static_cast<std::size_t>(kGroupNormBlocks + 1) * 2 * static_cast<std::size_t>(channels) * sizeof(float);
 }
 
+constexpr std::int32_t kPackedWidthMultiple = 64;  // of pack_rows(): rows of 8-byte words
+constexpr std::int32_t kScaleChannels = 32;        // of a packed row that share a bfloat16 scale
+
+// Codes of key and value, and their scales.
+constexpr std::int64_t packed_row_bytes(std::int32_t width) {
+    return std::int64_t{2} * width + std::int64_t{2} * (2 * width / kScaleChannels);
+}
+
 // Sizes, strides, types and overlaps are checked already, and there is a row; the first matrix's GPU runs the kernel.
 // All throw Error, as device.h says.
 
@@ -27,5 +35,7 @@ void run(const scaledit_cuda_modulate_arguments& arguments);
 void run(const scaledit_cuda_quantize_arguments& arguments);
 void run(const scaledit_cuda_norm_and_rotate_arguments& arguments);
 void run(const scaledit_cuda_group_norm_arguments& arguments);
+void run(const scaledit_cuda_pack_rows_arguments& arguments);
+void run(const scaledit_cuda_unpack_rows_arguments& arguments);
 
 }  // namespace scaledit::cuda

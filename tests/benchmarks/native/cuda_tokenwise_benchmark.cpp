@@ -209,6 +209,39 @@ void measure_mlp(const Report& report) {
     cudaFree(scales);
 }
 
+// What one of two GPUs gives and takes of a picture of 8192 x 8192 pixels, 12 of 24 heads at a time.
+void measure_exchange(const Report& report) {
+    constexpr std::int64_t kRows = 64 * 64 + 8192;  // of cells on the border, and of guidance
+    constexpr std::int32_t kGroupWidth = kWidth / 2;
+    const scaledit_matrix projected = normal_matrix(kTokens, 3 * kGroupWidth);
+    const auto part = [&](int number) {
+        return scaledit_matrix{static_cast<std::uint16_t*>(projected.data) + number * kGroupWidth, projected.row_stride,
+                               SCALEDIT_BFLOAT16};
+    };
+    std::vector<std::int64_t> numbers(kRows);
+    for (std::size_t row = 0; row < numbers.size(); ++row) {
+        numbers[row] = static_cast<std::int64_t>(row / 64 * 300 + row % 64);  // cells of 64 tokens
+    }
+    auto* const token = static_cast<std::int64_t*>(device_memory(numbers.size() * sizeof(std::int64_t)));
+    require(
+        cudaMemcpy(token, numbers.data(), numbers.size() * sizeof(std::int64_t), cudaMemcpyHostToDevice) == cudaSuccess,
+        "cudaMemcpy");
+    std::size_t row_bytes = 0;
+    require(scaledit_cuda_packed_row_bytes(kGroupWidth, &row_bytes) == SCALEDIT_OK, "packed_row_bytes");
+    void* const packed = device_memory(kRows * row_bytes);
+    const Traffic traffic = {kRows, std::int64_t{4} * kGroupWidth + static_cast<std::int64_t>(row_bytes), 1};
+    const scaledit_cuda_pack_rows_arguments pack = {kRows,   kTokens, kGroupWidth, part(1),
+                                                    part(2), token,   packed,      stream()};
+    report.line("rows for another GPU to INT8 (bytes)", traffic,
+                [&] { require(scaledit_cuda_pack_rows(&pack) == SCALEDIT_OK, "pack_rows"); });
+    const scaledit_cuda_unpack_rows_arguments unpack = {kRows, kGroupWidth, packed, part(1), part(2), stream()};
+    report.line("and back (bytes)", traffic,
+                [&] { require(scaledit_cuda_unpack_rows(&unpack) == SCALEDIT_OK, "unpack_rows"); });
+    cudaFree(projected.data);
+    cudaFree(token);
+    cudaFree(packed);
+}
+
 // GB/s of a copy from device to device, its reads and its writes.
 double copy_rate() {
     constexpr std::size_t kBytes = kTokens * kMlpWidth * 2;
@@ -235,5 +268,6 @@ int main() {
     measure_hidden(report, kTokens, kGuidance);
     measure_hidden(report, kText, 0);
     measure_mlp(report);
+    measure_exchange(report);
     return 0;
 }

@@ -13,7 +13,7 @@ import static org.scaledit.bindings.ScaleDitCore.*;
 // What a transformer block does to each token by itself, on an NVIDIA GPU (compute capability 8.0 and later): bfloat16
 // in memory, float32 in between. Everything is queued on the caller's stream, nothing is allocated, a CUDA graph can
 // capture it, and the bits are the same from run to run. Present in every build; without CUDA each function answers
-// SCALEDIT_UNSUPPORTED, once it has found nothing wrong with its arguments, but for the one that counts bytes.
+// SCALEDIT_UNSUPPORTED, once it has found nothing wrong with its arguments, but for those that count bytes.
 //
 // Widths are multiples of 8 channels: up to 8,192, and the two of scaledit_cuda_quantize() together up to 16,384. A
 // call with 0 rows does nothing, and looks at no pointer.

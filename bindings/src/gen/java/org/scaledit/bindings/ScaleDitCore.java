@@ -282,6 +282,27 @@ public static native @Cast("scaledit_status") int scaledit_cuda_quantize(@Const 
 // output = the RMSNorm of each head, times the norm's weights, its neighbouring channels rotated: what attention takes.
 // With an output gradient: output = the gradient of the input instead.
 public static native @Cast("scaledit_status") int scaledit_cuda_norm_and_rotate(@Const CudaNormAndRotateArguments arguments);
+
+// ---------------------------------------------------------------------------------------------------------------
+// Keys and values on their way from one NVIDIA GPU to another, in 8 bits; as the functions above in all else. A packed
+// row is a token's: INT8 codes of its key, those of its value, and a bfloat16 scale for each 32 channels of the key and
+// then of the value. A number is its code times its scale, which is the largest magnitude of the 32 / 127, at least
+// 2^-40. Among 32 that have a NaN or an infinity no number stays finite.
+
+// Bytes of a packed row: 17 for 8 channels of key and value.
+public static native @Cast("scaledit_status") int scaledit_cuda_packed_row_bytes(int width, @Cast("size_t*") SizeTPointer bytes);
+// Targeting CudaPackRowsArguments.java
+
+
+
+// packed[row] = key[token[row]] and value[token[row]]. NaNs where there is no token of that number.
+public static native @Cast("scaledit_status") int scaledit_cuda_pack_rows(@Const CudaPackRowsArguments arguments);
+// Targeting CudaUnpackRowsArguments.java
+
+
+
+// key and value = what was packed, rounded to bfloat16.
+public static native @Cast("scaledit_status") int scaledit_cuda_unpack_rows(@Const CudaUnpackRowsArguments arguments);
 // Targeting CudaGroupNormArguments.java
 
 

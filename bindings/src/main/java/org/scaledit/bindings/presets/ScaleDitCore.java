@@ -32,6 +32,8 @@ public class ScaleDitCore implements InfoMapper {
         java(infoMap, "scaledit_cuda_add_gated_arguments", "CudaAddGatedArguments");
         java(infoMap, "scaledit_cuda_modulate_arguments", "CudaModulateArguments");
         java(infoMap, "scaledit_cuda_quantize_arguments", "CudaQuantizeArguments");
+        java(infoMap, "scaledit_cuda_pack_rows_arguments", "CudaPackRowsArguments");
+        java(infoMap, "scaledit_cuda_unpack_rows_arguments", "CudaUnpackRowsArguments");
         java(infoMap, "scaledit_rectangle", "PixelRectangle");
         java(infoMap, "scaledit_sprite", "SpriteView");
         java(infoMap, "scaledit_scene_item", "SceneItem");
