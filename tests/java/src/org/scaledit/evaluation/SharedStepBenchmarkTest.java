@@ -9,14 +9,16 @@ import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
 import java.util.concurrent.TimeUnit;
+import org.junit.jupiter.api.Tag;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
+import org.scaledit.attention.CudaAttention;
 import org.scaledit.testing.Golden;
 
 @Timeout(value = 5, unit = TimeUnit.MINUTES, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 class SharedStepBenchmarkTest {
 
-    /** Of the tiny model: two heads of 128. */
+    /** Of the tiny model: two heads of 128, in float32. */
     @Test
     void stepsOfRanksThatShareTheCpuAreMeasured() {
         List<SharedMeasurement> measured = new ArrayList<>();
@@ -36,14 +38,35 @@ class SharedStepBenchmarkTest {
                     .allMatch(seconds -> 0 < seconds && seconds < 100 * measurement.together());
             // 512 pixels are 2 x 2 windows, of which each has two, and of 4 x 4 cells takes 4 of the other's; the
             // guidance image is one cell, which one of them has and the other takes.
-            long text = 16 * (256 * 2 + 2 * 4);
-            long keyAndValue = 2 * 256 * 2;
+            long text = 16 * (256 + 2) * 4;
+            long keyAndValue = 2 * 256 * 4;
             if (measurement.size() == 512) {
                 assertThat(measurement.bytes()).isEqualTo((4 * 64 + 64) * keyAndValue + text);
                 assertThat(measurement.ringBytes()).isEqualTo((2 * 256 + 64) * keyAndValue);
             }
             assertThat(measurement.peakBytes()).containsExactly(0L, 0L);
         }
+    }
+
+    /** In INT8 a key's and a value's 8 channels take 17 bytes; text is as it was. */
+    @Tag("gpus")
+    @Test
+    void keysAndValuesOfInt8AreMovedInHalfTheBytes() {
+        CudaAttention.requireGpus(2);
+        List<SharedMeasurement> measured = new ArrayList<>();
+        SharedStepBenchmark.open(
+                        Optional.of(Golden.tinyFlux()),
+                        new SharedStepBenchmark.Plan(
+                                List.of(Method.SCALEDIT, Method.SCALEDIT_EXACT), List.of(512), 16, 1, 1),
+                        OptionalInt.of(2),
+                        true)
+                .run(measured::add);
+        long rows = 4 * 64 + 64;
+        long text = 16 * (256 * 2 + 2 * 4);
+        assertThat(measured)
+                .extracting(SharedMeasurement::bytes)
+                .containsExactly(rows * 256 * 17 / 8 + text, rows * 2 * 256 * 2 + text);
+        assertThat(measured).extracting(SharedMeasurement::ringBytes).containsOnly((2 * 256 + 64) * 2 * 256 * 2L);
     }
 
     @Test

@@ -71,6 +71,7 @@ class ExchangeTest {
             List<Float> all = new ArrayList<>();
             for (int round = 0; round < ROUNDS; round++) {
                 swap(rank, ranks, round, exchange, placement);
+                swap(rank, ranks, round, exchange, placement.with(torch.ScalarType.Byte));
                 Tensor own = placement.place(Tensors.of(new float[] {rank, round}, 1, 2));
                 Tensor together = torch.empty(new long[] {ranks, 1, 2}, placement.options(), null);
                 try (Exchange.Begun gather = exchange.gather(own, together)) {

@@ -106,11 +106,14 @@ record HeadPreparation(Tensor norm, Optional<Tensor> textNorm, long textTokens, 
 
     /** With the heads of a token one after the other, as projections leave them. */
     private static Tensor sideBySide(Tensor heads) {
-        boolean already = heads.stride(2) == 1 && (heads.size(1) == 1 || heads.stride(1) == heads.size(2));
-        return already ? heads : heads.contiguous();
+        return areSideBySide(heads) ? heads : heads.contiguous();
     }
 
-    private static void describe(Tensor heads, MatrixView view) {
+    static boolean areSideBySide(Tensor heads) {
+        return heads.stride(2) == 1 && (heads.size(1) == 1 || heads.stride(1) == heads.size(2));
+    }
+
+    static void describe(Tensor heads, MatrixView view) {
         boolean bfloat16 = heads.scalar_type().intern() == torch.ScalarType.BFloat16;
         view.data(heads.data_ptr()).row_stride(heads.stride(0)).dtype(bfloat16 ? SCALEDIT_BFLOAT16 : SCALEDIT_FLOAT32);
     }

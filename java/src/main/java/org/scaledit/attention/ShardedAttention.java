@@ -17,8 +17,8 @@ import org.scaledit.tensor.Tensors;
  * tokens ; own guidance tokens ; imported tokens]}, see {@link TokenLayout}.
  *
  * <p>Local attention needs little of the other shards. Before each call ranks exchange the keys and values of the cells on
- * their borders, and of guidance tokens, as they come from the projections: as the mask names them, and no others. Text
- * attends to all image tokens: each rank computes the part of its own, and the parts are joined by their log-sum-exp, in the
+ * their borders, and of guidance tokens, as they come from the projections: as the mask names them, and no others; in 8 bits
+ * where attention on a GPU is quantised all the same, see {@link BorderRows}. Text attends to all image tokens: each rank computes the part of its own, and the parts are joined by their log-sum-exp, in the
  * ranks' order, so that all ranks have the same bits.
  *
  * <p>All ranks make the same calls in the same order, having met a moment before the first one.
@@ -29,6 +29,7 @@ public final class ShardedAttention implements Attention {
     private final TokenLayout whole; // the shards' image tokens one after the other
     private final CoreAttention attention;
     private final boolean guidanceStandsAlone;
+    private final BorderRows rows;
     private final Tensor given; // rows of the sequence for the other ranks
     private final Deque<Import> begun = new ArrayDeque<>();
     private final Deque<Text> unfinished = new ArrayDeque<>();
@@ -36,8 +37,8 @@ public final class ShardedAttention implements Attention {
     /**
      * Keys and values on their way.
      *
-     * @param given for other ranks: {@code [rows, 2, heads, head_dim]}
-     * @param taken from them, likewise
+     * @param given for other ranks
+     * @param taken from them
      */
     private record Import(Tensor given, Tensor taken, Exchange.Begun exchange) implements AutoCloseable {
         @Override
@@ -96,6 +97,7 @@ public final class ShardedAttention implements Attention {
             Exchange exchange) {
         this.exchange = exchange;
         this.guidanceStandsAlone = !window.guidanceSeesText();
+        this.rows = cuda && int8 ? BorderRows.INT8 : BorderRows.EXACT;
         try (Geometry geometry = Geometry.windowed(textTokens, width, height, window)) {
             this.whole = geometry.layout();
             this.border = Border.of(geometry, exchange.ranks(), exchange.rank());
@@ -183,12 +185,9 @@ public final class ShardedAttention implements Attention {
             return;
         }
         Tensors.run(() -> {
-            long[] shape = {border.given().length, 2, key.size(1), key.size(2)};
-            Tensor own = torch.empty(shape, key.options(), null);
-            own.select(1, 0).copy_(key.index_select(0, given));
-            own.select(1, 1).copy_(value.index_select(0, given));
-            shape[0] = border.taken();
-            Tensor taken = torch.empty(shape, key.options(), null);
+            Tensor own = rows.room(border.given().length, key);
+            rows.give(key, value, given, own);
+            Tensor taken = rows.room(border.taken(), key);
             Exchange.Begun swap = exchange.swap(own, border.givenRows(), taken, border.takenRows());
             begun.add(new Import(Tensors.keep(own), Tensors.keep(taken), swap));
         });
@@ -199,11 +198,10 @@ public final class ShardedAttention implements Attention {
         try (Import first = begun.remove()) {
             first.exchange.await();
             Tensors.run(() -> {
-                long rows = border.taken();
-                long from = query.size(0) - rows;
-                query.narrow(0, from, rows).zero_();
-                key.narrow(0, from, rows).copy_(first.taken.select(1, 0));
-                value.narrow(0, from, rows).copy_(first.taken.select(1, 1));
+                long imported = border.taken();
+                long from = query.size(0) - imported;
+                query.narrow(0, from, imported).zero_();
+                rows.take(first.taken, key.narrow(0, from, imported), value.narrow(0, from, imported));
             });
         }
     }

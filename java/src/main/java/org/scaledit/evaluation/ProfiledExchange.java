@@ -5,7 +5,10 @@ import java.util.function.Supplier;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.ranks.Exchange;
 
-/** Tells a profile when a rank exchanges: that time is for what is moved, and for other ranks that come later. */
+/**
+ * Tells a profile when a rank exchanges: that time is for what is moved, and for other ranks that come later. Counts what the
+ * rank takes from others meanwhile.
+ */
 final class ProfiledExchange implements Exchange {
     /** The parts of a step. */
     private enum Phase {
@@ -18,20 +21,27 @@ final class ProfiledExchange implements Exchange {
 
     private final Exchange exchange;
     private Optional<Profile> profile = Optional.empty();
+    private long bytes;
 
     ProfiledExchange(Exchange exchange) {
         this.exchange = exchange;
     }
 
-    /** From here on the time is this profile's. */
+    /** From here on the time is this profile's, and bytes are counted anew. */
     void tell(Profile told) {
         profile = Optional.of(told);
+        bytes = 0;
         told.begin(Phase.COMPUTE);
     }
 
     /** Nobody is told any more. */
     void tellNobody() {
         profile = Optional.empty();
+    }
+
+    /** What was swapped and gathered since a profile was told, without what is the rank's own. */
+    long bytes() {
+        return bytes;
     }
 
     private void timed(Runnable work) {
@@ -72,11 +82,13 @@ final class ProfiledExchange implements Exchange {
 
     @Override
     public Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+        bytes += taken.nbytes();
         return begun(() -> exchange.swap(given, givenRows, taken, takenRows));
     }
 
     @Override
     public Begun gather(Tensor own, Tensor all) {
+        bytes += all.nbytes() - own.nbytes();
         return begun(() -> exchange.gather(own, all));
     }
 

@@ -36,7 +36,6 @@ import org.scaledit.transformer.LoraScope;
 /** Measures a sampling step that several GPUs compute together, beside that of one of them. */
 public final class SharedStepBenchmark {
     private static final double GUIDANCE = 4.5;
-    private static final int BYTES_OF_BFLOAT16 = 2;
 
     /**
      * What to measure.
@@ -217,16 +216,14 @@ public final class SharedStepBenchmark {
             TokenLayout layout = attention.layout();
             FluxConfig config = transformer.config();
             TokenGrid guidance = grid.guidance(AttentionWindow.DEFAULT.ratio());
-            long keyAndValue = 2L * config.width() * BYTES_OF_BFLOAT16;
-            long text = (exchange.ranks() - 1L) * layout.textTokens();
-            bytes[rank] = attention.importedTokens() * keyAndValue
-                    + text * ((long) config.width() * BYTES_OF_BFLOAT16 + (long) config.heads() * Float.BYTES);
+            long keyAndValue = 2 * config.width() * torch.elementSize(placement.dtype());
             ringBytes[rank] =
                     (grid.tokens() - layout.imageTokens() + guidance.tokens() - layout.guidanceTokens()) * keyAndValue;
             double seconds = seconds(transformer, layout, attention, exchange, step -> {
                 try (Profile profile = new Profile(placement.cuda())) {
                     exchange.tell(profile);
                     step.run();
+                    bytes[rank] = exchange.bytes() / (config.doubleBlocks() + config.singleBlocks());
                     exchanging[rank] = profile.end(hardware).getOrDefault(ProfiledExchange.EXCHANGE, 0.0);
                 } finally {
                     exchange.tellNobody();
