@@ -691,8 +691,7 @@ __device__ inline void prepare_queries(PrepareMemory<kHeadDim>& memory, const Ti
         }
 #pragma unroll
         for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
-            *reinterpret_cast<uint2*>(packed + chunk * next_chunk) = {quantize_4(query[chunk].x, scale.forward),
-                                                                      quantize_4(query[chunk].x + 4, scale.forward)};
+            *reinterpret_cast<uint2*>(packed + chunk * next_chunk) = quantize(query[chunk], scale.forward);
         }
         packed += p.tile_count * Rows::kTileBytes;
         at += static_cast<std::size_t>(p.tile_count) * kTileTokens;
@@ -743,8 +742,7 @@ __device__ inline void prepare_keys(PrepareMemory<kHeadDim>& memory, const TileR
         const float forward = int8_scale(__uint_as_float(magnitude[group])).forward;
 #pragma unroll
         for (int chunk = 0; chunk < Rows::kChunks; ++chunk) {
-            *reinterpret_cast<uint2*>(packed + chunk * next_chunk) = {quantize_4(key[chunk].x, forward),
-                                                                      quantize_4(key[chunk].x + 4, forward)};
+            *reinterpret_cast<uint2*>(packed + chunk * next_chunk) = quantize(key[chunk], forward);
         }
         KeyRecord& record = p.in_workspace<KeyRecord>(p.at.key_record)[rows.at(head)];
         if (threadIdx.x < kKeyGroups) {
