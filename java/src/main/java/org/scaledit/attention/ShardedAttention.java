@@ -18,8 +18,9 @@ import org.scaledit.tensor.Tensors;
  *
  * <p>Local attention needs little of the other shards. Before each call ranks exchange the keys and values of the cells on
  * their borders, and of guidance tokens, as they come from the projections: as the mask names them, and no others; in 8 bits
- * where attention on a GPU is quantised all the same, see {@link BorderRows}. Text attends to all image tokens: each rank computes the part of its own, and the parts are joined by their log-sum-exp, in the
- * ranks' order, so that all ranks have the same bits.
+ * where attention on a GPU is quantised all the same, see {@link BorderRows}. Text attends to all image tokens: each rank
+ * computes the part of its own, and the parts are joined by their log-sum-exp, in the ranks' order, so that all ranks have
+ * the same bits.
  *
  * <p>All ranks make the same calls in the same order, having met a moment before the first one.
  */
