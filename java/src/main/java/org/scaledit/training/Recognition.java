@@ -117,6 +117,7 @@ final class Recognition {
                     onDevice(shown.objects).ne(new Scalar(Sightings.background(SceneSource.VOCABULARY))));
             Tensor more = sigmas.to(placement.device(), torch.ScalarType.Float)
                     .unsqueeze(1) // [batch, 1]
+                    .square()
                     .mul(new Scalar(1 - recipe.emphasis()))
                     .add(new Scalar(recipe.emphasis() - 1));
             Tensor share = object.mul(more).add(new Scalar(1));
