@@ -311,24 +311,14 @@ TEST_P(GpuAttentionBackward, IsCapturedByAGraph) {
     for (const DeviceCopy* gradient : {&call.query_gradient, &call.key_gradient, &call.value_gradient}) {
         gradient->poison();
     }
-    cudaStream_t stream = nullptr;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
-    scaledit_cuda_attention_backward_arguments arguments = call.arguments;
-    arguments.stream = stream;
-    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
-    EXPECT_EQ(scaledit_cuda_attention_backward(&arguments), SCALEDIT_OK) << scaledit_last_error();
-    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-    ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
-    for (int i = 0; i < 2; ++i) {
-        EXPECT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
-    }
-    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    run_by_graph(
+        [&](cudaStream_t stream) {
+            scaledit_cuda_attention_backward_arguments arguments = call.arguments;
+            arguments.stream = stream;
+            EXPECT_EQ(scaledit_cuda_attention_backward(&arguments), SCALEDIT_OK) << scaledit_last_error();
+        },
+        2);
     EXPECT_EQ(call.gradients(), expected);
-    cudaGraphExecDestroy(executable);
-    cudaGraphDestroy(graph);
-    cudaStreamDestroy(stream);
 }
 
 // Those that the GPU runs: beside a GPU no test is skipped. Without one all of them are named.

@@ -538,23 +538,13 @@ TEST_P(GpuAttention, IsCapturedByAGraph) {
     const Result expected = call.run();
     EXPECT_EQ(cudaMemset(call.output->memory.data(), static_cast<int>(kPoison), call.inputs.output.memory->size()),
               cudaSuccess);
-    cudaStream_t stream = nullptr;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
-    scaledit_cuda_attention_arguments arguments = call.arguments;
-    arguments.stream = stream;
-    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
-    EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_OK) << scaledit_last_error();
-    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-    ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
-    EXPECT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
-    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    run_by_graph([&](cudaStream_t stream) {
+        scaledit_cuda_attention_arguments arguments = call.arguments;
+        arguments.stream = stream;
+        EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_OK) << scaledit_last_error();
+    });
     const std::vector<std::byte> replayed = call.output->memory.read();
     EXPECT_EQ(replayed, *call.inputs.output.memory);
-    cudaGraphExecDestroy(executable);
-    cudaGraphDestroy(graph);
-    cudaStreamDestroy(stream);
 }
 
 TEST_F(Gpu, RefusesToUploadIntoAGraph) {

@@ -419,27 +419,17 @@ TEST_F(GpuPackRows, WithoutRowsDoesNothing) {
 TEST_F(GpuPackRows, IsCapturedByAGraph) {
     Packing packing(50, 1536, random_tokens(33, 50));
     Projection unpacked(33, 1536);
-    cudaStream_t stream = nullptr;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
-    scaledit_cuda_pack_rows_arguments pack = packing.arguments();
-    pack.stream = stream;
-    const scaledit_cuda_unpack_rows_arguments unpack = {33,    1536, pack.packed, unpacked.view(1), unpacked.view(2),
-                                                        stream};
-    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
-    EXPECT_EQ(scaledit_cuda_pack_rows(&pack), SCALEDIT_OK) << scaledit_last_error();
-    EXPECT_EQ(scaledit_cuda_unpack_rows(&unpack), SCALEDIT_OK) << scaledit_last_error();
-    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-    ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
-    EXPECT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
-    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    run_by_graph([&](cudaStream_t stream) {
+        scaledit_cuda_pack_rows_arguments pack = packing.arguments();
+        pack.stream = stream;
+        const scaledit_cuda_unpack_rows_arguments unpack = {
+            33, 1536, pack.packed, unpacked.view(1), unpacked.view(2), stream};
+        EXPECT_EQ(scaledit_cuda_pack_rows(&pack), SCALEDIT_OK) << scaledit_last_error();
+        EXPECT_EQ(scaledit_cuda_unpack_rows(&unpack), SCALEDIT_OK) << scaledit_last_error();
+    });
     packing.packed.read();
     packing.expect_right();
     expect_unpacked(packing.packed, unpacked);
-    cudaGraphExecDestroy(executable);
-    cudaGraphDestroy(graph);
-    cudaStreamDestroy(stream);
 }
 
 TEST_F(GpuPackRows, RefusesTheHostsMemory) {

@@ -617,29 +617,19 @@ TEST_F(GpuTokenwise, IsCapturedByAGraph) {
     Quantization quantization(33, 3072, 12288, true);
     fill_rows(quantization.plain, random);
 
-    cudaStream_t stream = nullptr;
-    cudaGraph_t graph = nullptr;
-    cudaGraphExec_t executable = nullptr;
-    ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
-    scaledit_cuda_modulate_arguments modulate = block.modulate_arguments(true, output, scales);
-    modulate.stream = stream;
-    scaledit_cuda_quantize_arguments quantize = quantization.arguments();
-    quantize.stream = stream;
-    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
-    EXPECT_EQ(scaledit_cuda_modulate(&modulate), SCALEDIT_OK) << scaledit_last_error();
-    EXPECT_EQ(scaledit_cuda_quantize(&quantize), SCALEDIT_OK) << scaledit_last_error();
-    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-    ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
-    EXPECT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
-    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    run_by_graph([&](cudaStream_t stream) {
+        scaledit_cuda_modulate_arguments modulate = block.modulate_arguments(true, output, scales);
+        modulate.stream = stream;
+        scaledit_cuda_quantize_arguments quantize = quantization.arguments();
+        quantize.stream = stream;
+        EXPECT_EQ(scaledit_cuda_modulate(&modulate), SCALEDIT_OK) << scaledit_last_error();
+        EXPECT_EQ(scaledit_cuda_quantize(&quantize), SCALEDIT_OK) << scaledit_last_error();
+    });
     block.hidden.read();
     output.read();
     expect_modulated(block, output, scales);
     quantization.output.read();
     quantization.expect_right("from a graph");
-    cudaGraphExecDestroy(executable);
-    cudaGraphDestroy(graph);
-    cudaStreamDestroy(stream);
 }
 
 TEST_F(GpuTokenwise, RefusesWhatNoKernelMayTouch) {

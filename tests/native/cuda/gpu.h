@@ -53,6 +53,26 @@ private:
     std::size_t bytes_;
 };
 
+// Captures what `calls` queues on a stream in a graph, and launches that.
+template <class Calls>  // (cudaStream_t)
+void run_by_graph(const Calls& calls, int launches = 1) {
+    cudaStream_t stream = nullptr;
+    cudaGraph_t graph = nullptr;
+    cudaGraphExec_t executable = nullptr;
+    ASSERT_EQ(cudaStreamCreate(&stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+    calls(stream);
+    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    ASSERT_EQ(cudaGraphInstantiate(&executable, graph, 0), cudaSuccess);
+    for (int i = 0; i < launches; ++i) {
+        EXPECT_EQ(cudaGraphLaunch(executable, stream), cudaSuccess);
+    }
+    EXPECT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    cudaGraphExecDestroy(executable);
+    cudaGraphDestroy(graph);
+    cudaStreamDestroy(stream);
+}
+
 // A tensor's memory on the GPU, and its view there. Of a fused buffer each tensor has a copy of its own, with the rows
 // of the others beside its own.
 struct DeviceCopy {

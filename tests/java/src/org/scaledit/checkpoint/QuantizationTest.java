@@ -2,10 +2,12 @@ package org.scaledit.checkpoint;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
@@ -221,6 +223,77 @@ class QuantizationTest {
             Tensors.run(
                     () -> assertThat(Tensors.longs(written.tensor(positions))).containsExactly(0, 1, 2));
         }
+    }
+
+    /** Three equal ones and one whose norm is another: a quarter of the difference. */
+    @Test
+    void severalModelsBecomeTheirMean() throws IOException {
+        String norm = "text_model.final_layer_norm.weight";
+        Path tiny = Golden.tinyFlux();
+        try (Tensor threes = Tensors.of(new float[32], 32).fill_(new Scalar(3))) {
+            Path model = changed(norm, Declaration.of(Dtype.F32, 32), threes);
+            Quantization.write(tiny, List.of(tiny, model, tiny), output(), part -> {});
+        }
+        Quantization.write(tiny, folder.resolve("one"), part -> {});
+        for (Path file : UnfinishedFolder.files(output())) {
+            String name = output().relativize(file).toString();
+            if (!name.equals(CLIP)) {
+                assertThat(file).hasSameBinaryContentAs(folder.resolve("one").resolve(name));
+            }
+        }
+        try (Safetensors before = Safetensors.open(tiny.resolve(CLIP));
+                Safetensors mean = Safetensors.open(output().resolve(CLIP))) {
+            Tensors.run(() -> {
+                float[] expected = Tensors.floats(Tensors.toFloat32(before.tensor(norm))
+                        .mul(new Scalar(0.75))
+                        .add(new Scalar(0.75)));
+                assertThat(Tensors.floats(mean.tensor(norm))).containsExactly(expected, within(1e-3f));
+            });
+        }
+    }
+
+    @Test
+    void modelsOfOtherShapesHaveNoMean() throws IOException {
+        String norm = "text_model.final_layer_norm.weight";
+        Path tiny = Golden.tinyFlux();
+        try (Tensor shorter = Tensors.of(new float[16], 16)) {
+            Path model = changed(norm, Declaration.of(Dtype.F32, 16), shorter);
+            assertNoMean(
+                    model,
+                    "tensor " + norm + " in " + model.resolve(CLIP) + " has shape [16], expected [32] as in "
+                            + tiny.resolve(CLIP));
+        }
+        leavesNothing();
+    }
+
+    @Test
+    void modelsOfOtherTensorsHaveNoMean() throws IOException {
+        Path tiny = Golden.tinyFlux();
+        try (Tensor more = Tensors.of(new float[2], 2)) {
+            Path model = changed("more", Declaration.of(Dtype.F32, 2), more);
+            assertNoMean(model, "tensor more of " + model.resolve(CLIP) + " is missing in the first model");
+            assertThatThrownBy(() -> Quantization.write(model, List.of(tiny), output(), part -> {}))
+                    .hasMessage("tensor more of " + model.resolve(CLIP) + " is missing in the other model");
+        }
+        leavesNothing();
+    }
+
+    @Test
+    void modelsOfOtherWordsHaveNoMean() throws IOException {
+        Path model = Golden.copyOfTinyFlux(folder.resolve("model"));
+        Path vocabulary = model.resolve("tokenizer/vocab.json");
+        Files.writeString(vocabulary, " ", StandardOpenOption.APPEND);
+        assertNoMean(
+                model,
+                vocabulary + " is not the same as " + Golden.tinyFlux().resolve("tokenizer/vocab.json")
+                        + ", expected models with the same tokenizers");
+        leavesNothing();
+    }
+
+    private void assertNoMean(Path other, String message) {
+        assertThatThrownBy(() -> Quantization.write(Golden.tinyFlux(), List.of(other), output(), part -> {}))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(message);
     }
 
     private void leavesNothing() throws IOException {

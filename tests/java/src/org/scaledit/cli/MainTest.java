@@ -581,6 +581,7 @@ class MainTest {
                 "TINY              | Missing required option: '--output=DIR'",
                 "-o out            | Missing required parameter: 'MODEL'",
                 "nowhere -o out    | model nowhere does not exist",
+                "TINY nowhere -o out | model nowhere does not exist",
                 "TINY -o src       | output src exists, expected a folder that is to be made",
                 "TINY -o /none/out | folder /none of output out does not exist",
             })

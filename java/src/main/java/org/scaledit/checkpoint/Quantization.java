@@ -40,14 +40,16 @@ public final class Quantization {
 
     private final String part;
     private final Safetensors source;
+    private final List<Safetensors> others; // with the same tensors
     private final Map<String, Dtype> formats = new LinkedHashMap<>();
     private final List<String> beyondFloat16 = new ArrayList<>();
     private double squaredError;
     private double squaredNorm;
 
-    private Quantization(String part, Safetensors source) {
+    private Quantization(String part, Safetensors source, List<Safetensors> others) {
         this.part = part;
         this.source = source;
+        this.others = others;
     }
 
     /**
@@ -61,18 +63,30 @@ public final class Quantization {
      * @throws CancellationException if the thread is interrupted
      */
     public static void write(Path model, Path output, Consumer<Part> done) {
+        write(model, List.of(), output, done);
+    }
+
+    /**
+     * The same of the mean of several models' weights. Of models that were trained from the same one, further on different
+     * samples or in different ways, it is often better than each of them (model soups, arXiv 2203.05482).
+     *
+     * @param others have the same tensors and tokenizers; all else is the first one's, LoRAs too
+     */
+    public static void write(Path model, List<Path> others, Path output, Consumer<Part> done) {
         Torch.load();
         ModelDirectory directory = ModelDirectory.open(model);
+        List<ModelDirectory> more = others.stream().map(ModelDirectory::open).toList();
         try (UnfinishedFolder unfinished = new UnfinishedFolder(output)) {
+            for (Path other : others) {
+                requireSameTokenizers(model, other);
+            }
             unfinished.copy(
                     model.toRealPath(), file -> !isWeights(file.getFileName().toString()));
             for (String part : ModelDirectory.weighted()) {
                 throwIfInterrupted();
                 directory.config(part); // or nobody could load it
-                try (Safetensors source = directory.weights(part)) {
-                    Path file = unfinished.path().resolve(part).resolve(ModelDirectory.weightsFile(part));
-                    done.accept(new Quantization(part, source).write(file, Map.of("format", "pt")));
-                }
+                Path file = unfinished.path().resolve(part).resolve(ModelDirectory.weightsFile(part));
+                done.accept(mean(part, directory, more, file));
             }
             for (Path file : beside(model.toRealPath())) {
                 throwIfInterrupted();
@@ -80,7 +94,7 @@ public final class Quantization {
                     if (source.names().stream().allMatch(LoraNames::isKey)) {
                         String name = file.getFileName().toString();
                         Path copy = unfinished.path().resolve(name);
-                        done.accept(new Quantization(name, source).write(copy, source.metadata()));
+                        done.accept(new Quantization(name, source, List.of()).write(copy, source.metadata()));
                     }
                 }
             }
@@ -88,6 +102,56 @@ public final class Quantization {
         } catch (IOException e) {
             throwIfInterrupted(); // an interrupt closes the file that is being written
             throw new CheckpointException("cannot write " + output + ": " + Reasons.of(e), e);
+        }
+    }
+
+    private static Part mean(String part, ModelDirectory directory, List<ModelDirectory> more, Path file)
+            throws IOException {
+        List<Safetensors> others = new ArrayList<>();
+        try (Safetensors source = directory.weights(part)) {
+            for (ModelDirectory other : more) {
+                Safetensors opened = other.weights(part);
+                others.add(opened);
+                requireSameTensors(source, opened);
+            }
+            return new Quantization(part, source, others).write(file, Map.of("format", "pt"));
+        } finally {
+            others.forEach(Safetensors::close);
+        }
+    }
+
+    private static void requireSameTensors(Safetensors expected, Safetensors given) {
+        for (String name : expected.names()) {
+            TensorInfo info = expected.info(name);
+            if (!given.names().contains(name)) {
+                throw new CheckpointException(
+                        "tensor " + name + " of " + info.file() + " is missing in the other model");
+            }
+            if (!given.info(name).shape().equals(info.shape())) {
+                throw new CheckpointException("tensor " + name + " in "
+                        + given.info(name).file() + " has shape "
+                        + given.info(name).shape() + ", expected "
+                        + info.shape() + " as in " + info.file());
+            }
+        }
+        for (String name : given.names()) {
+            if (!expected.names().contains(name)) {
+                throw new CheckpointException(
+                        "tensor " + name + " of " + given.info(name).file() + " is missing in the first model");
+            }
+        }
+    }
+
+    /** Or rows of embeddings would stand for other words. */
+    private static void requireSameTokenizers(Path model, Path other) throws IOException {
+        for (String tokenizer : List.of("tokenizer", "tokenizer_2")) {
+            for (Path file : UnfinishedFolder.files(model.resolve(tokenizer))) {
+                Path same = other.resolve(model.relativize(file));
+                if (!Files.exists(same) || Files.mismatch(file, same) >= 0) {
+                    throw new CheckpointException(
+                            same + " is not the same as " + file + ", expected models with the same tokenizers");
+                }
+            }
         }
     }
 
@@ -137,8 +201,8 @@ public final class Quantization {
         if (isMatrix(name)) {
             return Dtype.I8;
         }
-        boolean within = Tensors.compute(() ->
-                source.tensor(name).abs().le(new Scalar(LARGEST_FLOAT16)).all().item_bool());
+        boolean within = Tensors.compute(
+                () -> weight(name).abs().le(new Scalar(LARGEST_FLOAT16)).all().item_bool());
         if (!within) {
             beyondFloat16.add(name);
         }
@@ -156,12 +220,11 @@ public final class Quantization {
 
     private void write(SafetensorsWriter writer, String name) {
         throwIfInterrupted();
-        Tensor stored = source.tensor(name);
         if (!isNumbers(name)) {
-            writer.write(name, stored);
+            writer.write(name, source.tensor(name));
             return;
         }
-        Tensor weight = Tensors.toFloat32(stored);
+        Tensor weight = weight(name);
         if (!weight.isfinite().all().item_bool()) {
             throw new CheckpointException("tensor " + name + " in "
                     + source.info(name).file() + " has a number that is not finite, and cannot be quantised");
@@ -175,6 +238,17 @@ public final class Quantization {
         writer.write(name, quantised.values());
         writer.write(Int8Rows.scalesOf(name), quantised.scales());
         note(weight, quantised.plain());
+    }
+
+    /** The mean, float32. */
+    private Tensor weight(String name) {
+        return Tensors.scoped(() -> {
+            Tensor sum = Tensors.toFloat32(source.tensor(name));
+            for (Safetensors other : others) {
+                sum = sum.add(Tensors.toFloat32(other.tensor(name)));
+            }
+            return others.isEmpty() ? sum : sum.div(new Scalar(1.0 + others.size()));
+        });
     }
 
     private void note(Tensor weight, Tensor written) {

@@ -18,7 +18,8 @@ import picocli.CommandLine.Spec;
         name = "quantize",
         description =
                 "Writes a checkpoint once more with its matrices in INT8 and a scale for each row, biases and norms in"
-                        + " float16: about a quarter of float32's size. It loads like the other one.",
+                        + " float16: about a quarter of float32's size. It loads like the other one. Of several that were"
+                        + " trained from the same one it writes the mean of their weights.",
         mixinStandardHelpOptions = true,
         versionProvider = Version.class,
         sortOptions = false)
@@ -27,9 +28,13 @@ final class QuantizeCommand implements Callable<Integer> {
     @SuppressWarnings("NullAway.Init")
     private CommandSpec spec;
 
-    @Parameters(paramLabel = "MODEL", description = "FLUX.1 checkpoint, a diffusers directory.")
-    @SuppressWarnings("NullAway.Init")
-    private Path model;
+    @Parameters(
+            paramLabel = "MODEL",
+            arity = "1..*",
+            description =
+                    "FLUX.1 checkpoint, a diffusers directory. All others have the same tensors and tokenizers; what is no"
+                            + " weight of a part, and LoRAs, are the first one's.")
+    private List<Path> models = List.of();
 
     @Option(
             names = {"-o", "--output"},
@@ -40,12 +45,12 @@ final class QuantizeCommand implements Callable<Integer> {
 
     @Override
     public Integer call() {
-        Arguments.requireExists("model", model);
+        models.forEach(model -> Arguments.requireExists("model", model));
         Arguments.requireNew(output);
         PrintWriter out = spec.commandLine().getOut();
         List<Quantization.Part> parts = new ArrayList<>();
         try (CleanInterrupt interrupt = new CleanInterrupt()) {
-            Quantization.write(model, output, part -> {
+            Quantization.write(models.get(0), models.subList(1, models.size()), output, part -> {
                 parts.add(part);
                 say(out, part);
             });
