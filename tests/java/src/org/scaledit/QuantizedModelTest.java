@@ -24,7 +24,7 @@ class QuantizedModelTest {
     @BeforeAll
     static void quantise() {
         quantised = folder.resolve("int8");
-        Quantization.write(Golden.tinyFlux(), quantised, part -> {});
+        Quantization.write(List.of(Golden.tinyFlux()), quantised, part -> {});
     }
 
     private static Path traced(Path model, ScaleDit.Precision precision) {

@@ -210,7 +210,7 @@ class ModelTrainingTest {
     void aModelIsTrainedFurther() throws IOException {
         ModelTraining.Run before = run("before", TinyModel.CONFIG, false);
         ModelTraining.run(before, stage -> SilentListener.NONE);
-        Quantization.write(before.model(), folder.resolve("int8"), part -> {});
+        Quantization.write(List.of(before.model()), folder.resolve("int8"), part -> {});
         for (Path start : List.of(before.model(), folder.resolve("int8"), sharded(before.model()))) {
             String name = "further-" + start.getFileName();
             String config = TinyModel.CONFIG
@@ -337,7 +337,7 @@ class ModelTrainingTest {
         String name = "frozen-" + int8;
         Path model = int8 ? folder.resolve("int8") : Golden.tinyFlux().toAbsolutePath();
         if (int8) {
-            Quantization.write(Golden.tinyFlux(), model, part -> {});
+            Quantization.write(List.of(Golden.tinyFlux()), model, part -> {});
         }
         String text = TinyModel.CONFIG.replaceAll(
                 "(?s)\"text\": \\{.*?\\},\\s*\"vae\"",

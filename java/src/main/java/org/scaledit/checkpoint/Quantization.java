@@ -40,16 +40,16 @@ public final class Quantization {
 
     private final String part;
     private final Safetensors source;
-    private final List<Safetensors> others; // with the same tensors
+    private final List<Safetensors> sources; // whose mean is written: the source, and others with the same tensors
     private final Map<String, Dtype> formats = new LinkedHashMap<>();
     private final List<String> beyondFloat16 = new ArrayList<>();
     private double squaredError;
     private double squaredNorm;
 
-    private Quantization(String part, Safetensors source, List<Safetensors> others) {
+    private Quantization(String part, List<Safetensors> sources) {
         this.part = part;
-        this.source = source;
-        this.others = others;
+        this.source = sources.get(0);
+        this.sources = sources;
     }
 
     /**
@@ -57,36 +57,32 @@ public final class Quantization {
      * other safetensors files that are no part's are left out. Tokenizers, configurations and what else is no safetensors file
      * are copied.
      *
+     * <p>Of several models it writes the mean of their weights. Of models that were trained from the same one, further on
+     * different samples or in different ways, it is often better than each of them (model soups, arXiv 2203.05482).
+     *
+     * @param models one or more, with the same tensors and tokenizers; all but the parts' weights is the first one's
      * @param output must not exist
      * @param done hears of each part
-     * @throws CheckpointException in one sentence, if the model is not whole or the folder cannot be written
+     * @throws CheckpointException in one sentence, if a model is not whole, if they do not go together or the folder cannot be
+     *     written
      * @throws CancellationException if the thread is interrupted
      */
-    public static void write(Path model, Path output, Consumer<Part> done) {
-        write(model, List.of(), output, done);
-    }
-
-    /**
-     * The same of the mean of several models' weights. Of models that were trained from the same one, further on different
-     * samples or in different ways, it is often better than each of them (model soups, arXiv 2203.05482).
-     *
-     * @param others have the same tensors and tokenizers; all else is the first one's, LoRAs too
-     */
-    public static void write(Path model, List<Path> others, Path output, Consumer<Part> done) {
+    public static void write(List<Path> models, Path output, Consumer<Part> done) {
         Torch.load();
-        ModelDirectory directory = ModelDirectory.open(model);
-        List<ModelDirectory> more = others.stream().map(ModelDirectory::open).toList();
+        Path model = models.get(0);
+        List<ModelDirectory> directories =
+                models.stream().map(ModelDirectory::open).toList();
         try (UnfinishedFolder unfinished = new UnfinishedFolder(output)) {
-            for (Path other : others) {
+            for (Path other : models.subList(1, models.size())) {
                 requireSameTokenizers(model, other);
             }
             unfinished.copy(
                     model.toRealPath(), file -> !isWeights(file.getFileName().toString()));
             for (String part : ModelDirectory.weighted()) {
                 throwIfInterrupted();
-                directory.config(part); // or nobody could load it
+                directories.get(0).config(part); // or nobody could load it
                 Path file = unfinished.path().resolve(part).resolve(ModelDirectory.weightsFile(part));
-                done.accept(mean(part, directory, more, file));
+                done.accept(writeMean(part, directories, file));
             }
             for (Path file : beside(model.toRealPath())) {
                 throwIfInterrupted();
@@ -94,7 +90,7 @@ public final class Quantization {
                     if (source.names().stream().allMatch(LoraNames::isKey)) {
                         String name = file.getFileName().toString();
                         Path copy = unfinished.path().resolve(name);
-                        done.accept(new Quantization(name, source, List.of()).write(copy, source.metadata()));
+                        done.accept(new Quantization(name, List.of(source)).write(copy, source.metadata()));
                     }
                 }
             }
@@ -105,39 +101,36 @@ public final class Quantization {
         }
     }
 
-    private static Part mean(String part, ModelDirectory directory, List<ModelDirectory> more, Path file)
-            throws IOException {
-        List<Safetensors> others = new ArrayList<>();
-        try (Safetensors source = directory.weights(part)) {
-            for (ModelDirectory other : more) {
-                Safetensors opened = other.weights(part);
-                others.add(opened);
-                requireSameTensors(source, opened);
+    private static Part writeMean(String part, List<ModelDirectory> models, Path file) throws IOException {
+        List<Safetensors> sources = new ArrayList<>();
+        try {
+            for (ModelDirectory model : models) {
+                sources.add(model.weights(part));
             }
-            return new Quantization(part, source, others).write(file, Map.of("format", "pt"));
+            for (int other = 1; other < models.size(); other++) {
+                requireTensors(
+                        sources.get(0), sources.get(other), models.get(other).part(part));
+                requireTensors(sources.get(other), sources.get(0), models.get(0).part(part));
+            }
+            return new Quantization(part, sources).write(file, Map.of("format", "pt"));
         } finally {
-            others.forEach(Safetensors::close);
+            sources.forEach(Safetensors::close);
         }
     }
 
-    private static void requireSameTensors(Safetensors expected, Safetensors given) {
+    /** @param folder of what is given */
+    private static void requireTensors(Safetensors expected, Safetensors given, Path folder) {
         for (String name : expected.names()) {
             TensorInfo info = expected.info(name);
             if (!given.names().contains(name)) {
                 throw new CheckpointException(
-                        "tensor " + name + " of " + info.file() + " is missing in the other model");
+                        "tensor " + name + " is missing in " + folder + ", expected as in " + info.file());
             }
             if (!given.info(name).shape().equals(info.shape())) {
                 throw new CheckpointException("tensor " + name + " in "
                         + given.info(name).file() + " has shape "
                         + given.info(name).shape() + ", expected "
                         + info.shape() + " as in " + info.file());
-            }
-        }
-        for (String name : given.names()) {
-            if (!expected.names().contains(name)) {
-                throw new CheckpointException(
-                        "tensor " + name + " of " + given.info(name).file() + " is missing in the first model");
             }
         }
     }
@@ -225,10 +218,6 @@ public final class Quantization {
             return;
         }
         Tensor weight = weight(name);
-        if (!weight.isfinite().all().item_bool()) {
-            throw new CheckpointException("tensor " + name + " in "
-                    + source.info(name).file() + " has a number that is not finite, and cannot be quantised");
-        }
         if (!isMatrix(name)) {
             writer.write(name, weight);
             note(weight, weight.to(formats.getOrDefault(name, Dtype.F32).scalarType()));
@@ -243,12 +232,21 @@ public final class Quantization {
     /** The mean, float32. */
     private Tensor weight(String name) {
         return Tensors.scoped(() -> {
-            Tensor sum = Tensors.toFloat32(source.tensor(name));
-            for (Safetensors other : others) {
-                sum = sum.add(Tensors.toFloat32(other.tensor(name)));
+            Tensor mean = finite(source, name);
+            for (int count = 1; count < sources.size(); count++) {
+                mean = torch.lerp(mean, finite(sources.get(count), name), new Scalar(1.0 / (count + 1)));
             }
-            return others.isEmpty() ? sum : sum.div(new Scalar(1.0 + others.size()));
+            return mean;
         });
+    }
+
+    private static Tensor finite(Safetensors from, String name) {
+        Tensor weight = Tensors.toFloat32(from.tensor(name));
+        if (!weight.isfinite().all().item_bool()) {
+            throw new CheckpointException("tensor " + name + " in "
+                    + from.info(name).file() + " has a number that is not finite, and cannot be quantised");
+        }
+        return weight;
     }
 
     private void note(Tensor weight, Tensor written) {

@@ -50,7 +50,7 @@ final class QuantizeCommand implements Callable<Integer> {
         PrintWriter out = spec.commandLine().getOut();
         List<Quantization.Part> parts = new ArrayList<>();
         try (CleanInterrupt interrupt = new CleanInterrupt()) {
-            Quantization.write(models.get(0), models.subList(1, models.size()), output, part -> {
+            Quantization.write(models, output, part -> {
                 parts.add(part);
                 say(out, part);
             });
