@@ -467,6 +467,155 @@ typedef struct scaledit_cuda_unpack_rows_arguments {
 SCALEDIT_API scaledit_status scaledit_cuda_unpack_rows(const scaledit_cuda_unpack_rows_arguments* arguments);
 
 // ---------------------------------------------------------------------------------------------------------------
+// What training does to the tokens of a batch of pictures, forward and back, on an NVIDIA GPU; as the functions above
+// in all else. Rows are tokens, those of a picture one after the other, as many for each. A gradient is that of a loss
+// by what its name says.
+
+// A vector of each picture, one of shift, scale and gate: bfloat16 [pictures, width], 16-byte aligned.
+typedef struct scaledit_picture_vectors {
+    const void* data;
+    int64_t stride;  // elements from a picture's to the next one's, at least the width, a multiple of 8
+} scaledit_picture_vectors;
+
+// The gradient of such vectors, of each picture in as many parts as a call says, which add up to it: float32
+// [parts, pictures, width], 16-byte aligned, written. Many parts keep a GPU busy with few pictures.
+typedef struct scaledit_picture_gradients {
+    float* data;
+    int64_t stride;  // elements from a vector to the next one, at least the width, a multiple of 4
+} scaledit_picture_gradients;
+
+typedef struct scaledit_cuda_batch_modulate_arguments {
+    int64_t rows;          // a multiple of picture_rows
+    int64_t picture_rows;  // tokens of a picture, 1 and above
+    int32_t width;
+    scaledit_matrix hidden;  // [rows, width] bfloat16
+    scaledit_picture_vectors shift;
+    scaledit_picture_vectors scale;
+    float epsilon;           // of the norm, above 0
+    scaledit_matrix output;  // [rows, width] bfloat16, written
+    void* stream;            // a cudaStream_t of the GPU whose memory the matrices are
+} scaledit_cuda_batch_modulate_arguments;
+
+// output = norm(hidden) * (1 + scale) + shift, as scaledit_cuda_modulate() has it.
+SCALEDIT_API scaledit_status scaledit_cuda_batch_modulate(const scaledit_cuda_batch_modulate_arguments* arguments);
+
+typedef struct scaledit_cuda_batch_modulate_gradient_arguments {
+    int64_t rows;
+    int64_t picture_rows;
+    int32_t width;
+    int32_t parts;  // of the gradients of shift and scale, 1 .. picture_rows
+    int32_t adds;   // 1: the gradient of hidden is added to what there is; 0: it is written
+    float epsilon;  // as in the forward pass, as are hidden and scale
+    scaledit_matrix hidden;
+    scaledit_picture_vectors scale;
+    scaledit_matrix output_gradient;  // [rows, width] bfloat16
+    scaledit_matrix hidden_gradient;  // likewise, written
+    scaledit_picture_gradients shift_gradient;
+    scaledit_picture_gradients scale_gradient;
+    void* stream;
+} scaledit_cuda_batch_modulate_gradient_arguments;
+
+SCALEDIT_API scaledit_status
+scaledit_cuda_batch_modulate_gradient(const scaledit_cuda_batch_modulate_gradient_arguments* arguments);
+
+typedef struct scaledit_cuda_batch_add_gated_arguments {
+    int64_t rows;
+    int64_t picture_rows;
+    int32_t width;
+    scaledit_matrix hidden;  // [rows, width] bfloat16
+    scaledit_matrix update;  // likewise
+    scaledit_picture_vectors gate;
+    scaledit_matrix output;  // likewise, written
+    void* stream;
+} scaledit_cuda_batch_add_gated_arguments;
+
+// output = hidden + gate * update. The gradient of hidden is that of the output.
+SCALEDIT_API scaledit_status scaledit_cuda_batch_add_gated(const scaledit_cuda_batch_add_gated_arguments* arguments);
+
+typedef struct scaledit_cuda_batch_add_gated_gradient_arguments {
+    int64_t rows;
+    int64_t picture_rows;
+    int32_t width;
+    int32_t parts;           // of the gradient of the gate, 1 .. picture_rows
+    scaledit_matrix update;  // as in the forward pass, as is the gate
+    scaledit_picture_vectors gate;
+    scaledit_matrix output_gradient;  // [rows, width] bfloat16
+    scaledit_matrix update_gradient;  // likewise, written
+    scaledit_picture_gradients gate_gradient;
+    void* stream;
+} scaledit_cuda_batch_add_gated_gradient_arguments;
+
+SCALEDIT_API scaledit_status
+scaledit_cuda_batch_add_gated_gradient(const scaledit_cuda_batch_add_gated_gradient_arguments* arguments);
+
+// Queries, or keys, of a stream of tokens on their way to those of the sequence that attends: the stream's tokens of
+// each picture are some neighbouring ones of its sequence.
+typedef struct scaledit_cuda_batch_norm_and_rotate_arguments {
+    int64_t rows;
+    int64_t picture_rows;    // of the stream
+    int64_t sequence_rows;   // of a picture's sequence
+    int64_t first;           // of the sequence's tokens that is the stream's: 0 .. sequence_rows - picture_rows
+    int32_t heads;           // heads * head_dim are at most 8,192
+    int32_t head_dim;        // 64 or 128
+    float epsilon;           // of the norm, 0 or above
+    const void* norm;        // bfloat16 [head_dim], 16-byte aligned
+    const float* rotation;   // cosine and sine [sequence_rows, head_dim / 2, 2], 16-byte aligned
+    scaledit_matrix input;   // [rows, heads * head_dim] bfloat16
+    scaledit_matrix output;  // [pictures * sequence_rows, heads * head_dim] bfloat16; the stream's rows are written
+    void* stream;
+} scaledit_cuda_batch_norm_and_rotate_arguments;
+
+// As scaledit_cuda_norm_and_rotate().
+SCALEDIT_API scaledit_status
+scaledit_cuda_batch_norm_and_rotate(const scaledit_cuda_batch_norm_and_rotate_arguments* arguments);
+
+typedef struct scaledit_cuda_batch_norm_and_rotate_gradient_arguments {
+    int64_t rows;
+    int64_t picture_rows;
+    int64_t sequence_rows;
+    int64_t first;
+    int32_t heads;
+    int32_t head_dim;
+    int32_t parts;  // of the gradient of the norm, 1 .. 65,535
+    float epsilon;  // as in the forward pass, as are norm, rotation and input
+    const void* norm;
+    const float* rotation;
+    scaledit_matrix input;
+    scaledit_matrix output_gradient;  // [pictures * sequence_rows, heads * head_dim] bfloat16
+    scaledit_matrix input_gradient;   // [rows, heads * head_dim] bfloat16, written
+    float* norm_gradient;             // [parts, head_dim], written, 16-byte aligned: they add up to it
+    void* stream;
+} scaledit_cuda_batch_norm_and_rotate_gradient_arguments;
+
+SCALEDIT_API scaledit_status
+scaledit_cuda_batch_norm_and_rotate_gradient(const scaledit_cuda_batch_norm_and_rotate_gradient_arguments* arguments);
+
+typedef struct scaledit_cuda_join_gelu_arguments {
+    int64_t rows;
+    int32_t width;  // 0: GELU alone
+    int32_t gelu_width;
+    scaledit_matrix input;       // [rows, width] bfloat16; its data is null where width is 0
+    scaledit_matrix gelu_input;  // [rows, gelu_width] bfloat16
+    scaledit_matrix output;      // [rows, width + gelu_width] bfloat16, written
+    void* stream;
+} scaledit_cuda_join_gelu_arguments;
+
+// output = input, and behind it GELU, in its tanh form, of the other input. The gradient of input is that of its
+// columns.
+SCALEDIT_API scaledit_status scaledit_cuda_join_gelu(const scaledit_cuda_join_gelu_arguments* arguments);
+
+typedef struct scaledit_cuda_gelu_gradient_arguments {
+    int64_t rows;
+    int32_t width;
+    scaledit_matrix input;            // [rows, width] bfloat16
+    scaledit_matrix output_gradient;  // likewise
+    scaledit_matrix input_gradient;   // likewise, written
+    void* stream;
+} scaledit_cuda_gelu_gradient_arguments;
+
+SCALEDIT_API scaledit_status scaledit_cuda_gelu_gradient(const scaledit_cuda_gelu_gradient_arguments* arguments);
+
+// ---------------------------------------------------------------------------------------------------------------
 // What the VAE does beside its convolutions, on an NVIDIA GPU; as the functions above in all else. A picture lies with
 // its channels side by side (channels last): a row of the matrix is a position.
 

@@ -34,6 +34,16 @@ public class ScaleDitCore implements InfoMapper {
         java(infoMap, "scaledit_cuda_quantize_arguments", "CudaQuantizeArguments");
         java(infoMap, "scaledit_cuda_pack_rows_arguments", "CudaPackRowsArguments");
         java(infoMap, "scaledit_cuda_unpack_rows_arguments", "CudaUnpackRowsArguments");
+        java(infoMap, "scaledit_picture_vectors", "PictureVectors");
+        java(infoMap, "scaledit_picture_gradients", "PictureGradients");
+        java(infoMap, "scaledit_cuda_batch_modulate_arguments", "CudaBatchModulateArguments");
+        java(infoMap, "scaledit_cuda_batch_modulate_gradient_arguments", "CudaBatchModulateGradientArguments");
+        java(infoMap, "scaledit_cuda_batch_add_gated_arguments", "CudaBatchAddGatedArguments");
+        java(infoMap, "scaledit_cuda_batch_add_gated_gradient_arguments", "CudaBatchAddGatedGradientArguments");
+        java(infoMap, "scaledit_cuda_batch_norm_and_rotate_arguments", "CudaBatchNormAndRotateArguments");
+        java(infoMap, "scaledit_cuda_batch_norm_and_rotate_gradient_arguments", "CudaBatchNormAndRotateGradientArguments");
+        java(infoMap, "scaledit_cuda_join_gelu_arguments", "CudaJoinGeluArguments");
+        java(infoMap, "scaledit_cuda_gelu_gradient_arguments", "CudaGeluGradientArguments");
         java(infoMap, "scaledit_rectangle", "PixelRectangle");
         java(infoMap, "scaledit_sprite", "SpriteView");
         java(infoMap, "scaledit_scene_item", "SceneItem");
