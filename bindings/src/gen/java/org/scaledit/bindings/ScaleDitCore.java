@@ -303,6 +303,57 @@ public static native @Cast("scaledit_status") int scaledit_cuda_pack_rows(@Const
 
 // key and value = what was packed, rounded to bfloat16.
 public static native @Cast("scaledit_status") int scaledit_cuda_unpack_rows(@Const CudaUnpackRowsArguments arguments);
+// Targeting PictureVectors.java
+
+
+// Targeting PictureGradients.java
+
+
+// Targeting CudaBatchModulateArguments.java
+
+
+
+// output = norm(hidden) * (1 + scale) + shift, as scaledit_cuda_modulate() has it.
+public static native @Cast("scaledit_status") int scaledit_cuda_batch_modulate(@Const CudaBatchModulateArguments arguments);
+// Targeting CudaBatchModulateGradientArguments.java
+
+
+
+public static native @Cast("scaledit_status") int scaledit_cuda_batch_modulate_gradient(@Const CudaBatchModulateGradientArguments arguments);
+// Targeting CudaBatchAddGatedArguments.java
+
+
+
+// output = hidden + gate * update. The gradient of hidden is that of the output.
+public static native @Cast("scaledit_status") int scaledit_cuda_batch_add_gated(@Const CudaBatchAddGatedArguments arguments);
+// Targeting CudaBatchAddGatedGradientArguments.java
+
+
+
+public static native @Cast("scaledit_status") int scaledit_cuda_batch_add_gated_gradient(@Const CudaBatchAddGatedGradientArguments arguments);
+// Targeting CudaBatchNormAndRotateArguments.java
+
+
+
+// As scaledit_cuda_norm_and_rotate().
+public static native @Cast("scaledit_status") int scaledit_cuda_batch_norm_and_rotate(@Const CudaBatchNormAndRotateArguments arguments);
+// Targeting CudaBatchNormAndRotateGradientArguments.java
+
+
+
+public static native @Cast("scaledit_status") int scaledit_cuda_batch_norm_and_rotate_gradient(@Const CudaBatchNormAndRotateGradientArguments arguments);
+// Targeting CudaJoinGeluArguments.java
+
+
+
+// output = input, and behind it GELU, in its tanh form, of the other input. The gradient of input is that of its
+// columns.
+public static native @Cast("scaledit_status") int scaledit_cuda_join_gelu(@Const CudaJoinGeluArguments arguments);
+// Targeting CudaGeluGradientArguments.java
+
+
+
+public static native @Cast("scaledit_status") int scaledit_cuda_gelu_gradient(@Const CudaGeluGradientArguments arguments);
 // Targeting CudaGroupNormArguments.java
 
 
