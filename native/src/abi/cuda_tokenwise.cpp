@@ -1,151 +1,21 @@
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <string>
-#include <utility>
-#include <vector>
 
-#include "abi/cuda.h"
 #include "abi/guard.h"
+#include "abi/row_checks.h"
 #include "cuda/tokenwise.h"
 #include "error.h"
 
 namespace abi = scaledit::abi;
 namespace cuda = scaledit::cuda;
+using abi::Checks;
+using abi::kMostRows;
+using abi::kWidthMultiple;
 using scaledit::expect;
 using scaledit::to_text;
 
 namespace {
-
-constexpr std::int64_t kMostRows = INT32_MAX;  // blocks of a kernel
-constexpr std::int32_t kWidthMultiple = 8;
-
-// Rows of `row_bytes` bytes that begin `stride_bytes` apart.
-struct Region {
-    std::string name;
-    std::uintptr_t first;
-    std::uintptr_t row_bytes;
-    std::uintptr_t stride_bytes;
-    std::uintptr_t rows;
-    bool written;
-
-    [[nodiscard]] std::uintptr_t extent() const { return (rows - 1) * stride_bytes + row_bytes; }
-};
-
-// Whether two regions share a byte; `low` is the one that begins first. Rows of the same stride may lie between each
-// other, as parts of one buffer; other regions may not.
-bool meet(const Region& low, const Region& high) {
-    const std::uintptr_t distance = high.first - low.first;
-    if (distance >= low.extent()) {
-        return false;
-    }
-    if (low.stride_bytes != high.stride_bytes || low.rows != high.rows) {
-        return true;
-    }
-    const std::uintptr_t rows_between = distance / low.stride_bytes;
-    const std::uintptr_t behind_row = distance % low.stride_bytes;
-    const std::uintptr_t before_next = low.stride_bytes - behind_row;
-    return behind_row < low.row_bytes || (rows_between + 1 < low.rows && before_next < high.row_bytes);
-}
-
-// Refuses what is wrong with one thing of a call, and remembers the memory for overlaps(). Without rows no
-// pointer is looked at.
-class Checks {
-public:
-    explicit Checks(std::int64_t rows) : rows_(rows) {
-        expect(0 <= rows && rows <= kMostRows, "rows", rows, "0 to " + to_text(kMostRows));
-    }
-
-    void width(const std::string& name, std::int32_t width, std::int32_t least, std::int32_t most) const {
-        expect(least <= width && width <= most && width % kWidthMultiple == 0, name, width,
-               "a multiple of 8 from " + to_text(least) + " to " + to_text(most));
-    }
-
-    void guidance_rows(std::int64_t guidance_rows) {
-        expect(0 <= guidance_rows && guidance_rows <= rows_, "guidance_rows", guidance_rows, "0 to " + to_text(rows_));
-        guidance_rows_ = guidance_rows;
-    }
-
-    void matrix(const std::string& name, const scaledit_matrix& given, std::int32_t width, bool written) {
-        matrix(name, given, rows_, width, written);
-    }
-
-    void matrix(const std::string& name, const scaledit_matrix& matrix, std::int64_t rows, std::int32_t width,
-                bool written) {
-        const std::int64_t element_bytes = matrix.dtype == SCALEDIT_E4M3 ? 1 : 2;
-        const std::int64_t most = abi::kMostElements / (rows + 1);
-        expect(width <= matrix.row_stride && matrix.row_stride <= most, name + ".row_stride", matrix.row_stride,
-               to_text(width) + " to " + to_text(most) + " elements");
-        abi::expect_gpu_stride(matrix.row_stride, name + ".row_stride");
-        add(name + ".data", matrix.data, rows, width * element_bytes, matrix.row_stride * element_bytes, written);
-    }
-
-    void bfloat16_matrix(const std::string& name, const scaledit_matrix& given, std::int32_t width, bool written) {
-        bfloat16_matrix(name, given, rows_, width, written);
-    }
-
-    // Of other rows than the call's.
-    void bfloat16_matrix(const std::string& name, const scaledit_matrix& given, std::int64_t rows, std::int32_t width,
-                         bool written) {
-        expect(given.dtype == SCALEDIT_BFLOAT16, name + ".dtype", given.dtype, "1 (bfloat16)");
-        matrix(name, given, rows, width, written);
-    }
-
-    void part(const std::string& name, const scaledit_modulation_part& part, std::int32_t width) {
-        const std::int64_t bytes = std::int64_t{2} * width;
-        add(name + ".current", part.current, 1, bytes, bytes, false);
-        if (guidance_rows_ > 0) {
-            add(name + ".guidance", part.guidance, 1, bytes, bytes, false);
-        } else {
-            absent(name + ".guidance", part.guidance, "without guidance rows");
-        }
-    }
-
-    // Numbers of one row that a call reads.
-    void vector(const std::string& name, const void* data, std::int64_t bytes) {
-        add(name, data, 1, bytes, bytes, false);
-    }
-
-    // Memory that a call writes.
-    void room(const std::string& name, const void* data, std::int64_t bytes) { add(name, data, 1, bytes, bytes, true); }
-
-    void scales(const float* data) {
-        const std::int64_t bytes = rows_ * std::int64_t{sizeof(float)};
-        add("output_scale", data, 1, bytes, bytes, true);
-    }
-
-    void absent(const std::string& name, const void* data, const std::string& when) const {
-        if (rows_ > 0 && data != nullptr) {
-            scaledit::fail_invalid(name + " is given, expected null " + when);
-        }
-    }
-
-    void overlaps() const {
-        for (auto one = regions_.begin(); one != regions_.end(); ++one) {
-            for (auto other = one + 1; other != regions_.end(); ++other) {
-                if ((one->written || other->written) &&
-                    (one->first <= other->first ? meet(*one, *other) : meet(*other, *one))) {
-                    scaledit::fail_invalid(other->name + " overlaps " + one->name + ", expected memory of its own");
-                }
-            }
-        }
-    }
-
-private:
-    void add(const std::string& name, const void* data, std::int64_t rows, std::int64_t row_bytes,
-             std::int64_t stride_bytes, bool written) {
-        if (rows_ == 0) {
-            return;
-        }
-        abi::expect_aligned(data, abi::kGpuAlignment, name,
-                            (rows > 1 ? to_text(rows) + " rows of " : "") + to_text(row_bytes) + " bytes");
-        regions_.push_back({name, reinterpret_cast<std::uintptr_t>(data), static_cast<std::uintptr_t>(row_bytes),
-                            static_cast<std::uintptr_t>(stride_bytes), static_cast<std::uintptr_t>(rows), written});
-    }
-
-    std::int64_t rows_;
-    std::int64_t guidance_rows_ = 0;
-    std::vector<Region> regions_;
-};
 
 void check(const scaledit_cuda_add_gated_arguments& a) {
     Checks checks(a.rows);
@@ -277,38 +147,22 @@ void check(const scaledit_cuda_unpack_rows_arguments& a) {
     checks.overlaps();
 }
 
-// Checks a call's arguments and, where there are rows, hands them on.
-template <typename Arguments>
-scaledit_status checked_run(const Arguments* arguments, const char* type) {
-    return abi::guard([&] {
-        abi::expect_pointer(arguments, "arguments", type);
-        check(*arguments);
-#if SCALEDIT_CUDA
-        if (arguments->rows > 0) {
-            cuda::run(*arguments);
-        }
-#else
-        abi::refuse_without_cuda();
-#endif
-    });
-}
-
 }  // namespace
 
 scaledit_status scaledit_cuda_add_gated(const scaledit_cuda_add_gated_arguments* arguments) {
-    return checked_run(arguments, "a scaledit_cuda_add_gated_arguments");
+    return abi::checked_run(arguments, "a scaledit_cuda_add_gated_arguments", check);
 }
 
 scaledit_status scaledit_cuda_modulate(const scaledit_cuda_modulate_arguments* arguments) {
-    return checked_run(arguments, "a scaledit_cuda_modulate_arguments");
+    return abi::checked_run(arguments, "a scaledit_cuda_modulate_arguments", check);
 }
 
 scaledit_status scaledit_cuda_quantize(const scaledit_cuda_quantize_arguments* arguments) {
-    return checked_run(arguments, "a scaledit_cuda_quantize_arguments");
+    return abi::checked_run(arguments, "a scaledit_cuda_quantize_arguments", check);
 }
 
 scaledit_status scaledit_cuda_norm_and_rotate(const scaledit_cuda_norm_and_rotate_arguments* arguments) {
-    return checked_run(arguments, "a scaledit_cuda_norm_and_rotate_arguments");
+    return abi::checked_run(arguments, "a scaledit_cuda_norm_and_rotate_arguments", check);
 }
 
 scaledit_status scaledit_cuda_group_norm_workspace(const scaledit_cuda_group_norm_arguments* arguments, size_t* bytes) {
@@ -321,7 +175,7 @@ scaledit_status scaledit_cuda_group_norm_workspace(const scaledit_cuda_group_nor
 }
 
 scaledit_status scaledit_cuda_group_norm(const scaledit_cuda_group_norm_arguments* arguments) {
-    return checked_run(arguments, "a scaledit_cuda_group_norm_arguments");
+    return abi::checked_run(arguments, "a scaledit_cuda_group_norm_arguments", check);
 }
 
 scaledit_status scaledit_cuda_packed_row_bytes(int32_t width, size_t* bytes) {
@@ -333,9 +187,9 @@ scaledit_status scaledit_cuda_packed_row_bytes(int32_t width, size_t* bytes) {
 }
 
 scaledit_status scaledit_cuda_pack_rows(const scaledit_cuda_pack_rows_arguments* arguments) {
-    return checked_run(arguments, "a scaledit_cuda_pack_rows_arguments");
+    return abi::checked_run(arguments, "a scaledit_cuda_pack_rows_arguments", check);
 }
 
 scaledit_status scaledit_cuda_unpack_rows(const scaledit_cuda_unpack_rows_arguments* arguments) {
-    return checked_run(arguments, "a scaledit_cuda_unpack_rows_arguments");
+    return abi::checked_run(arguments, "a scaledit_cuda_unpack_rows_arguments", check);
 }

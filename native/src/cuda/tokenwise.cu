@@ -16,13 +16,6 @@ namespace {
 
 using namespace tokenwise;
 
-int chunks_of(std::int32_t width) { return width / kChunkChannels; }
-
-template <typename Element>
-Rows<Element> rows_of(const scaledit_matrix& matrix) {
-    return {static_cast<Element*>(matrix.data), matrix.row_stride};
-}
-
 ModulationPart part(const scaledit_modulation_part& vectors) {
     return {static_cast<const __nv_bfloat16*>(vectors.current), static_cast<const __nv_bfloat16*>(vectors.guidance)};
 }
@@ -54,10 +47,9 @@ AddGatedParameters gated_sum(const Arguments& a) {
 
 template <bool kAdds, typename Output>
 void modulate_to(const scaledit_cuda_modulate_arguments& a) {
-    const auto width = static_cast<float>(a.width);
-    const ModulateParameters<Output> parameters{
-        gated_sum(a),  part(a.shift), part(a.scale), width, 1 / width, a.epsilon, rows_of<Output>(a.output),
-        a.output_scale};
+    const ModulateParameters<Output> parameters{gated_sum(a),       part(a.shift), part(a.scale),
+                                                row_width(a.width), a.epsilon,     rows_of<Output>(a.output),
+                                                a.output_scale};
     launch<kAdds ? 2 : 1>(
         Kernels<ModulateParameters<Output>>{modulate_rows<kAdds, true, Output>, modulate_rows<kAdds, false, Output>},
         parameters, chunks_of(a.width), a, "the kernel that norms and modulates");

@@ -78,6 +78,12 @@ struct Rows {
 
     __device__ Element* row(std::int64_t number) const { return data + number * stride; }
 };
+template <typename Element>
+Rows<Element> rows_of(const scaledit_matrix& matrix) {
+    return {static_cast<Element*>(matrix.data), matrix.row_stride};
+}
+inline int chunks_of(std::int32_t width) { return width / kChunkChannels; }
+
 using Bfloat16Rows = Rows<__nv_bfloat16>;
 using Fp8Rows = Rows<std::uint8_t>;
 
@@ -117,6 +123,12 @@ __device__ inline Number exchange(Number of_warp, WarpParts<Number>& parts) {
 // The sum over the block, the same bits in all threads.
 __device__ inline float block_sum(float x, WarpParts<float>& parts) {
     return lane_sum<kWarpThreads>(exchange(lane_sum<kWarpThreads>(x), parts));
+}
+
+// Likewise two sums at once.
+__device__ inline float2 block_sums(float2 x, WarpParts<float2>& parts) {
+    const float2 of_warp = exchange(float2{lane_sum<kWarpThreads>(x.x), lane_sum<kWarpThreads>(x.y)}, parts);
+    return {lane_sum<kWarpThreads>(of_warp.x), lane_sum<kWarpThreads>(of_warp.y)};
 }
 
 // The largest of the block's numbers, none of which is below 0. Their bits have the same order; a NaN is above all.
@@ -190,23 +202,32 @@ __global__ void __launch_bounds__(kMostHiddenThreads) add_gated_rows(const AddGa
     add_gated_row<kWhole>(p, blockIdx.x, [](int, const uint4&) {});
 }
 
+// Of a row, to divide by.
+struct Width {
+    float channels;
+    float inverse;
+
+    // A quotient, not just a product with the inverse: the mean of a row of one number is this number, to the bit.
+    __device__ float mean(float sum_of_row) const {
+        const float close = sum_of_row * inverse;
+        return fmaf(fmaf(-close, channels, sum_of_row), inverse, close);
+    }
+};
+inline Width row_width(std::int32_t width) {
+    const auto channels = static_cast<float>(width);
+    return {channels, 1 / channels};
+}
+
 // Output is __nv_bfloat16, or std::uint8_t for e4m3.
 template <typename Output>
 struct ModulateParameters {
     AddGatedParameters sum;  // where nothing is added, hidden, rows and chunks alone
     ModulationPart shift;
     ModulationPart scale;
-    float width;
-    float inverse_width;
+    Width width;
     float epsilon;
     Rows<Output> output;
     float* output_scale;
-
-    // A quotient, not just a product with 1 / width: the mean of a row of one number is this number, to the bit.
-    __device__ float mean(float sum_of_row) const {
-        const float close = sum_of_row * inverse_width;
-        return fmaf(fmaf(-close, width, sum_of_row), inverse_width, close);
-    }
 };
 
 template <bool kAdds, bool kWhole, typename Output>
@@ -232,7 +253,7 @@ __global__ void __launch_bounds__(kMostHiddenThreads, 3) modulate_rows(const Mod
         own.each([&](int i, int chunk) { take(i, of_hidden[chunk]); });
     }
 
-    const float mean = p.mean(block_sum(sum, sums));
+    const float mean = p.width.mean(block_sum(sum, sums));
     float squares = 0;
     own.each([&](int i, int) {
 #pragma unroll
@@ -241,7 +262,7 @@ __global__ void __launch_bounds__(kMostHiddenThreads, 3) modulate_rows(const Mod
         }
         squares += square_sum(channels[i]);
     });
-    const float factor = rsqrtf(p.mean(block_sum(squares, square_sums)) + p.epsilon);
+    const float factor = rsqrtf(p.width.mean(block_sum(squares, square_sums)) + p.epsilon);
 
     Output* const output = p.output.row(row);
     const bool of_guidance = row >= p.sum.first_guidance_row;
@@ -273,11 +294,16 @@ __global__ void __launch_bounds__(kMostHiddenThreads, 3) modulate_rows(const Mod
 
 // GELU as approximated by tanh: x (1 + tanh u) / 2 with u = sqrt(2 / pi) (x + 0.044715 x^3), which is x / (1 + e^-2u).
 // Written so it keeps its digits where tanh u is close to -1.
-__device__ inline float gelu(float x) {
-    constexpr float kLinear = -2 * ptx::kLog2E * 0.7978845608028654F;  // -2u as a power of 2
-    constexpr float kCubic = kLinear * 0.044715F;
-    return x * ptx::reciprocal(1 + ptx::exp2(x * fmaf(x * x, kCubic, kLinear)));
+constexpr float kGeluLinear = 2 * 0.7978845608028654F;  // of 2u
+constexpr float kGeluCubic = 0.044715F;                 // beside it
+
+// 1 / (1 + e^-2u)
+__device__ inline float gelu_factor(float x) {
+    constexpr float kLinear = -ptx::kLog2E * kGeluLinear;  // -2u as a power of 2
+    constexpr float kCubic = kLinear * kGeluCubic;
+    return ptx::reciprocal(1 + ptx::exp2(x * fmaf(x * x, kCubic, kLinear)));
 }
+__device__ inline float gelu(float x) { return x * gelu_factor(x); }
 
 __device__ inline Channels gelu(Channels channels) {
 #pragma unroll

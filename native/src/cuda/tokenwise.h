@@ -8,8 +8,10 @@
 
 namespace scaledit::cuda {
 
-constexpr std::int32_t kMostHiddenWidth = 8192;  // of all but quantize()
-constexpr std::int32_t kMostWidth = 16384;       // of quantize()
+constexpr std::int32_t kMostHiddenWidth = 8192;  // of all but those with GELU
+constexpr std::int32_t kMostWidth = 16384;       // of those
+
+constexpr std::int32_t kMostNormParts = 65535;  // of the gradient of a batch's norm
 
 constexpr std::int32_t kMostNormChannels = 1024;  // of group_norm()
 constexpr std::int32_t kGroupNormBlocks = 528;    // that measure a picture: four for each multiprocessor of a Hopper
@@ -37,5 +39,13 @@ void run(const scaledit_cuda_norm_and_rotate_arguments& arguments);
 void run(const scaledit_cuda_group_norm_arguments& arguments);
 void run(const scaledit_cuda_pack_rows_arguments& arguments);
 void run(const scaledit_cuda_unpack_rows_arguments& arguments);
+void run(const scaledit_cuda_batch_modulate_arguments& arguments);
+void run(const scaledit_cuda_batch_modulate_gradient_arguments& arguments);
+void run(const scaledit_cuda_batch_add_gated_arguments& arguments);
+void run(const scaledit_cuda_batch_add_gated_gradient_arguments& arguments);
+void run(const scaledit_cuda_batch_norm_and_rotate_arguments& arguments);
+void run(const scaledit_cuda_batch_norm_and_rotate_gradient_arguments& arguments);
+void run(const scaledit_cuda_join_gelu_arguments& arguments);
+void run(const scaledit_cuda_gelu_gradient_arguments& arguments);
 
 }  // namespace scaledit::cuda
