@@ -1,17 +1,15 @@
 // What the C ABI's token-wise functions refuse before they ask for a GPU, and how they say so.
 #include <gtest/gtest.h>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
-#include <functional>
-#include <iterator>
 #include <limits>
 #include <string>
 #include <vector>
 
+#include "abi_rooms.h"
 #include "scaledit/scaledit.h"
 
 namespace scaledit {
@@ -21,7 +19,6 @@ constexpr std::int64_t kRows = 5;
 constexpr std::int64_t kGuidanceRows = 2;
 constexpr std::int32_t kWidth = 16;
 constexpr std::int32_t kGeluWidth = 64;
-constexpr std::byte kPoison{0x5a};
 
 scaledit_status call(const scaledit_cuda_add_gated_arguments* a) { return scaledit_cuda_add_gated(a); }
 scaledit_status call(const scaledit_cuda_modulate_arguments* a) { return scaledit_cuda_modulate(a); }
@@ -32,7 +29,7 @@ scaledit_status call(const scaledit_cuda_pack_rows_arguments* a) { return scaled
 scaledit_status call(const scaledit_cuda_unpack_rows_arguments* a) { return scaledit_cuda_unpack_rows(a); }
 
 // Arguments in which everything is right, but for the memory, which is the host's. Tests spoil one thing.
-class AbiTokenwise : public testing::Test {
+class AbiTokenwise : public Rooms {
 protected:
     AbiTokenwise() {
         const scaledit_modulation_part gate = {at(8), at(9)};
@@ -74,33 +71,17 @@ protected:
         unpack_rows = {kRows, 64, at(3), bfloat16(0, 128), bfloat16(4, 128), nullptr};
     }
 
-    // Rooms of 1 KB.
-    std::byte* at(std::size_t room) { return memory + 1024 * room; }
     float* scales() { return reinterpret_cast<float*>(at(14)); }
-    scaledit_matrix bfloat16(std::size_t room, std::int64_t stride) { return {at(room), stride, SCALEDIT_BFLOAT16}; }
-    scaledit_matrix e4m3(std::size_t room, std::int64_t stride) { return {at(room), stride, SCALEDIT_E4M3}; }
 
-    template <typename Arguments>
-    void expect_refused(const Arguments& bad, const std::string& message) {
-        EXPECT_EQ(call(&bad), SCALEDIT_INVALID_ARGUMENT) << message;
-        EXPECT_EQ(scaledit_last_error(), message);
-        for (const std::byte byte : memory) {
-            ASSERT_EQ(byte, kPoison) << message;
-        }
+    template <typename Arguments, typename Message>  // a sentence, or cases
+    void expect_refused(const Arguments& arguments, const Message& message) {
+        Rooms::expect_refused(call, arguments, message);
     }
-
-    // What is right is refused for want of CUDA, of a GPU, or of memory that is a GPU's.
     template <typename Arguments>
     void expect_right(const Arguments& good) {
-        EXPECT_NE(call(&good), SCALEDIT_OK);
-        const std::string message = scaledit_last_error();
-        EXPECT_TRUE(message == "this build of scaledit has no CUDA, expected one made with it" ||
-                    message.starts_with("CUDA finds no GPU: ") ||
-                    message.ends_with(" is in the host's memory, expected a GPU's"))
-            << message;
+        Rooms::expect_right(call, good);
     }
 
-    alignas(64) std::byte memory[16 * 1024];
     scaledit_cuda_add_gated_arguments add_gated{};
     scaledit_cuda_modulate_arguments modulate{};
     scaledit_cuda_quantize_arguments quantize{};
@@ -109,14 +90,6 @@ protected:
     scaledit_cuda_pack_rows_arguments pack_rows{};
     scaledit_cuda_unpack_rows_arguments unpack_rows{};
     alignas(64) std::byte norm_workspace[(528 + 1) * 2 * 16 * sizeof(float)];
-
-    void SetUp() override { std::fill(std::begin(memory), std::end(memory), kPoison); }
-};
-
-template <typename Arguments>
-struct Case {
-    std::function<void(Arguments&)> spoil;
-    const char* message;
 };
 
 TEST_F(AbiTokenwise, TakesTheRightArguments) {
@@ -216,11 +189,7 @@ TEST_F(AbiTokenwise, AddGatedRefuses) {
         {[this](Arguments& a) { a.gate.current = at(0) + 144; },
          "gate.current overlaps hidden.data, expected memory of its own"},
     };
-    for (const auto& [spoil, message] : cases) {
-        Arguments bad = add_gated;
-        spoil(bad);
-        expect_refused(bad, message);
-    }
+    expect_refused(add_gated, cases);
 }
 
 TEST_F(AbiTokenwise, ModulateRefuses) {
@@ -266,11 +235,7 @@ TEST_F(AbiTokenwise, ModulateRefuses) {
         {[this](Arguments& a) { a.output_scale = reinterpret_cast<float*>(at(2) + 64); },
          "output_scale overlaps output.data, expected memory of its own"},
     };
-    for (const auto& [spoil, message] : cases) {
-        Arguments bad = modulate;
-        spoil(bad);
-        expect_refused(bad, message);
-    }
+    expect_refused(modulate, cases);
 }
 
 TEST_F(AbiTokenwise, QuantizeRefuses) {
@@ -297,11 +262,7 @@ TEST_F(AbiTokenwise, QuantizeRefuses) {
         {[](Arguments& a) { a.output.data = a.gelu_input.data; },
          "output.data overlaps gelu_input.data, expected memory of its own"},
     };
-    for (const auto& [spoil, message] : cases) {
-        Arguments bad = quantize;
-        spoil(bad);
-        expect_refused(bad, message);
-    }
+    expect_refused(quantize, cases);
 }
 
 TEST_F(AbiTokenwise, NormAndRotateRefuses) {
@@ -327,11 +288,7 @@ TEST_F(AbiTokenwise, NormAndRotateRefuses) {
         {[](Arguments& a) { a.output.data = a.output_gradient.data; },
          "output.data overlaps output_gradient.data, expected memory of its own"},
     };
-    for (const auto& [spoil, message] : cases) {
-        Arguments bad = norm_and_rotate;
-        spoil(bad);
-        expect_refused(bad, message);
-    }
+    expect_refused(norm_and_rotate, cases);
 }
 
 TEST_F(AbiTokenwise, GroupNormRefuses) {
@@ -361,11 +318,7 @@ TEST_F(AbiTokenwise, GroupNormRefuses) {
         {[](Arguments& a) { a.workspace = static_cast<std::byte*>(a.workspace) + 8; },
          "workspace is at an address that is no multiple of 16 bytes"},
     };
-    for (const auto& [spoil, message] : cases) {
-        Arguments bad = group_norm;
-        spoil(bad);
-        expect_refused(bad, message);
-    }
+    expect_refused(group_norm, cases);
 }
 
 TEST_F(AbiTokenwise, PackRowsRefuses) {
@@ -394,11 +347,7 @@ TEST_F(AbiTokenwise, PackRowsRefuses) {
         {[this](Arguments& a) { a.token = reinterpret_cast<const std::int64_t*>(at(3) + 640); },
          "packed overlaps token, expected memory of its own"},
     };
-    for (const auto& [spoil, message] : cases) {
-        Arguments bad = pack_rows;
-        spoil(bad);
-        expect_refused(bad, message);
-    }
+    expect_refused(pack_rows, cases);
 }
 
 TEST_F(AbiTokenwise, UnpackRowsRefuses) {
@@ -416,11 +365,7 @@ TEST_F(AbiTokenwise, UnpackRowsRefuses) {
         {[](Arguments& a) { a.value.data = static_cast<std::byte*>(a.key.data) + 64; },
          "value.data overlaps key.data, expected memory of its own"},
     };
-    for (const auto& [spoil, message] : cases) {
-        Arguments bad = unpack_rows;
-        spoil(bad);
-        expect_refused(bad, message);
-    }
+    expect_refused(unpack_rows, cases);
     unpack_rows.value.data = static_cast<std::byte*>(unpack_rows.key.data) + 128;  // between the key's rows
     expect_right(unpack_rows);
 }
@@ -442,7 +387,7 @@ TEST_F(AbiTokenwise, PartsOfOneBufferMayInterleave) {
         add_gated.hidden = {first + 2 * kMiddle, kStride, SCALEDIT_BFLOAT16};
         add_gated.update = {first + 2 * (kMiddle + distance), kStride, SCALEDIT_BFLOAT16};
         if (shared) {
-            expect_refused(add_gated, "update.data overlaps hidden.data, expected memory of its own");
+            expect_refused(add_gated, std::string("update.data overlaps hidden.data, expected memory of its own"));
         } else {
             expect_right(add_gated);
         }
