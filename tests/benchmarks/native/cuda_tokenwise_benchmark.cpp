@@ -1,6 +1,7 @@
-// Times the token-wise kernels on a GPU without Java, at FLUX's widths: medians over CUDA events, and the memory's rate
-// beside that of a copy from device to device in the same run. A graph repeats each call, so that what the host does
-// before a kernel is not counted: the shortest take no longer than that.
+// Times the token-wise kernels on a GPU without Java, at FLUX's widths and at those of a batch that is trained on:
+// medians over CUDA events beside the time that an H200's memory would take, and the memory's rate beside that of a
+// copy from device to device in the same run. A graph repeats each call, so that what the host does before a kernel is
+// not counted: the shortest take no longer than that.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -22,6 +23,11 @@ constexpr std::int32_t kMlpWidth = 4 * kWidth;
 constexpr std::int64_t kTokens = 512 + 256 * 256 + 64 * 64;  // text, image and guidance of 4096 x 4096 pixels
 constexpr std::int64_t kGuidance = 64 * 64;
 constexpr std::int64_t kText = 512;
+constexpr std::int64_t kPictures = 1024;  // of a batch, of 48 tokens of text and 256 of the image
+constexpr std::int64_t kPictureRows = 48 + 256;
+constexpr std::int32_t kBatchWidth = 256;
+constexpr double kMemoryRate = 4200;  // GB/s of an H200
+
 constexpr int kRuns = 15;
 constexpr int kCalls = 10;  // of a run
 
@@ -126,10 +132,11 @@ public:
         const double milliseconds =
             median_milliseconds([&] { require(cudaGraphLaunch(graph, stream()) == cudaSuccess, "cudaGraphLaunch"); });
         cudaGraphExecDestroy(graph);
-        const double rate = static_cast<double>(traffic.rows * traffic.width * traffic.bytes) / milliseconds * 1e-6;
-        std::printf("%-48s %6lld x %5lld %8.4f ms %7.0f GB/s %5.2f of a copy\n", name.c_str(),
-                    static_cast<long long>(traffic.rows), static_cast<long long>(traffic.width), milliseconds, rate,
-                    rate / copy_rate_);
+        const double gigabytes = static_cast<double>(traffic.rows * traffic.width * traffic.bytes) * 1e-9;
+        const double rate = gigabytes / milliseconds * 1e3;
+        std::printf("%-48s %6lld x %5lld %8.1f us, floor %7.1f us %7.0f GB/s %5.2f of a copy\n", name.c_str(),
+                    static_cast<long long>(traffic.rows), static_cast<long long>(traffic.width), milliseconds * 1e3,
+                    gigabytes / kMemoryRate * 1e6, rate, rate / copy_rate_);
     }
 
 private:
@@ -242,6 +249,92 @@ void measure_exchange(const Report& report) {
     cudaFree(packed);
 }
 
+// A block of the demo model, forward and back: `parts` are those of gradients of a picture's vectors.
+void measure_batch(const Report& report, std::int64_t pictures, std::int64_t picture_rows, std::int32_t parts) {
+    constexpr std::int32_t kBatchMlpWidth = 4 * kBatchWidth;
+    const std::int64_t rows = pictures * picture_rows;
+    const scaledit_matrix hidden = normal_matrix(rows, kBatchWidth);
+    const scaledit_matrix update = normal_matrix(rows, kBatchWidth);
+    const scaledit_matrix written = matrix(rows, kBatchWidth, SCALEDIT_BFLOAT16);
+    const scaledit_matrix vectors = normal_matrix(pictures, 3 * kBatchWidth);
+    const auto vector = [&](int index) {
+        return scaledit_picture_vectors{static_cast<const std::uint16_t*>(vectors.data) + index * kBatchWidth,
+                                        vectors.row_stride};
+    };
+    auto* const sums = static_cast<float*>(
+        device_memory(static_cast<std::size_t>(2 * parts * pictures * kBatchWidth) * sizeof(float)));
+    const auto gradient = [&](int index) {
+        return scaledit_picture_gradients{sums + index * kBatchWidth, 2 * kBatchWidth};
+    };
+    const auto line = [&](const std::string& name, std::int32_t width, int bytes, auto* function,
+                          const auto& arguments) {
+        report.line(name, {rows, width, bytes}, [&] { require(function(&arguments) == SCALEDIT_OK, name.c_str()); });
+    };
+
+    line("batch: norm and modulate", kBatchWidth, 4, scaledit_cuda_batch_modulate,
+         scaledit_cuda_batch_modulate_arguments{rows, picture_rows, kBatchWidth, hidden, vector(0), vector(1), 1e-6F,
+                                                written, stream()});
+    for (const std::int32_t adds : {0, 1}) {
+        scaledit_cuda_batch_modulate_gradient_arguments back{};
+        back.rows = rows;
+        back.picture_rows = picture_rows;
+        back.width = kBatchWidth;
+        back.parts = parts;
+        back.adds = adds;
+        back.epsilon = 1e-6F;
+        back.hidden = hidden;
+        back.scale = vector(1);
+        back.output_gradient = update;
+        back.hidden_gradient = written;
+        back.shift_gradient = gradient(0);
+        back.scale_gradient = gradient(1);
+        back.stream = stream();
+        line(adds != 0 ? "batch: and back, added" : "batch: and back", kBatchWidth, adds != 0 ? 8 : 6,
+             scaledit_cuda_batch_modulate_gradient, back);
+    }
+    line("batch: add under a gate", kBatchWidth, 6, scaledit_cuda_batch_add_gated,
+         scaledit_cuda_batch_add_gated_arguments{rows, picture_rows, kBatchWidth, hidden, update, vector(2), written,
+                                                 stream()});
+    line("batch: and back", kBatchWidth, 6, scaledit_cuda_batch_add_gated_gradient,
+         scaledit_cuda_batch_add_gated_gradient_arguments{rows, picture_rows, kBatchWidth, parts, update, vector(2),
+                                                          hidden, written, gradient(0), stream()});
+
+    constexpr std::int32_t kHeadDim = 128;
+    const scaledit_matrix projected = normal_matrix(rows, 3 * kBatchWidth);
+    const scaledit_matrix norm = normal_matrix(1, kHeadDim);
+    auto* const rotation =
+        static_cast<float*>(device_memory(static_cast<std::size_t>(picture_rows * kHeadDim) * sizeof(float)));
+    require(cudaMemset(rotation, 0, static_cast<std::size_t>(picture_rows * kHeadDim) * sizeof(float)) == cudaSuccess,
+            "cudaMemset");
+    constexpr std::int32_t kHeads = kBatchWidth / kHeadDim;
+    constexpr std::int32_t kNormParts = 1056;
+    line("batch: norm and rotate", kBatchWidth, 4, scaledit_cuda_batch_norm_and_rotate,
+         scaledit_cuda_batch_norm_and_rotate_arguments{rows, picture_rows, picture_rows, 0, kHeads, kHeadDim, 1e-6F,
+                                                       norm.data, rotation, projected, written, stream()});
+    auto* const norm_sums = static_cast<float*>(device_memory(kNormParts * kHeadDim * sizeof(float)));
+    line("batch: and back", kBatchWidth, 6, scaledit_cuda_batch_norm_and_rotate_gradient,
+         scaledit_cuda_batch_norm_and_rotate_gradient_arguments{rows, picture_rows, picture_rows, 0, kHeads, kHeadDim,
+                                                                kNormParts, 1e-6F, norm.data, rotation, projected,
+                                                                update, written, norm_sums, stream()});
+
+    const scaledit_matrix mlp = normal_matrix(rows, kBatchMlpWidth);
+    const scaledit_matrix mlp_gradient = normal_matrix(rows, kBatchMlpWidth);
+    const scaledit_matrix joined = matrix(rows, kBatchWidth + kBatchMlpWidth, SCALEDIT_BFLOAT16);
+    line("batch: GELU", kBatchMlpWidth, 4, scaledit_cuda_join_gelu,
+         scaledit_cuda_join_gelu_arguments{
+             rows, 0, kBatchMlpWidth, {nullptr, 0, SCALEDIT_BFLOAT16}, mlp, joined, stream()});
+    line("batch: attention's output and GELU", kBatchWidth + kBatchMlpWidth, 4, scaledit_cuda_join_gelu,
+         scaledit_cuda_join_gelu_arguments{rows, kBatchWidth, kBatchMlpWidth, hidden, mlp, joined, stream()});
+    line("batch: GELU back", kBatchMlpWidth, 6, scaledit_cuda_gelu_gradient,
+         scaledit_cuda_gelu_gradient_arguments{
+             rows, kBatchMlpWidth, mlp, mlp_gradient, {joined.data, kBatchMlpWidth, SCALEDIT_BFLOAT16}, stream()});
+    for (void* memory :
+         {hidden.data, update.data, written.data, vectors.data, static_cast<void*>(sums), projected.data, norm.data,
+          static_cast<void*>(rotation), static_cast<void*>(norm_sums), mlp.data, mlp_gradient.data, joined.data}) {
+        cudaFree(memory);
+    }
+}
+
 // GB/s of a copy from device to device, its reads and its writes.
 double copy_rate() {
     constexpr std::size_t kBytes = kTokens * kMlpWidth * 2;
@@ -269,5 +362,7 @@ int main() {
     measure_hidden(report, kText, 0);
     measure_mlp(report);
     measure_exchange(report);
+    measure_batch(report, kPictures, kPictureRows, 4);
+    measure_batch(report, 32, 48 + 4096, 128);
     return 0;
 }
