@@ -7,6 +7,10 @@
 namespace scaledit::abi {
 namespace {
 
+constexpr std::int64_t kBfloat16Bytes = 2;
+constexpr std::int64_t kFloatBytes = sizeof(float);
+constexpr std::int64_t kFloatMultiple = kGpuAlignment / sizeof(float);
+
 // Whether two regions share a byte; `low` is the one that begins first. Rows of the same stride may lie between each
 // other, as parts of one buffer; other regions may not.
 bool meet(const Region& low, const Region& high) {
@@ -52,7 +56,7 @@ std::int64_t Checks::pictures(std::int64_t picture_rows) const {
 
 void Checks::matrix(const std::string& name, const scaledit_matrix& matrix, std::int64_t rows, std::int32_t width,
                     bool written) {
-    const std::int64_t element_bytes = matrix.dtype == SCALEDIT_E4M3 ? 1 : 2;
+    const std::int64_t element_bytes = matrix.dtype == SCALEDIT_E4M3 ? 1 : kBfloat16Bytes;
     expect_stride(name + ".row_stride", matrix.row_stride, rows, width);
     expect_gpu_stride(matrix.row_stride, name + ".row_stride");
     add(name + ".data", matrix.data, rows, width * element_bytes, matrix.row_stride * element_bytes, written);
@@ -65,7 +69,7 @@ void Checks::bfloat16_matrix(const std::string& name, const scaledit_matrix& giv
 }
 
 void Checks::part(const std::string& name, const scaledit_modulation_part& part, std::int32_t width) {
-    const std::int64_t bytes = std::int64_t{2} * width;
+    const std::int64_t bytes = kBfloat16Bytes * width;
     add(name + ".current", part.current, 1, bytes, bytes, false);
     if (guidance_rows_ > 0) {
         add(name + ".guidance", part.guidance, 1, bytes, bytes, false);
@@ -76,20 +80,17 @@ void Checks::part(const std::string& name, const scaledit_modulation_part& part,
 
 void Checks::vectors(const std::string& name, const scaledit_picture_vectors& given, std::int64_t pictures,
                      std::int32_t width) {
-    constexpr std::int64_t kBytes = 2;
     expect_stride(name + ".stride", given.stride, pictures, width);
     expect_gpu_stride(given.stride, name + ".stride");
-    add(name + ".data", given.data, pictures, width * kBytes, given.stride * kBytes, false);
+    add(name + ".data", given.data, pictures, width * kBfloat16Bytes, given.stride * kBfloat16Bytes, false);
 }
 
 void Checks::gradients(const std::string& name, const scaledit_picture_gradients& given, std::int64_t vectors,
                        std::int32_t width) {
-    constexpr std::int64_t kBytes = sizeof(float);
-    constexpr std::int64_t kMultiple = kGpuAlignment / sizeof(float);
     expect_stride(name + ".stride", given.stride, vectors, width);
-    expect(given.stride % kMultiple == 0, name + ".stride", given.stride,
-           "a multiple of " + to_text(kMultiple) + " elements on a GPU");
-    add(name + ".data", given.data, vectors, width * kBytes, given.stride * kBytes, true);
+    expect(given.stride % kFloatMultiple == 0, name + ".stride", given.stride,
+           "a multiple of " + to_text(kFloatMultiple) + " elements on a GPU");
+    add(name + ".data", given.data, vectors, width * kFloatBytes, given.stride * kFloatBytes, true);
 }
 
 void Checks::vector(const std::string& name, const void* data, std::int64_t bytes) {
@@ -100,7 +101,7 @@ void Checks::room(const std::string& name, const void* data, std::int64_t bytes)
     add(name, data, 1, bytes, bytes, true);
 }
 
-void Checks::scales(const float* data) { room("output_scale", data, rows_ * std::int64_t{sizeof(float)}); }
+void Checks::scales(const float* data) { room("output_scale", data, rows_ * kFloatBytes); }
 
 void Checks::absent(const std::string& name, const void* data, const std::string& when) const {
     if (rows_ > 0 && data != nullptr) {
