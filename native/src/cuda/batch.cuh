@@ -89,7 +89,7 @@ struct BatchModulateGradientParameters {
 };
 
 // With d = hidden - mean, r = 1 / sqrt(mean(d^2) + epsilon), n = d r and g = dy (1 + scale):
-//   dhidden = r (g - mean(g) - n mean(g n)),  dshift = the sum over rows of dy,  dscale = that of dy n
+//   dhidden = r g - r mean(g) - n r mean(g n),  dshift = the sum over rows of dy,  dscale = that of dy n
 template <bool kAdds, typename Shape>
 __global__ void __launch_bounds__(Shape::kMostThreads)
     batch_modulate_gradient(const __grid_constant__ BatchModulateGradientParameters p) {
@@ -121,19 +121,20 @@ __global__ void __launch_bounds__(Shape::kMostThreads)
         }
         const float2 products = own.row_sums({square_sum(x), both}, product_sums);
         const float factor = p.norm.factor(products.x);
-        const float mean = p.norm.width.mean(sum.y);
+        const float mean = p.norm.width.mean(sum.y) * factor;
         const float slope = p.norm.width.mean(products.y) * factor * factor;
-        Channels result;
+        Channels old;
         if constexpr (kAdds) {
-            result = unpack(chunks[2]);
-        } else {
-            result = {};
+            old = unpack(chunks[2]);
         }
+        Channels result;
 #pragma unroll
         for (int i = 0; i < kChunkChannels; ++i) {
-            result.x[i] = fmaf(factor, fmaf(-x.x[i], slope, stretched.x[i] - mean), result.x[i]);
+            const float start = kAdds ? old.x[i] - mean : -mean;
+            const float normed = x.x[i] * factor;
+            result.x[i] = fmaf(factor, stretched.x[i], fmaf(-normed, slope, start));
             shift_gradient.x[i] += gradient.x[i];
-            scale_gradient.x[i] = fmaf(gradient.x[i], x.x[i] * factor, scale_gradient.x[i]);
+            scale_gradient.x[i] = fmaf(gradient.x[i], normed, scale_gradient.x[i]);
         }
         own.store(p.hidden_gradient, row, pack(result));
     });
