@@ -217,13 +217,14 @@ __global__ void __launch_bounds__(ByWarp::kMostThreads) join_gelu_rows(const __g
                 });
 }
 
-// With s = 1 / (1 + e^-2u), which GELU multiplies x by: s + x s (1 - s) 2u'. Far out s is 0 or 1, and 2u' may be
-// infinite.
+// With s = 1 / (1 + e^-2u), which GELU multiplies x by: s + x s (1 - s) 2u'. Where s is 0 or 1, from kGeluFar on, what
+// multiplies 1 - s must not become infinite. A NaN is in s.
+constexpr float kGeluFar = 12;
 __device__ inline float gelu_slope(float x) {
     const float factor = gelu_factor(x);
-    const float bend = factor - factor * factor;
-    const float rise = fmaf(x * x, 3 * kGeluCubic * kGeluLinear, kGeluLinear);
-    return bend == 0 ? factor : fmaf(x * bend, rise, factor);
+    const float near = fminf(fmaxf(x, -kGeluFar), kGeluFar);
+    const float rise = near * fmaf(near * near, 3 * kGeluCubic * kGeluLinear, kGeluLinear);
+    return fmaf(factor - factor * factor, rise, factor);
 }
 
 struct GeluGradientParameters {

@@ -43,6 +43,8 @@ __device__ inline std::int64_t first_row(std::int64_t rows, std::int64_t block, 
 // The rows of a thread: begin ... end - 1 are the block's.
 template <typename Shape>
 struct OwnRows {
+    static constexpr bool kByWarp = Shape::kRowsAtOnce > 1;
+
     std::int64_t first;
     std::int64_t end;
     int chunk;       // of each row
@@ -51,14 +53,13 @@ struct OwnRows {
     // Rows have `chunks` chunks, of which the block has those from `first_chunk` on.
     __device__ OwnRows(std::int64_t begin, std::int64_t behind, int chunks, int first_chunk = 0)
         : first(begin + number()), end(behind) {
-        constexpr bool kByWarp = Shape::kRowsAtOnce > 1;
         const int wanted = first_chunk + static_cast<int>(kByWarp ? threadIdx.x % kWarpThreads : threadIdx.x);
         has_chunk = wanted < chunks;
         chunk = has_chunk ? wanted : chunks - 1;
     }
 
     // Which of the rows that the block has at once.
-    __device__ static int number() { return Shape::kRowsAtOnce > 1 ? static_cast<int>(threadIdx.x) / kWarpThreads : 0; }
+    __device__ static int number() { return kByWarp ? static_cast<int>(threadIdx.x) / kWarpThreads : 0; }
 
     // from(row, which of the kCopies) says where the thread's chunks of a row are; then body(row, chunks), row by row.
     template <int kCopies, typename From, typename Body>
@@ -105,7 +106,7 @@ struct OwnRows {
     // The sum over the row, the same bits in all its threads.
     __device__ float row_sum(float x, WarpParts<float>& parts) const {
         const float own = has_chunk ? x : 0;
-        if constexpr (Shape::kRowsAtOnce > 1) {
+        if constexpr (kByWarp) {
             return lane_sum<kWarpThreads>(own);
         } else {
             return block_sum(own, parts);
@@ -114,7 +115,7 @@ struct OwnRows {
     // Likewise two sums at once.
     __device__ float2 row_sums(float2 x, WarpParts<float2>& parts) const {
         const float2 own = has_chunk ? x : float2{};
-        if constexpr (Shape::kRowsAtOnce > 1) {
+        if constexpr (kByWarp) {
             return {lane_sum<kWarpThreads>(own.x), lane_sum<kWarpThreads>(own.y)};
         } else {
             return block_sums(own, parts);
