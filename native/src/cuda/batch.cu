@@ -35,13 +35,11 @@ std::int64_t rows_at_once(int chunks) { return is_by_warp(chunks) ? ByWarp::kRow
 template <typename Shape, typename... Parameters>
 void launch_shape(void (*kernel)(Parameters...), int threads, int copies, dim3 blocks, void* stream, const char* what,
                   const Parameters&... parameters) {
-    constexpr int kGranted = 48 << 10;  // bytes of shared memory that need not be asked for
     const int thread_bytes = Shape::kSlots * copies * kChunkBytes;
-    // Always as much for a kernel, lest a graph has a call that asked for more than the last one.
-    const int most = thread_bytes * Shape::kMostThreads;
-    if (most > kGranted) {
-        check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most), "cudaFuncSetAttribute");
-    }
+    // 48 KB are granted without asking, but to a kernel's own shared memory and this together. Always as much for a
+    // kernel, lest a graph has a call that asked for more than the last one.
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, thread_bytes * Shape::kMostThreads),
+          "cudaFuncSetAttribute");
     kernel<<<blocks, static_cast<unsigned>(threads), static_cast<std::size_t>(thread_bytes * threads),
              static_cast<cudaStream_t>(stream)>>>(parameters...);
     check(cudaGetLastError(), what);
