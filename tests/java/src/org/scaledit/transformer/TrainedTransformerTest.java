@@ -203,14 +203,34 @@ class TrainedTransformerTest {
                 Objects.requireNonNull(weights.get(name)).grad(), Objects.requireNonNull(gradients.get(name)));
     }
 
+    private static BatchOperators taped() {
+        return new TapedBatch(config, new TorchBatchKernels(), Placement.FLOAT32_CPU);
+    }
+
     /** Also of what the text comes from, and with a second loss. */
     @ParameterizedTest
-    @CsvSource({"false, 0, 1e-6", "true, 0, 1e-5", "true, 1, 1e-5", "true, 3, 1e-5"})
-    void blockByBlockTheyAreTheSame(boolean again, int block, double limit) {
+    @CsvSource({
+        "false, false, 0, 1e-6",
+        "true, false, 0, 1e-5",
+        "true, false, 1, 1e-5",
+        "true, false, 3, 1e-5",
+        "false, true, 0, 1e-5",
+        "false, true, 1, 1e-5",
+        "false, true, 3, 1e-5",
+        "true, true, 0, 1e-5",
+        "true, true, 1, 1e-5",
+        "true, true, 3, 1e-5"
+    })
+    void blockByBlockAndTapedTheyAreTheSame(boolean again, boolean taped, int block, double limit) {
         Optional<TrainedTransformer.HiddenLoss> other = block == 0 ? Optional.empty() : Optional.of(second(block));
         Map<String, Tensor> expected = new LinkedHashMap<>();
         try (TrainedTransformer whole = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false);
-                TrainedTransformer trained = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, again)) {
+                TrainedTransformer trained = new TrainedTransformer(
+                        config,
+                        weights,
+                        Placement.FLOAT32_CPU,
+                        again,
+                        () -> taped ? taped() : new AutogradBatch(config))) {
             Tensors.run(() -> {
                 TrainedTransformer.Batch batch = batch();
                 batch.states().set_requires_grad(true);

@@ -16,7 +16,7 @@ import org.scaledit.tensor.Tensors;
  */
 public record Preparation(Norms norms, Optional<Norms> textNorms, long textTokens, Tensor turns) {
     /** FLUX's, of the mean square before its root. */
-    static final double EPSILON = 1e-6;
+    public static final double EPSILON = 1e-6;
 
     /**
      * The scales of the RMSNorms of one block.

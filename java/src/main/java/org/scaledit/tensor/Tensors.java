@@ -30,13 +30,22 @@ public final class Tensors {
      * tensor, a view, a tensor of the caller, what an in-place operation returned.
      */
     public static Tensor scoped(Supplier<Tensor> body) {
-        Tensor result = outlive(() -> new Tensor(body.get()));
+        return scopedAll(() -> List.of(body.get())).get(0);
+    }
+
+    /** {@link #scoped} for several results. */
+    @SuppressWarnings("resource") // the results are the caller's
+    public static List<Tensor> scopedAll(Supplier<List<Tensor>> body) {
+        List<Tensor> results =
+                compute(() -> body.get().stream().map(Tensors::keep).toList());
         PointerScope caller = PointerScope.getInnerScope();
         if (caller != null) {
-            caller.attach(result);
-            result.releaseReference();
+            results.forEach(result -> {
+                caller.attach(result);
+                result.releaseReference();
+            });
         }
-        return result;
+        return results;
     }
 
     /** Runs {@code body} in a scope of its own and frees everything that it made. */

@@ -15,12 +15,12 @@ record DoubleBlock(Stream text, Stream image) implements FluxModel.Block {
     record Stream(Linear modulation, HeadProjections heads, Norms norms, Linear output, Linear mlpIn, Linear mlpOut) {
 
         /** What goes into attention. */
-        BatchPass.Attending attending(Tensor hidden, BatchPass.Modulation modulation) {
-            return new BatchPass.Attending(norms, heads.batched(modulation.modulated(hidden, 0, 1)));
+        BatchOperators.Stream attending(Tensor hidden, BatchOperators.BatchModulation modulation) {
+            return new BatchOperators.Stream(norms, heads.batched(modulation.modulated(hidden, 0, 1)));
         }
 
         /** The stream with attention's output and then the MLP's: [batch, rows, width] */
-        Tensor added(Tensor hidden, Tensor attended, BatchPass.Modulation modulation) {
+        Tensor added(Tensor hidden, Tensor attended, BatchOperators.BatchModulation modulation) {
             Tensor joined = modulation.gated(hidden, output.batched(attended), 2);
             Tensor wide = torch.gelu(mlpIn.batched(modulation.modulated(joined, 3, 4)), "tanh");
             return modulation.gated(joined, mlpOut.batched(wide), 5);
@@ -48,17 +48,15 @@ record DoubleBlock(Stream text, Stream image) implements FluxModel.Block {
     }
 
     @Override
-    public Tensor forward(Tensor hidden, BatchPass pass) {
-        return Tensors.scoped(() -> {
-            List<Tensor> streams = pass.streams(hidden);
+    public List<Tensor> forward(List<Tensor> streams, BatchPass pass) {
+        return Tensors.scopedAll(() -> {
             Tensor ofText = streams.get(0); // [batch, text, width]
             Tensor ofImage = streams.get(1); // [batch, image, width]
-            BatchPass.Modulation textModulation = pass.modulation(text.modulation);
-            BatchPass.Modulation imageModulation = pass.modulation(image.modulation);
-            List<Tensor> attended = pass.streams(pass.attend(
-                    List.of(text.attending(ofText, textModulation), image.attending(ofImage, imageModulation))));
-            return Tensors.concatenate(
-                    1,
+            BatchOperators.BatchModulation textModulation = pass.modulation(text.modulation);
+            BatchOperators.BatchModulation imageModulation = pass.modulation(image.modulation);
+            List<Tensor> attended =
+                    pass.attended(text.attending(ofText, textModulation), image.attending(ofImage, imageModulation));
+            return List.of(
                     text.added(ofText, attended.get(0), textModulation),
                     image.added(ofImage, attended.get(1), imageModulation));
         });

@@ -48,10 +48,10 @@ record FluxModel(
         /**
          * With gradients of all weights.
          *
-         * @param hidden [batch, text + image, width]
-         * @return the same, in the caller's scope
+         * @param streams text and image, or both as one: [batch, rows, width]
+         * @return the same, or both as one, in the caller's scope
          */
-        Tensor forward(Tensor hidden, BatchPass pass);
+        List<Tensor> forward(List<Tensor> streams, BatchPass pass);
     }
 
     /** All blocks, in the order in which tokens pass through them. */

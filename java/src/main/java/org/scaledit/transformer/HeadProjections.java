@@ -1,6 +1,7 @@
 package org.scaledit.transformer;
 
 import java.util.List;
+import java.util.stream.Stream;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
@@ -13,9 +14,13 @@ import org.scaledit.tensor.Tensors;
  */
 record HeadProjections(List<Group> groups) {
 
-    /** Queries, keys and values of a batch, of layers that are not cut into groups: [batch, rows, width] each */
-    List<Tensor> batched(Tensor x) {
-        return groups.get(0).layers.stream().map(layer -> layer.batched(x)).toList();
+    /**
+     * Queries, keys and values of a batch, side by side, and behind them what other layers make of the same input; of layers
+     * that are not cut into groups: [batch, rows, 3 * width + …]
+     */
+    Tensor batched(Tensor x, Linear... others) {
+        return Linear.batched(
+                Stream.concat(groups.get(0).layers.stream(), Stream.of(others)).toList(), x);
     }
 
     /** @param layers whose outputs side by side are the queries, keys and values of the group's heads */

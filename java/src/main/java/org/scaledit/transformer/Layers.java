@@ -84,8 +84,8 @@ final class Layers {
             }
 
             @Override
-            public Tensor forward(Tensor hidden, BatchPass pass) {
-                return block.forward(hidden, pass);
+            public List<Tensor> forward(List<Tensor> streams, BatchPass pass) {
+                return block.forward(streams, pass);
             }
         };
     }

@@ -97,6 +97,20 @@ record Linear(Matrix weight, Tensor bias, List<LowRank> loras) {
                 () -> torch.linear(x, weightFor(Matrix.of(x)).values(), Tensors.optional(biasFor(Matrix.of(x)))));
     }
 
+    /** The same of layers with one input, their outputs side by side, in one product: […, in] → […, all their outputs] */
+    static Tensor batched(List<Linear> layers, Tensor x) {
+        Matrix input = Matrix.of(x);
+        return Tensors.scoped(() -> torch.linear(
+                x,
+                Tensors.concatenate(
+                        0,
+                        layers.stream()
+                                .map(layer -> layer.weightFor(input).values())
+                                .toArray(Tensor[]::new)),
+                Tensors.optional(Tensors.concatenate(
+                        0, layers.stream().map(layer -> layer.biasFor(input)).toArray(Tensor[]::new)))));
+    }
+
     /** GELU, in its tanh form, of what {@link #forward(Tensor, long)} gives: [rows, in] → [rows, out] */
     Tensor gelu(Tensor x, long guidanceRows) {
         Matrix input = Matrix.of(x);

@@ -3,7 +3,6 @@ package org.scaledit.transformer;
 import java.util.List;
 import java.util.Optional;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Tensors;
@@ -23,14 +22,14 @@ record SingleBlock(Linear modulation, HeadProjections heads, Norms norms, Linear
     }
 
     @Override
-    public Tensor forward(Tensor hidden, BatchPass pass) {
-        return Tensors.scoped(() -> {
-            BatchPass.Modulation shared = pass.modulation(modulation);
-            Tensor x = shared.modulated(hidden, 0, 1);
-            Tensor attended = pass.attend(List.of(new BatchPass.Attending(norms, heads.batched(x))));
-            Tensor wide = torch.gelu(mlp.batched(x), "tanh");
-            return shared.gated(hidden, output.batched(Tensors.concatenate(2, attended, wide)), 2);
-        });
+    public List<Tensor> forward(List<Tensor> streams, BatchPass pass) {
+        return List.of(Tensors.scoped(() -> {
+            Tensor hidden = pass.operators().joined(streams);
+            BatchOperators.BatchModulation shared = pass.modulation(modulation);
+            Tensor projected = heads.batched(shared.modulated(hidden, 0, 1), mlp);
+            Tensor wide = pass.attendedBesideGelu(new BatchOperators.Stream(norms, projected));
+            return shared.gated(hidden, output.batched(wide), 2);
+        }));
     }
 
     /** Adds the block's output to the hidden state: [text + image + guidance, width] */

@@ -5,10 +5,10 @@ import java.util.Deque;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Consumer;
+import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
-import org.bytedeco.pytorch.BoolOptional;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.TensorArrayRefOptional;
 import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.TokenLayout;
@@ -25,6 +25,7 @@ public final class TrainedTransformer implements AutoCloseable {
     private final FluxTransformer transformer;
     private final Placement placement;
     private final boolean checkpointing;
+    private final Supplier<BatchOperators> operators;
     private @Nullable TokenLayout layout; // of the last batch
     private @Nullable RotaryEmbedding rotary; // likewise
 
@@ -34,9 +35,20 @@ public final class TrainedTransformer implements AutoCloseable {
      */
     public TrainedTransformer(
             FluxConfig config, Map<String, Tensor> weights, Placement placement, boolean checkpointing) {
+        this(config, weights, placement, checkpointing, () -> BatchOperators.of(config, placement));
+    }
+
+    /** @param operators makes those of a pass */
+    TrainedTransformer(
+            FluxConfig config,
+            Map<String, Tensor> weights,
+            Placement placement,
+            boolean checkpointing,
+            Supplier<BatchOperators> operators) {
         this.config = config;
         this.placement = placement;
         this.checkpointing = checkpointing;
+        this.operators = operators;
         this.transformer = FluxTransformer.load(config, Weights.of(weights, placement), 0, false);
     }
 
@@ -61,26 +73,32 @@ public final class TrainedTransformer implements AutoCloseable {
      */
     public record HiddenLoss(int block, UnaryOperator<Tensor> loss) {}
 
-    /** The velocities with their graph: {@code [batch, width · height, 64]}, float32, in the caller's scope. */
+    /** The velocities, without gradients: {@code [batch, width · height, 64]}, float32, in the caller's scope. */
     public Tensor velocity(Batch batch) {
-        return Tensors.scoped(() -> passed(batch, Optional.empty()).velocity);
+        Tensor[] velocity = new Tensor[1];
+        Tensors.withoutGradients(() -> velocity[0] = Tensors.scoped(() -> {
+            try (BatchOperators made = operators.get()) {
+                return passed(batch, made, Optional.empty()).velocity;
+            }
+        }));
+        return velocity[0];
     }
 
     /** @param second loss, if there is one */
     private record Passed(Tensor velocity, Optional<Tensor> second) {}
 
-    private Passed passed(Batch batch, Optional<HiddenLoss> second) {
-        BatchPass pass = pass(conditioning(batch), batch);
-        Tensor hidden = embedded(batch);
+    private Passed passed(Batch batch, BatchOperators operators, Optional<HiddenLoss> second) {
+        BatchPass pass = pass(operators.taken(conditioning(batch)), batch, operators);
+        List<Tensor> streams = embedded(batch).stream().map(operators::taken).toList();
         List<FluxModel.Block> blocks = transformer.model().blocks();
         Optional<Tensor> value = Optional.empty();
         for (int block = 0; block < blocks.size(); block++) {
             if (second.isPresent() && second.get().block == block) {
-                value = Optional.of(second.get().loss.apply(image(hidden, pass)));
+                value = Optional.of(second.get().loss.apply(image(streams, batch)));
             }
-            hidden = blocks.get(block).forward(hidden, pass);
+            streams = blocks.get(block).forward(streams, pass);
         }
-        return new Passed(velocity(hidden, pass), value);
+        return new Passed(velocity(streams, pass, batch), value);
     }
 
     /**
@@ -104,58 +122,81 @@ public final class TrainedTransformer implements AutoCloseable {
             return addGradientsBlockByBlock(batch, loss, second);
         }
         return Tensors.compute(() -> {
-            Passed passed = passed(batch, second);
-            Tensor value = loss.apply(passed.velocity);
-            passed.second.map(value::add).orElse(value).backward();
-            return value.item_double();
+            try (BatchOperators made = operators.get()) {
+                Passed passed = passed(batch, made, second);
+                Tensor value = loss.apply(passed.velocity);
+                backward(made, passed.second.map(value::add).orElse(value));
+                return value.item_double();
+            }
         });
     }
 
+    /** Of a loss. */
+    private static void backward(BatchOperators operators, Tensor loss) {
+        operators.backward(List.of(loss), List.of(torch.ones_like(loss)));
+    }
+
     private double addGradientsBlockByBlock(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
-        Deque<Tensor> inputs = new ArrayDeque<>(); // of the blocks, the last one first
-        try {
+        Deque<List<Tensor>> inputs = new ArrayDeque<>(); // of the blocks, the last one first; without graphs
+        try (BatchOperators made = operators.get()) {
             return Tensors.compute(() -> {
                 Tensor conditioning = conditioning(batch);
                 Tensor leaf = conditioning.detach();
                 leaf.set_requires_grad(true);
-                BatchPass pass = pass(leaf, batch);
+                BatchPass pass = pass(leaf, batch, made);
                 List<FluxModel.Block> blocks = transformer.model().blocks();
-                Tensor embedded = embedded(batch);
-                inputs.push(Tensors.keep(embedded.detach()));
-                Tensors.withoutGradients(() -> blocks.forEach(
-                        block -> inputs.push(Tensors.outlive(() -> block.forward(inputs.getFirst(), pass)))));
-                Tensor gradient;
-                Tensor value;
-                try (Tensor last = inputs.pop()) {
-                    last.set_requires_grad(true);
-                    value = Tensors.scoped(() -> loss.apply(velocity(last, pass)));
-                    value.backward();
-                    gradient = new Tensor(last.grad());
-                }
+                List<Tensor> embedded = embedded(batch);
+                inputs.push(embedded.stream()
+                        .map(each -> Tensors.keep(each.detach()))
+                        .toList());
+                Tensors.withoutGradients(() -> blocks.forEach(block ->
+                        Tensors.run(() -> inputs.push(block.forward(inputs.getFirst(), pass).stream()
+                                .map(Tensors::keep)
+                                .toList()))));
+                double[] value = new double[1];
+                List<Tensor> gradients = gradients(inputs, last -> {
+                    Tensor current = loss.apply(velocity(last, pass, batch));
+                    backward(made, current);
+                    value[0] = current.item_double();
+                });
                 for (int block = blocks.size() - 1; block >= 0; block--) {
-                    try (Tensor input = inputs.pop();
-                            Tensor ofOutput = gradient) {
-                        FluxModel.Block current = blocks.get(block);
-                        input.set_requires_grad(true);
-                        Tensors.run(() -> backward(current.forward(input, pass), ofOutput));
-                        if (second.isPresent() && second.get().block == block) {
-                            UnaryOperator<Tensor> ofInput = second.get().loss;
-                            Tensors.run(() -> ofInput.apply(image(input, pass)).backward());
-                        }
-                        gradient = new Tensor(input.grad());
-                    }
+                    FluxModel.Block current = blocks.get(block);
+                    List<Tensor> ofOutput = gradients;
+                    Optional<HiddenLoss> looking = second.filter(other -> other.block == blocks.indexOf(current));
+                    gradients = gradients(inputs, input -> {
+                        made.backward(current.forward(input, pass), ofOutput);
+                        looking.ifPresent(
+                                other -> other.loss.apply(image(input, batch)).backward());
+                    });
+                    ofOutput.forEach(Tensor::close);
                 }
-                backward(embedded, gradient);
-                backward(conditioning, leaf.grad());
-                return value.item_double();
+                made.backward(embedded, gradients);
+                gradients.forEach(Tensor::close);
+                made.backward(List.of(conditioning), List.of(leaf.grad()));
+                return value[0];
             });
         } finally {
-            inputs.forEach(Tensor::close);
+            inputs.forEach(streams -> streams.forEach(Tensor::close));
         }
     }
 
-    private static void backward(Tensor output, Tensor gradient) {
-        output.backward(gradient, new BoolOptional(), false, new TensorArrayRefOptional());
+    /**
+     * Frees the last of some inputs.
+     *
+     * @param backward adds to its gradients
+     * @return these, which no scope frees
+     */
+    private static List<Tensor> gradients(Deque<List<Tensor>> inputs, Consumer<List<Tensor>> backward) {
+        List<Tensor> input = inputs.pop();
+        try {
+            input.forEach(each -> each.set_requires_grad(true));
+            Tensors.run(() -> backward.accept(input));
+            return input.stream()
+                    .map(each -> Tensors.outlive(() -> new Tensor(each.grad())))
+                    .toList();
+        } finally {
+            input.forEach(Tensor::close);
+        }
     }
 
     private Tensor conditioning(Batch batch) {
@@ -166,7 +207,7 @@ public final class TrainedTransformer implements AutoCloseable {
                 .batched(batch.sigmas, (float) batch.guidance, wide.place(batch.pooled), placement))));
     }
 
-    private BatchPass pass(Tensor conditioning, Batch batch) {
+    private BatchPass pass(Tensor conditioning, Batch batch, BatchOperators operators) {
         int text = (int) batch.states.size(1);
         TokenLayout last = layout;
         RotaryEmbedding current = rotary;
@@ -181,26 +222,29 @@ public final class TrainedTransformer implements AutoCloseable {
             layout = asked;
             rotary = current;
         }
-        return new BatchPass(conditioning, current.turns(), text, config);
+        return new BatchPass(conditioning, current.turns(), operators);
     }
 
-    /** The hidden state before the first block: [batch, text + image, width] */
-    private Tensor embedded(Batch batch) {
-        return Tensors.concatenate(
-                1,
+    /** Text and image before the first block: [batch, rows, width] */
+    private List<Tensor> embedded(Batch batch) {
+        return List.of(
                 transformer.model().textEmbedder().batched(placement.place(batch.states)),
                 transformer.model().latentEmbedder().batched(placement.place(batch.latents)));
     }
 
-    private static Tensor image(Tensor hidden, BatchPass pass) { // [batch, image, width]
-        return pass.streams(hidden).get(1);
+    /** @param streams text and image, or both as one; the image has [batch, width · height, width] */
+    private static Tensor image(List<Tensor> streams, Batch batch) {
+        Tensor last = streams.get(streams.size() - 1);
+        long tokens = (long) batch.width * batch.height;
+        return last.narrow(1, last.size(1) - tokens, tokens);
     }
 
     /** What comes after the last block. */
-    private Tensor velocity(Tensor hidden, BatchPass pass) {
+    private Tensor velocity(List<Tensor> streams, BatchPass pass, Batch batch) {
         return Tensors.scoped(() -> {
+            Tensor image = pass.operators().taken(image(streams, batch).contiguous());
             Tensor modulated = pass.modulation(transformer.model().finalModulation())
-                    .modulated(image(hidden, pass), 1, 0); // stores its scale first
+                    .modulated(image, 1, 0); // stores its scale first
             return Tensors.toFloat32(transformer.model().finalLayer().batched(modulated));
         });
     }
