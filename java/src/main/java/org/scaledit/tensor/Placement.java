@@ -52,6 +52,11 @@ public record Placement(torch.ScalarType dtype, boolean cuda) {
         return () -> Cuda.use(gpu);
     }
 
+    /** A tensor of the host where it is placed here most quickly: in memory that a GPU copies by itself. */
+    public Tensor atHand(Tensor tensor) {
+        return cuda ? tensor.pin_memory() : tensor;
+    }
+
     /** The tensor here and in this precision; itself if it is so already. */
     public Tensor place(Tensor tensor) {
         return tensor.to(device(), dtype);

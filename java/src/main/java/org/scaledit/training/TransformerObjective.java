@@ -128,13 +128,16 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             captions.add(without ? "" : source.caption(samples[i]));
             sigmas[i] = (float) recipe.transformer().sigma(order, count + i);
         }
-        Tensor images = Tensors.outlive(() -> set.latents(samples));
-        Tensor noise = Tensors.outlive(() -> torch.empty_like(images));
-        for (int i = 0; i < samples.length; i++) {
-            int row = i;
-            long seed = order.noise(count + i);
-            Tensors.run(() -> noise.select(0, row).copy_(SeededNoise.draw(seed, set.grid())));
-        }
+        Tensor images = Tensors.outlive(() -> placement.atHand(set.latents(samples)));
+        Tensor noise = Tensors.outlive(() -> {
+            Tensor drawn = torch.empty_like(images);
+            for (int i = 0; i < samples.length; i++) {
+                int row = i;
+                long seed = order.noise(count + i);
+                Tensors.run(() -> drawn.select(0, row).copy_(SeededNoise.draw(seed, set.grid())));
+            }
+            return placement.atHand(drawn);
+        });
         return new Batch(
                 set.grid(),
                 images,
