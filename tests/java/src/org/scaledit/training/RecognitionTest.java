@@ -28,7 +28,7 @@ class RecognitionTest {
                         .item_double();
             }
         });
-        double noisy = 1 + 2 * (1 - 0.81);
+        double noisy = 1 + 2 * 0.1 * 0.1;
         double shares = 1 + 3 + 1 + 1 + 2 * noisy;
         assertThat(loss).isCloseTo((1 + 3 * 2 + 4 + 8 + noisy * (16 + 32)) / shares, within(1e-5));
     }

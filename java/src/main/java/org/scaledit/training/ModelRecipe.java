@@ -138,7 +138,7 @@ public record ModelRecipe(
      * @param block whose input is read, by its number from 0
      * @param weight in the loss
      * @param emphasis how much a token with an object counts in the flow-matching loss, beside one of the background, where there
-     *     is no noise: 1 + (emphasis − 1) (1 − σ²). Where nobody knows yet where objects will be, tokens that count more the
+     *     is no noise: 1 + (emphasis − 1) (1 − σ)². Where nobody knows yet where objects will be, tokens that count more the
      *     more of them they show would have too many of them painted
      * @param phases in the first of which it is done
      */

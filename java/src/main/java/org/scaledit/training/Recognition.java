@@ -117,9 +117,10 @@ final class Recognition {
                     onDevice(shown.objects).ne(new Scalar(Sightings.background(SceneSource.VOCABULARY))));
             Tensor more = sigmas.to(placement.device(), torch.ScalarType.Float)
                     .unsqueeze(1) // [batch, 1]
+                    .neg()
+                    .add(new Scalar(1))
                     .square()
-                    .mul(new Scalar(1 - recipe.emphasis()))
-                    .add(new Scalar(recipe.emphasis() - 1));
+                    .mul(new Scalar(recipe.emphasis() - 1));
             Tensor share = object.mul(more).add(new Scalar(1));
             return squares.mul(share).sum().div(share.sum());
         });

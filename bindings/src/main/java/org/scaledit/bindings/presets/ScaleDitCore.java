@@ -41,7 +41,10 @@ public class ScaleDitCore implements InfoMapper {
         java(infoMap, "scaledit_cuda_batch_add_gated_arguments", "CudaBatchAddGatedArguments");
         java(infoMap, "scaledit_cuda_batch_add_gated_gradient_arguments", "CudaBatchAddGatedGradientArguments");
         java(infoMap, "scaledit_cuda_batch_norm_and_rotate_arguments", "CudaBatchNormAndRotateArguments");
-        java(infoMap, "scaledit_cuda_batch_norm_and_rotate_gradient_arguments", "CudaBatchNormAndRotateGradientArguments");
+        java(
+                infoMap,
+                "scaledit_cuda_batch_norm_and_rotate_gradient_arguments",
+                "CudaBatchNormAndRotateGradientArguments");
         java(infoMap, "scaledit_cuda_join_gelu_arguments", "CudaJoinGeluArguments");
         java(infoMap, "scaledit_cuda_gelu_gradient_arguments", "CudaGeluGradientArguments");
         java(infoMap, "scaledit_rectangle", "PixelRectangle");
