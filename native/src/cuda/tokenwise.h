@@ -8,8 +8,8 @@
 
 namespace scaledit::cuda {
 
-constexpr std::int32_t kMostHiddenWidth = 8192;  // of all but those with GELU
-constexpr std::int32_t kMostWidth = 16384;       // of those
+constexpr std::int32_t kMostHiddenWidth = 8192;  // of all but quantize() and those with GELU
+constexpr std::int32_t kMostWidth = 16384;       // of these
 
 constexpr std::int32_t kMostNormParts = 65535;  // of the gradient of a batch's norm
 

@@ -29,7 +29,7 @@ class PrefetchTest {
     /** Those that take longest come first. */
     @Test
     void thingsComeInTheirOrder() {
-        try (Prefetch<Thing> things = new Prefetch<>(3, 13, () -> {}, number -> () -> {
+        try (Prefetch<Thing> things = new Prefetch<>(3, 13, 1, () -> {}, number -> () -> {
             Thread.sleep(3 * (13 - number));
             return new Thing(number);
         })) {
@@ -44,7 +44,7 @@ class PrefetchTest {
 
     @Test
     void whatIsNotTakenIsClosed() {
-        try (Prefetch<Thing> things = new Prefetch<>(0, 100, () -> {}, number -> () -> new Thing(number))) {
+        try (Prefetch<Thing> things = new Prefetch<>(0, 100, 1, () -> {}, number -> () -> new Thing(number))) {
             things.take("here").close();
         }
         assertThat(made.get()).isLessThan(100);
@@ -53,7 +53,7 @@ class PrefetchTest {
 
     @Test
     void whatFailsIsHeardOfWhenItIsTaken() {
-        try (Prefetch<Thing> things = new Prefetch<>(0, 2, () -> {}, number -> () -> {
+        try (Prefetch<Thing> things = new Prefetch<>(0, 2, 1, () -> {}, number -> () -> {
             if (number == 1) {
                 throw new TrainingException("no picture");
             }
@@ -68,7 +68,7 @@ class PrefetchTest {
 
     @Test
     void anInterruptStopsTheWaiting() {
-        try (Prefetch<Thing> things = new Prefetch<>(0, 1, () -> {}, number -> () -> {
+        try (Prefetch<Thing> things = new Prefetch<>(0, 1, 1, () -> {}, number -> () -> {
             Thread.sleep(200);
             return new Thing(number);
         })) {
@@ -93,7 +93,7 @@ class PrefetchTest {
             pause(50); // for the last one to be noticed
             impatient.countDown();
         });
-        Prefetch<Thing> things = new Prefetch<>(0, 2, () -> {}, number -> () -> {
+        Prefetch<Thing> things = new Prefetch<>(0, 2, 1, () -> {}, number -> () -> {
             if (number == 1) {
                 begun.countDown();
                 impatient.await();

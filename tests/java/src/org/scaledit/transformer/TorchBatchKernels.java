@@ -34,6 +34,11 @@ final class TorchBatchKernels implements BatchKernels {
         }
     }
 
+    @Override
+    public long gradientParts(long batch, long rows) {
+        return Math.min(3, rows);
+    }
+
     private static Tensor modulate(Tensor hidden, Tensor shift, Tensor scale) {
         Tensor normed = torch.layer_norm(
                 hidden, new long[] {hidden.size(2)}, Tensors.none(), Tensors.none(), TokenWise.EPSILON, true);

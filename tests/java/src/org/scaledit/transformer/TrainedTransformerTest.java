@@ -1,7 +1,9 @@
 package org.scaledit.transformer;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -56,14 +58,19 @@ class TrainedTransformerTest {
     }
 
     private static TrainedTransformer.Batch batch() {
+        return batch(2);
+    }
+
+    /** @param count of pictures, 1 or 2 */
+    private static TrainedTransformer.Batch batch(int count) {
         torch.manual_seed(3);
         return new TrainedTransformer.Batch(
                 WIDTH,
                 HEIGHT,
-                torch.randn(2, WIDTH * HEIGHT, 64),
-                Tensors.of(SIGMAS, 2),
-                torch.randn(2, TEXT, config.jointWidth()),
-                torch.randn(2, config.pooledWidth()),
+                torch.randn(count, WIDTH * HEIGHT, 64),
+                Tensors.of(Arrays.copyOf(SIGMAS, count), count),
+                torch.randn(count, TEXT, config.jointWidth()),
+                torch.randn(count, config.pooledWidth()),
                 2.5);
     }
 
@@ -97,7 +104,7 @@ class TrainedTransformerTest {
     private static UnaryOperator<Tensor> loss() {
         torch.manual_seed(4);
         Tensor target = torch.randn(2, WIDTH * HEIGHT, 64);
-        return velocity -> torch.mse_loss(velocity, target);
+        return velocity -> torch.mse_loss(velocity, target.narrow(0, 0, velocity.size(0)));
     }
 
     private static double value(TrainedTransformer trained, TrainedTransformer.Batch batch) {
@@ -163,7 +170,8 @@ class TrainedTransformerTest {
     private static TrainedTransformer.HiddenLoss second(int block) {
         torch.manual_seed(5);
         Tensor target = torch.randn(2, WIDTH * HEIGHT, config.width());
-        return new TrainedTransformer.HiddenLoss(block, image -> torch.mse_loss(image, target));
+        return new TrainedTransformer.HiddenLoss(
+                block, image -> torch.mse_loss(image, target.narrow(0, 0, image.size(0))));
     }
 
     /** It is none of what comes after its block, and adds to the gradients of all before: by differences of both losses' sum. */
@@ -210,19 +218,23 @@ class TrainedTransformerTest {
     /** Also of what the text comes from, and with a second loss. */
     @ParameterizedTest
     @CsvSource({
-        "false, false, 0, 1e-6",
-        "true, false, 0, 1e-5",
-        "true, false, 1, 1e-5",
-        "true, false, 3, 1e-5",
-        "false, true, 0, 1e-5",
-        "false, true, 1, 1e-5",
-        "false, true, 3, 1e-5",
-        "true, true, 0, 1e-5",
-        "true, true, 1, 1e-5",
-        "true, true, 3, 1e-5"
+        "2, false, false, -1, 1e-6",
+        "2, true, false, -1, 1e-5",
+        "2, true, false, 1, 1e-5",
+        "2, true, false, 3, 1e-5",
+        "2, false, true, -1, 1e-5",
+        "2, false, true, 0, 1e-5",
+        "2, false, true, 1, 1e-5",
+        "2, false, true, 2, 1e-5",
+        "1, false, true, 2, 1e-5",
+        "2, false, true, 3, 1e-5",
+        "2, true, true, -1, 1e-5",
+        "2, true, true, 0, 1e-5",
+        "1, true, true, 2, 1e-5",
+        "2, true, true, 3, 1e-5"
     })
-    void blockByBlockAndTapedTheyAreTheSame(boolean again, boolean taped, int block, double limit) {
-        Optional<TrainedTransformer.HiddenLoss> other = block == 0 ? Optional.empty() : Optional.of(second(block));
+    void blockByBlockAndTapedTheyAreTheSame(int count, boolean again, boolean taped, int block, double limit) {
+        Optional<TrainedTransformer.HiddenLoss> other = block < 0 ? Optional.empty() : Optional.of(second(block));
         Map<String, Tensor> expected = new LinkedHashMap<>();
         try (TrainedTransformer whole = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false);
                 TrainedTransformer trained = new TrainedTransformer(
@@ -232,7 +244,7 @@ class TrainedTransformerTest {
                         again,
                         () -> taped ? taped() : new AutogradBatch(config))) {
             Tensors.run(() -> {
-                TrainedTransformer.Batch batch = batch();
+                TrainedTransformer.Batch batch = batch(count);
                 batch.states().set_requires_grad(true);
                 batch.pooled().set_requires_grad(true);
                 clear();
@@ -255,5 +267,59 @@ class TrainedTransformerTest {
                         .isLessThan(limit));
             });
         }
+    }
+
+    @Test
+    void velocitiesAreTheSameTaped() {
+        try (TrainedTransformer whole = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false);
+                TrainedTransformer trained = new TrainedTransformer(
+                        config, weights, Placement.FLOAT32_CPU, false, TrainedTransformerTest::taped)) {
+            Tensors.run(() -> assertThat(Golden.relativeL2(trained.velocity(batch()), whole.velocity(batch())))
+                    .isLessThan(2e-6));
+        }
+    }
+
+    /** What fails half way leaves the next pass as it is. */
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void aLossThatFailsLeavesNothing(boolean again) {
+        try (TrainedTransformer trained =
+                new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, again, TrainedTransformerTest::taped)) {
+            Tensors.run(() -> {
+                clear();
+                double first = trained.addGradients(batch(), loss());
+                assertThatThrownBy(() -> trained.addGradients(
+                                batch(), loss(), Optional.of(new TrainedTransformer.HiddenLoss(2, image -> {
+                                    throw new IllegalStateException("no loss");
+                                }))))
+                        .hasMessage("no loss");
+                assertThat(trained.addGradients(batch(), loss())).isEqualTo(first);
+            });
+        }
+    }
+
+    @Test
+    void aSecondLossIsOfABlock() {
+        try (TrainedTransformer trained = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false)) {
+            Tensors.run(() -> assertThatThrownBy(() -> trained.addGradients(batch(), loss(), Optional.of(second(4))))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage("a second loss of block 4, expected one from 0 to 3"));
+        }
+    }
+
+    /** Where the core would refuse them torch computes. */
+    @ParameterizedTest
+    @CsvSource({
+        "2, 128, true",
+        "24, 128, true",
+        "25, 128, true",
+        "26, 128, false",
+        "51, 64, true",
+        "52, 64, false",
+        "4, 32, false"
+    })
+    void theCoreTakesWidthsThatItHasKernelsFor(int heads, int headDim, boolean taken) {
+        FluxConfig sizes = new FluxConfig(64, 1, 1, heads, headDim, 32, 32, false, List.of(16, 56, 56));
+        assertThat(CudaBatchKernels.take(sizes)).isEqualTo(taken);
     }
 }

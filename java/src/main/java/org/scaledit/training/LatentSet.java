@@ -89,8 +89,8 @@ final class LatentSet implements AutoCloseable {
         int all = parts.stream().mapToInt(Part::count).sum();
         int done = 0;
         List<Owned> encoded = new ArrayList<>(); // of one file
-        try (Prefetch<Owned> pictures =
-                new Prefetch<>(0, parts.size(), source.placement().shared(), number -> {
+        try (Prefetch<Owned> pictures = new Prefetch<>(
+                0, parts.size(), exchange.ranks(), source.placement().shared(), number -> {
                     Part part = parts.get((int) number);
                     return () ->
                             new Owned(Tensors.outlive(() -> pictures(part.file * PER_FILE + part.first, part.count)));

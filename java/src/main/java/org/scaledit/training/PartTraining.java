@@ -232,7 +232,11 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         int perStep = current.batches().size() / exchange.ranks();
         Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
         coming = new Prefetch<>(
-                0, stepsLeft(current, step) * perStep, source.placement().shared(), number -> {
+                0,
+                stepsLeft(current, step) * perStep,
+                exchange.ranks(),
+                source.placement().shared(),
+                number -> {
                     int place = (int) (number % perStep) * exchange.ranks() + exchange.rank();
                     ModelRecipe.Batch kind = current.batches().get(place);
                     long count = before + number / perStep * current.samplesPerStep() + current.samples(place);

@@ -30,11 +30,12 @@ final class Prefetch<T extends AutoCloseable> implements AutoCloseable {
     private volatile boolean ended;
 
     /**
+     * @param sharers how many of these share the machine's processors
      * @param begin what each of the threads does first
      * @param works what is to be made for each number from {@code first} to {@code end} − 1; asked on the caller's thread
      */
-    Prefetch(long first, long end, Runnable begin, LongFunction<Work<T>> works) {
-        int threads = Math.max(1, Runtime.getRuntime().availableProcessors());
+    Prefetch(long first, long end, int sharers, Runnable begin, LongFunction<Work<T>> works) {
+        int threads = Math.max(1, Runtime.getRuntime().availableProcessors() / sharers);
         this.works = works;
         this.next = first;
         this.end = end;

@@ -43,8 +43,8 @@ record AutogradBatch(FluxConfig config) implements BatchOperators {
 
     @Override
     public List<Tensor> attended(List<Stream> streams, Tensor turns) {
-        Tensor attended = attended(
-                streams.stream().map(stream -> Heads.of(stream, config)).toList(), turns, config);
+        Tensor attended = together(
+                streams.stream().map(stream -> Heads.of(stream, config)).toList(), turns);
         long[] rows =
                 streams.stream().mapToLong(stream -> stream.projected().size(1)).toArray();
         return Tensors.split(attended, 1, rows);
@@ -54,7 +54,7 @@ record AutogradBatch(FluxConfig config) implements BatchOperators {
     public Tensor attendedBesideGelu(Stream stream, Tensor turns) {
         return Tensors.scoped(() -> {
             Heads heads = Heads.of(stream, config);
-            Tensor attended = attended(List.of(heads), turns, config);
+            Tensor attended = together(List.of(heads), turns);
             return Tensors.concatenate(2, attended, torch.gelu(heads.others, "tanh"));
         });
     }
@@ -82,12 +82,15 @@ record AutogradBatch(FluxConfig config) implements BatchOperators {
     }
 
     /** [batch, rows of all, width] */
-    private static Tensor attended(List<Heads> streams, Tensor turns, FluxConfig config) {
+    private Tensor together(List<Heads> streams, Tensor turns) {
         return Tensors.scoped(() -> {
             Tensor rotated = Preparation.rotated(
-                    one(streams.stream().map(Heads::queriesAndKeys).toList()), turns);
+                    BatchOperators.one(
+                            streams.stream().map(Heads::queriesAndKeys).toList()),
+                    turns);
             List<Tensor> prepared = Tensors.split(rotated, 2, config.heads(), config.heads());
-            Tensor values = one(streams.stream().map(Heads::values).toList());
+            Tensor values =
+                    BatchOperators.one(streams.stream().map(Heads::values).toList());
             return torch.scaled_dot_product_attention(
                             prepared.get(0).transpose(1, 2), prepared.get(1).transpose(1, 2), values.transpose(1, 2))
                     .transpose(1, 2)
@@ -95,13 +98,9 @@ record AutogradBatch(FluxConfig config) implements BatchOperators {
         });
     }
 
-    private static Tensor one(List<Tensor> streams) {
-        return streams.size() == 1 ? streams.get(0) : Tensors.concatenate(1, streams.toArray(Tensor[]::new));
-    }
-
     @Override
     public Tensor joined(List<Tensor> streams) {
-        return one(streams);
+        return BatchOperators.one(streams);
     }
 
     @Override

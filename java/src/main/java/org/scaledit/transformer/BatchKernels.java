@@ -9,6 +9,9 @@ import org.bytedeco.pytorch.Tensor;
  */
 interface BatchKernels {
 
+    /** In how many parts the gradient of a picture's vectors is best summed, if a picture has so many rows. */
+    long gradientParts(long batch, long rows);
+
     /** Layer norm, scale and shift: [batch, rows, width] → the same */
     Tensor modulated(Tensor hidden, Tensor shift, Tensor scale);
 

@@ -5,23 +5,23 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
 
 /**
  * What blocks do to a batch of pictures between their products, in a form whose gradients can be found. The products are
- * torch's. Made for one pass and the way back; used by one thread.
+ * torch's, and so is GELU where a product comes right behind it. Made for one pass and the way back; used by one thread.
  */
 interface BatchOperators extends AutoCloseable {
 
     /** On a GPU it is the core's, which takes bfloat16, if the core has kernels for the model's sizes. */
     static BatchOperators of(FluxConfig config, Placement placement) {
-        boolean core = placement.cuda()
-                && placement.dtype() == torch.ScalarType.BFloat16
-                && CudaBatchKernels.take(config.headDim(), config.width());
+        boolean core =
+                placement.cuda() && placement.dtype() == torch.ScalarType.BFloat16 && CudaBatchKernels.take(config);
         return core ? new TapedBatch(config, new CudaBatchKernels(), placement) : new AutogradBatch(config);
     }
 
     /**
-     * What layers made of their input, for the operators.
+     * What layers made of their input, as operators take it: the way back through the layers comes after theirs.
      *
      * @param made with the graph of its layers
      * @return the same values
@@ -72,11 +72,16 @@ interface BatchOperators extends AutoCloseable {
      * Adds gradients to those of all that the outputs come from.
      *
      * @param outputs of operators of this pass, or with graphs
-     * @param gradients theirs
+     * @param gradients theirs, a tensor of its own for each, which may be changed
      */
     void backward(List<Tensor> outputs, List<Tensor> gradients);
 
     /** Frees what the way back would need. */
     @Override
     void close();
+
+    /** Streams one after the other; one alone as it is. */
+    static Tensor one(List<Tensor> streams) {
+        return streams.size() == 1 ? streams.get(0) : Tensors.concatenate(1, streams.toArray(Tensor[]::new));
+    }
 }

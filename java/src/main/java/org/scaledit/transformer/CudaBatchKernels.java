@@ -27,11 +27,24 @@ final class CudaBatchKernels implements BatchKernels {
     /** In which the gradient of a norm is summed: eight blocks for each multiprocessor of a Hopper. */
     private static final int NORM_PARTS = 1056;
 
-    private static final int MOST_CHANNELS = 8192;
+    /** Blocks of a kernel that sums the gradients of modulations: from 2,000 on they end at nearly the same time. */
+    private static final long BLOCKS = 4096;
+
+    /** Of a block: with fewer it pays for its beginning and end. */
+    private static final long LEAST_ROWS = 16;
+
+    /** That a row has at most where it goes through GELU, with attention's output beside it. */
+    private static final long MOST_CHANNELS = 16_384;
 
     /** Whether there are kernels for a model of these sizes. */
-    static boolean take(long headDim, long width) {
-        return (headDim == 64 || headDim == 128) && width <= MOST_CHANNELS;
+    static boolean take(FluxConfig config) {
+        return (config.headDim() == 64 || config.headDim() == 128)
+                && config.width() + config.mlpWidth() <= MOST_CHANNELS;
+    }
+
+    @Override
+    public long gradientParts(long batch, long rows) {
+        return Math.max(1, Math.min(BLOCKS / batch, rows / LEAST_ROWS));
     }
 
     @Override
@@ -122,6 +135,8 @@ final class CudaBatchKernels implements BatchKernels {
     @Override
     public void prepared(Tensor stream, Tensor norm, Tensor turns, long first, Tensor sequence) {
         Tensors.run(() -> {
+            require(norm, torch.ScalarType.BFloat16);
+            require(turns, torch.ScalarType.ComplexFloat);
             int headDim = (int) norm.size(0);
             CudaBatchNormAndRotateArguments arguments = new CudaBatchNormAndRotateArguments()
                     .rows(rows(stream))
@@ -144,6 +159,8 @@ final class CudaBatchKernels implements BatchKernels {
     public Tensor preparedGradient(
             Tensor stream, Tensor norm, Tensor turns, long first, Tensor gradient, Tensor streamGradient) {
         return Tensors.scoped(() -> {
+            require(norm, torch.ScalarType.BFloat16);
+            require(turns, torch.ScalarType.ComplexFloat);
             int headDim = (int) norm.size(0);
             Tensor ofNorm = torch.empty(
                     new long[] {NORM_PARTS, headDim}, new Placement(torch.ScalarType.Float, true).options(), null);
@@ -217,21 +234,31 @@ final class CudaBatchKernels implements BatchKernels {
 
     /** The core knows rows of one distance alone. */
     static void requireEven(Tensor tokens, torch.ScalarType type) {
+        require(tokens, type);
         boolean even =
                 tokens.stride(2) == 1 && (tokens.size(0) == 1 || tokens.stride(0) == tokens.size(1) * tokens.stride(1));
-        if (!even || tokens.scalar_type().intern() != type) {
-            throw new IllegalArgumentException("tokens have shape " + Tensors.shape(tokens) + " of "
-                    + tokens.scalar_type().intern() + ", expected " + type + " with evenly spaced rows");
+        if (!even) {
+            throw new IllegalArgumentException(
+                    "tokens have shape " + Tensors.shape(tokens) + ", and not evenly spaced rows, expected such");
+        }
+    }
+
+    private static void require(Tensor tensor, torch.ScalarType type) {
+        if (tensor.scalar_type().intern() != type) {
+            throw new IllegalArgumentException(
+                    "a tensor is " + tensor.scalar_type().intern() + ", expected " + type);
         }
     }
 
     /** @param vectors [batch, columns] */
     private static void describe(Tensor vectors, PictureVectors view) {
+        require(vectors, torch.ScalarType.BFloat16);
         view.data(vectors.data_ptr()).stride(vectors.stride(0));
     }
 
     /** @param gradients [parts * batch, columns], float32 */
     private static void describe(Tensor gradients, PictureGradients view) {
+        require(gradients, torch.ScalarType.Float);
         view.data(new FloatPointer(gradients.data_ptr())).stride(gradients.stride(0));
     }
 }

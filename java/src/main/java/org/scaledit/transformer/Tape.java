@@ -39,7 +39,7 @@ final class Tape implements AutoCloseable {
         return leaf;
     }
 
-    /** A handle for the step that comes next, which frees it. */
+    /** A handle for the step that comes next, which frees it; the tensor itself where nothing is noted. */
     Tensor keep(Tensor tensor) {
         if (!recording()) {
             return tensor;
@@ -82,8 +82,8 @@ final class Tape implements AutoCloseable {
     }
 
     /**
-     * Gives a tensor its gradient: torch takes it further where there is a graph. A leaf that has none yet keeps what is
-     * given, and to one that it has it is added.
+     * Gives a tensor its gradient: torch takes it further where there is a graph. A leaf that has none yet keeps the one that is
+     * given, to which others are then added in place.
      */
     static void flow(Tensor to, Tensor gradient) {
         if (!to.requires_grad()) {
@@ -107,7 +107,7 @@ final class Tape implements AutoCloseable {
         return new TensorVector(tensors.toArray(Tensor[]::new));
     }
 
-    /** What has come to a leaf, in the caller's scope; zeros if no loss depends on it. */
+    /** What has come to a leaf, borrowed from it; zeros if no loss depends on it. */
     static Tensor gradient(Tensor leaf) {
         Tensor gradient = leaf.grad();
         return gradient.defined() ? gradient : torch.zeros_like(leaf);

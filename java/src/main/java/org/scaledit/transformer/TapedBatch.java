@@ -12,13 +12,10 @@ import org.scaledit.tensor.Tensors;
 
 /**
  * Fused kernels, each of which reads and writes everything once, and a tape for the way back. Torch does what is between
- * them: products, and attention itself. The gradient of the hidden state stays one tensor all the way, to which each block
- * adds in place.
+ * them: products, and attention itself. The gradient of the hidden state is one tensor through all blocks of a kind, to which
+ * each adds in place.
  */
 final class TapedBatch implements BatchOperators {
-    /** Groups of rows in which the gradients of modulations are summed, of all pictures: enough for a GPU. */
-    private static final long GROUPS = 4096;
-
     private static final int QUERIES = 0;
     private static final int KEYS = 1;
     private static final int VALUES = 2;
@@ -26,7 +23,7 @@ final class TapedBatch implements BatchOperators {
     private final FluxConfig config;
     private final BatchKernels kernels;
     private final Placement placement;
-    private final Placement wide; // of sums
+    private final Placement sums;
     private final Tape tape = new Tape();
     private final List<Modulation> modulations = new ArrayList<>();
 
@@ -35,7 +32,7 @@ final class TapedBatch implements BatchOperators {
         this.config = config;
         this.kernels = kernels;
         this.placement = placement;
-        this.wide = placement.with(torch.ScalarType.Float);
+        this.sums = placement.with(torch.ScalarType.Float);
     }
 
     @Override
@@ -58,28 +55,25 @@ final class TapedBatch implements BatchOperators {
 
     private final class Modulation implements BatchModulation {
         private final Tensor values; // [batch, parts * width], without a graph
+        private final long columns;
         private @Nullable Tensor gradients; // [groups * batch, parts * width], float32, on the way back
 
         Modulation(Tensor values) {
             this.values = values;
+            this.columns = values.size(1);
         }
 
         private Tensor part(int part) {
             return values.narrow(1, part * config.width(), config.width());
         }
 
-        /**
-         * Where the gradient of a part is written, by the one operator that takes it.
-         *
-         * @param rows of a picture
-         */
-        private Tensor gradient(int part, Tensor ofPart, long rows) {
+        /** Where the gradient of a part is written, by the one operator that takes it. */
+        private Tensor gradientRoom(int part, Tensor ofInput) {
             Tensor room = gradients;
             if (room == null) {
-                long batch = ofPart.size(0);
-                long groups = Math.max(1, Math.min(GROUPS / batch, rows));
-                long columns = ofPart.stride(0);
-                room = Tensors.outlive(() -> torch.zeros(new long[] {groups * batch, columns}, wide.options()));
+                long batch = ofInput.size(0);
+                long groups = kernels.gradientParts(batch, ofInput.size(1));
+                room = Tensors.outlive(() -> torch.zeros(new long[] {groups * batch, columns}, sums.options()));
                 gradients = room;
             }
             return room.narrow(1, part * config.width(), config.width());
@@ -111,15 +105,14 @@ final class TapedBatch implements BatchOperators {
             tape.add(() -> {
                 Tensor before = input.grad();
                 Tensor gradient = before.defined() ? before : torch.empty_like(input);
-                long rows = input.size(1);
                 kernels.modulatedGradient(
                         input.detach(),
                         factor,
                         Tape.gradient(leaf),
                         gradient,
                         before.defined(),
-                        gradient(shift, factor, rows),
-                        gradient(scale, factor, rows));
+                        gradientRoom(shift, input),
+                        gradientRoom(scale, input));
                 if (!before.defined()) {
                     Tape.flow(input, gradient);
                 }
@@ -136,8 +129,7 @@ final class TapedBatch implements BatchOperators {
             Tensor leaf = tape.keep(output);
             tape.add(() -> {
                 Tensor gradient = Tape.gradient(leaf);
-                Tensor ofUpdate = kernels.gatedGradient(
-                        update.detach(), factor, gradient, gradient(gate, factor, update.size(1)));
+                Tensor ofUpdate = kernels.gatedGradient(update.detach(), factor, gradient, gradientRoom(gate, update));
                 Tape.flow(input, gradient);
                 Tape.flow(update, ofUpdate);
             });
@@ -215,9 +207,9 @@ final class TapedBatch implements BatchOperators {
         }
 
         private Tensor values() {
-            Tensor[] values =
-                    projected.stream().map(each -> part(each.detach(), VALUES)).toArray(Tensor[]::new);
-            return tape.keep(Tape.leaf(values.length == 1 ? values[0] : Tensors.concatenate(1, values)));
+            List<Tensor> values =
+                    projected.stream().map(each -> part(each.detach(), VALUES)).toList();
+            return tape.keep(Tape.leaf(BatchOperators.one(values)));
         }
 
         private Tensor heads(int part) { // [batch, heads, tokens, head_dim]

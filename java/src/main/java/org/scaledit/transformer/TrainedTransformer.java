@@ -1,6 +1,7 @@
 package org.scaledit.transformer;
 
 import java.util.ArrayDeque;
+import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
 import java.util.Map;
@@ -77,8 +78,8 @@ public final class TrainedTransformer implements AutoCloseable {
     public Tensor velocity(Batch batch) {
         Tensor[] velocity = new Tensor[1];
         Tensors.withoutGradients(() -> velocity[0] = Tensors.scoped(() -> {
-            try (BatchOperators made = operators.get()) {
-                return passed(batch, made, Optional.empty()).velocity;
+            try (BatchOperators current = operators.get()) {
+                return passed(batch, current, Optional.empty()).velocity;
             }
         }));
         return velocity[0];
@@ -118,14 +119,19 @@ public final class TrainedTransformer implements AutoCloseable {
      * @return the first one
      */
     public double addGradients(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
+        int blocks = transformer.model().blocks().size();
+        if (second.isPresent() && (second.get().block < 0 || second.get().block >= blocks)) {
+            throw new IllegalArgumentException(
+                    "a second loss of block " + second.get().block + ", expected one from 0 to " + (blocks - 1));
+        }
         if (checkpointing) {
             return addGradientsBlockByBlock(batch, loss, second);
         }
         return Tensors.compute(() -> {
-            try (BatchOperators made = operators.get()) {
-                Passed passed = passed(batch, made, second);
+            try (BatchOperators current = operators.get()) {
+                Passed passed = passed(batch, current, second);
                 Tensor value = loss.apply(passed.velocity);
-                backward(made, passed.second.map(value::add).orElse(value));
+                backward(current, passed.second.map(value::add).orElse(value));
                 return value.item_double();
             }
         });
@@ -138,12 +144,13 @@ public final class TrainedTransformer implements AutoCloseable {
 
     private double addGradientsBlockByBlock(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
         Deque<List<Tensor>> inputs = new ArrayDeque<>(); // of the blocks, the last one first; without graphs
-        try (BatchOperators made = operators.get()) {
+        List<Tensor> gradients = new ArrayList<>(); // of the outputs of the block that comes next on the way back
+        try (BatchOperators current = operators.get()) {
             return Tensors.compute(() -> {
                 Tensor conditioning = conditioning(batch);
                 Tensor leaf = conditioning.detach();
                 leaf.set_requires_grad(true);
-                BatchPass pass = pass(leaf, batch, made);
+                BatchPass pass = pass(leaf, batch, current);
                 List<FluxModel.Block> blocks = transformer.model().blocks();
                 List<Tensor> embedded = embedded(batch);
                 inputs.push(embedded.stream()
@@ -154,49 +161,50 @@ public final class TrainedTransformer implements AutoCloseable {
                                 .map(Tensors::keep)
                                 .toList()))));
                 double[] value = new double[1];
-                List<Tensor> gradients = gradients(inputs, last -> {
-                    Tensor current = loss.apply(velocity(last, pass, batch));
-                    backward(made, current);
-                    value[0] = current.item_double();
+                stepBack(inputs, gradients, last -> {
+                    Tensor scalar = loss.apply(velocity(last, pass, batch));
+                    backward(current, scalar);
+                    value[0] = scalar.item_double();
                 });
                 for (int block = blocks.size() - 1; block >= 0; block--) {
-                    FluxModel.Block current = blocks.get(block);
-                    List<Tensor> ofOutput = gradients;
-                    Optional<HiddenLoss> looking = second.filter(other -> other.block == blocks.indexOf(current));
-                    gradients = gradients(inputs, input -> {
-                        made.backward(current.forward(input, pass), ofOutput);
-                        looking.ifPresent(
-                                other -> other.loss.apply(image(input, batch)).backward());
+                    int number = block;
+                    stepBack(inputs, gradients, input -> {
+                        current.backward(blocks.get(number).forward(input, pass), gradients);
+                        second.filter(other -> other.block == number)
+                                .ifPresent(other ->
+                                        other.loss.apply(image(input, batch)).backward());
                     });
-                    ofOutput.forEach(Tensor::close);
                 }
-                made.backward(embedded, gradients);
-                gradients.forEach(Tensor::close);
-                made.backward(List.of(conditioning), List.of(leaf.grad()));
+                current.backward(embedded, gradients);
+                current.backward(List.of(conditioning), List.of(leaf.grad()));
                 return value[0];
             });
         } finally {
-            inputs.forEach(streams -> streams.forEach(Tensor::close));
+            inputs.forEach(TrainedTransformer::close);
+            close(gradients);
         }
     }
 
     /**
-     * Frees the last of some inputs.
+     * Takes the last of some inputs off them, and puts its gradients in the place of those of what was made of it.
      *
-     * @param backward adds to its gradients
-     * @return these, which no scope frees
+     * @param backward adds to the input's gradients
      */
-    private static List<Tensor> gradients(Deque<List<Tensor>> inputs, Consumer<List<Tensor>> backward) {
+    private static void stepBack(Deque<List<Tensor>> inputs, List<Tensor> gradients, Consumer<List<Tensor>> backward) {
         List<Tensor> input = inputs.pop();
         try {
             input.forEach(each -> each.set_requires_grad(true));
             Tensors.run(() -> backward.accept(input));
-            return input.stream()
-                    .map(each -> Tensors.outlive(() -> new Tensor(each.grad())))
-                    .toList();
+            close(gradients);
+            gradients.clear();
+            input.forEach(each -> gradients.add(Tensors.outlive(() -> new Tensor(Tape.gradient(each)))));
         } finally {
-            input.forEach(Tensor::close);
+            close(input);
         }
+    }
+
+    private static void close(List<Tensor> tensors) {
+        tensors.forEach(Tensor::close);
     }
 
     private Tensor conditioning(Batch batch) {
