@@ -5,9 +5,7 @@ import java.util.Deque;
 import java.util.List;
 import java.util.function.Consumer;
 import java.util.function.UnaryOperator;
-import org.bytedeco.pytorch.BoolOptional;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.TensorArrayRefOptional;
 import org.scaledit.attention.Attention;
 import org.scaledit.attention.AutogradAttention;
 import org.scaledit.attention.DifferentiableAttention;
@@ -85,7 +83,7 @@ public final class GradientPass {
                     }
                 }
                 if (embedded.requires_grad()) {
-                    backward(embedded, gradient);
+                    Tape.backward(List.of(embedded), List.of(gradient));
                 }
                 return value.item_double();
             });
@@ -109,13 +107,9 @@ public final class GradientPass {
                 Tensor hidden = input.clone(); // a leaf is not changed in place
                 block.forward(hidden, pass.with(differentiable, new AutogradTokenWise()));
                 begins.accept(Phase.BACKWARD);
-                backward(hidden, gradient);
+                Tape.backward(List.of(hidden), List.of(gradient));
             }
             return input.grad();
         });
-    }
-
-    private static void backward(Tensor output, Tensor gradient) {
-        output.backward(gradient, new BoolOptional(), false, new TensorArrayRefOptional());
     }
 }
