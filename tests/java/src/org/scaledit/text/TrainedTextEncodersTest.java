@@ -62,7 +62,7 @@ class TrainedTextEncodersTest {
         try (TrainedTextEncoders trained = trained();
                 TextEncoders plain = TextEncoders.load(TINY, Placement.FLOAT32_CPU)) {
             Tensors.run(() -> {
-                Conditioning encoded = trained.encode(trained.tokens(TEXTS, TOKENS));
+                Conditioning encoded = trained.encode(trained.tokens(TEXTS, TEXTS, TOKENS));
                 for (int i = 0; i < TEXTS.size(); i++) {
                     Conditioning expected = plain.encode(TEXTS.get(i), TOKENS);
                     assertThat(Golden.relativeL2(encoded.states().select(0, i), expected.states()))
@@ -75,7 +75,7 @@ class TrainedTextEncodersTest {
     }
 
     private static Tensor loss(TrainedTextEncoders trained) {
-        Conditioning encoded = trained.encode(trained.tokens(TEXTS, TOKENS));
+        Conditioning encoded = trained.encode(trained.tokens(TEXTS, TEXTS, TOKENS));
         return encoded.states().sin().sum().add(encoded.pooled().sin().sum());
     }
 

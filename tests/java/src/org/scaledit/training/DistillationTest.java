@@ -171,10 +171,10 @@ class DistillationTest {
             Tensors.run(() -> {
                 Tensor image = torch.randn(4, grid.tokens(), 64);
                 Tensor noise = torch.randn(4, grid.tokens(), 64);
-                TrainedTextEncoders.Tokens tokens =
-                        encoders.tokens(List.of("a circle", "a square", "", "red"), TEXT_TOKENS);
+                List<String> captions = List.of("a circle", "a square", "", "red");
+                TrainedTextEncoders.Tokens tokens = encoders.tokens(captions, captions, TEXT_TOKENS);
                 Conditioning text = encoders.encode(tokens);
-                Conditioning none = encoders.encode(encoders.tokens(List.of(""), TEXT_TOKENS));
+                Conditioning none = encoders.encode(encoders.tokens(List.of(""), List.of(""), TEXT_TOKENS));
                 Teacher.Lesson lesson = few5.lesson(
                         new TransformerObjective.Batch(
                                 grid, image, noise, Tensors.of(sigmas, 4), 2, tokens, Optional.empty()),

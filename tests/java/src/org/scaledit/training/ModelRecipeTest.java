@@ -76,6 +76,7 @@ class ModelRecipeTest {
             "guidance": false | "guidance": 1 | has transformer.guidance 1, expected true or false
             "tokens": 12 | "tokens": 300 | has transformer.guidance false, expected true, as text.tokens is more than 256
             "caption_dropout": 0.2 | "caption_dropout": 2 | has transformer.caption_dropout 2.0, expected a number from 0.0 to 1.0
+            "caption_dropout": 0.2 | "caption_dropout": 0.2, "pooled_dropout": -1 | has transformer.pooled_dropout -1.0, expected a number from 0.0 to 1.0
             "timesteps": "logit-normal" | "timesteps": "logit-normal", "recognition": {"block": 1, "weight": 0.1, "emphasis": 3, "phases": 1} | has transformer.recognition true, expected none, as only data.scenes tell what they show
             "timesteps": "logit-normal" | "timesteps": "logit-normal", "shift": 0 | has transformer.shift 0.0, expected a number from 0.01 to 100.0
             "timesteps": "logit-normal" | "timesteps": "normal" | has transformer.timesteps normal, expected logit-normal or uniform

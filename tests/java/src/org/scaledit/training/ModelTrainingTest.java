@@ -258,6 +258,35 @@ class ModelTrainingTest {
                 .hasMessageContaining("none");
     }
 
+    /** CLIP's encoder learns no word then, T5's does. */
+    @Test
+    void captionsMayBeLeftOutOfTheSummaryAlone() {
+        String caption = "\"caption_dropout\": 0.2";
+        ModelTraining.Run usual = trained("usual", caption, "\"caption_dropout\": 0");
+        ModelTraining.Run wordless = trained("wordless", caption, "\"caption_dropout\": 1");
+        ModelTraining.Run without = trained("without", caption, "\"caption_dropout\": 0, \"pooled_dropout\": 1");
+        String clip = "text_model.embeddings.token_embedding.weight";
+        assertThat(rowsThatDiffer("text_encoder", clip, wordless, usual)).isGreaterThan(4);
+        assertThat(rowsThatDiffer("text_encoder", clip, wordless, without))
+                .isBetween(1.0, 3.0); // a text's begin, end, padding
+        assertThat(rowsThatDiffer("text_encoder_2", "shared.weight", wordless, without))
+                .isGreaterThan(4);
+    }
+
+    private ModelTraining.Run trained(String name, String from, String to) {
+        ModelTraining.Run run = run(name, TinyModel.CONFIG.replace(from, to), false);
+        ModelTraining.run(run, stage -> SilentListener.NONE);
+        return run;
+    }
+
+    private static double rowsThatDiffer(String part, String matrix, ModelTraining.Run a, ModelTraining.Run b) {
+        try (Safetensors left = ModelDirectory.open(a.model()).weights(part);
+                Safetensors right = ModelDirectory.open(b.model()).weights(part)) {
+            return Tensors.compute(() ->
+                    left.tensor(matrix).ne(right.tensor(matrix)).any(1).sum().item_double());
+        }
+    }
+
     /** Scenes come out of the seed, so that the same run twice is the same; the model that it leaves makes a picture. */
     @Test
     void aModelOfScenesIsLoadedAndPaints() {

@@ -53,13 +53,17 @@ public final class TrainedTextEncoders implements AutoCloseable {
      */
     public record Tokens(long[][] clip, long[][] t5) {}
 
-    /** @param textTokens T5's length */
-    public Tokens tokens(List<String> texts, int textTokens) {
+    /**
+     * Of as many texts for each encoder.
+     *
+     * @param textTokens T5's length
+     */
+    public Tokens tokens(List<String> clipTexts, List<String> t5Texts, int textTokens) {
         return new Tokens(
-                texts.stream()
+                clipTexts.stream()
                         .map(text -> clipTokenizer.ids(text, clip.tokens()))
                         .toArray(long[][]::new),
-                texts.stream().map(text -> t5Tokenizer.ids(text, textTokens)).toArray(long[][]::new));
+                t5Texts.stream().map(text -> t5Tokenizer.ids(text, textTokens)).toArray(long[][]::new));
     }
 
     /** Tensors of the caller's scope: {@code [texts, text tokens, joint width]} and {@code [texts, pooled width]}. */

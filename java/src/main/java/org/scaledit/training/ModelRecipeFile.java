@@ -236,6 +236,9 @@ final class ModelRecipeFile {
         return new Transformer(
                 flux,
                 number(config, "caption_dropout", 0, 1),
+                config.has("pooled_dropout")
+                        ? number(config, "pooled_dropout", 0, 1)
+                        : config.number("pooled_dropout", 0),
                 timesteps.equals("uniform") ? Recipe.Timesteps.UNIFORM : Recipe.Timesteps.LOGIT_NORMAL,
                 config.has("shift") ? number(config, "shift", 0.01, 100) : config.number("shift", 1),
                 config.flag("checkpointing"),

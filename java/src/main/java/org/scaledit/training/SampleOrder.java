@@ -16,7 +16,8 @@ final class SampleOrder {
         PICTURE,
         CAPTION,
         CROP,
-        GUIDANCE
+        GUIDANCE,
+        POOLED
     }
 
     private final long seed;
@@ -100,6 +101,11 @@ final class SampleOrder {
     /** Whether its caption is left out, which happens so often. */
     boolean leavesCaptionOut(long count, double probability) {
         return unit(Stream.CAPTION, count) < probability;
+    }
+
+    /** Whether CLIP's encoder is given no caption, which happens so often. */
+    boolean leavesPooledOut(long count, double probability) {
+        return unit(Stream.POOLED, count) < probability;
     }
 
     /** The guidance scale of a batch whose first sample comes after {@code count} others. */

@@ -105,7 +105,7 @@ final class Teacher implements AutoCloseable {
     }
 
     private Conditioning withoutCaption(long count) {
-        Conditioning one = encoders.encode(encoders.tokens(NO_CAPTION, textTokens));
+        Conditioning one = encoders.encode(encoders.tokens(NO_CAPTION, NO_CAPTION, textTokens));
         return new Conditioning(
                 one.states().expand(new long[] {count, -1, -1}).contiguous(),
                 one.pooled().expand(new long[] {count, -1}).contiguous());

@@ -120,12 +120,17 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         if (set == null) {
             throw new IllegalStateException("the phase has not begun");
         }
+        List<String> summarised = new ArrayList<>(); // by CLIP
         List<String> captions = new ArrayList<>();
         float[] sigmas = new float[samples.length];
         for (int i = 0; i < samples.length; i++) {
             boolean without =
                     order.leavesCaptionOut(count + i, recipe.transformer().captionDropout());
-            captions.add(without ? "" : source.caption(samples[i]));
+            String caption = without ? "" : source.caption(samples[i]);
+            captions.add(caption);
+            boolean unsummarised =
+                    order.leavesPooledOut(count + i, recipe.transformer().pooledDropout());
+            summarised.add(unsummarised ? "" : caption);
             sigmas[i] = (float) recipe.transformer().sigma(order, count + i);
         }
         Tensor images = Tensors.outlive(() -> placement.atHand(set.latents(samples)));
@@ -147,7 +152,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                         .distillation()
                         .map(scales -> order.guidance(count, scales))
                         .orElse(GUIDANCE),
-                encoders.tokens(captions, recipe.text().tokens()),
+                encoders.tokens(summarised, captions, recipe.text().tokens()),
                 recognises
                         ? Optional.of(
                                 Recognition.Shown.of(source, samples, set.grid().width()))
