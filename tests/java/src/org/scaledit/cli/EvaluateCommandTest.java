@@ -92,6 +92,7 @@ class EvaluateCommandTest {
         assertRefused(
                 trained("none", "--resume"), 1, "there is no " + folder.resolve("none/judge.checkpoint.safetensors"));
         assertRefused(trained("none", "--gpus", "2"), 2, "gpus is 2, expected --device cuda beside it");
+        assertThat(folder.resolve("none")).doesNotExist();
     }
 
     @Test
@@ -191,5 +192,6 @@ class EvaluateCommandTest {
             arguments.addAll(List.of("--sprites", sprites.toString()));
         }
         assertRefused(run(arguments.toArray(String[]::new)), status, message);
+        assertThat(folder.resolve("wrong")).doesNotExist();
     }
 }

@@ -104,6 +104,7 @@ class TrainModelCommandTest {
                 train(config, output, "--resume"),
                 1,
                 "there is no " + output.resolve("vae.checkpoint.safetensors") + " to resume from");
+        assertThat(output).doesNotExist();
         assertRefused(run("train", "model", "-o", output.toString()), 2, "Missing required option: '--config=FILE'");
     }
 }

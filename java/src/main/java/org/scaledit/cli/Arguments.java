@@ -96,25 +96,16 @@ final class Arguments {
         }
     }
 
-    /** Makes the folder and those above it, if they are not there. */
-    static void makeFolder(Path folder) {
-        requireNoFile(folder);
-        try {
-            Files.createDirectories(folder);
-        } catch (IOException e) {
-            throw new IllegalArgumentException("output folder " + folder + " cannot be made: " + Reasons.of(e), e);
-        }
-        if (!Files.isWritable(folder)) {
-            throw new IllegalArgumentException("output folder " + folder + " is not writable");
-        }
-    }
-
     /** A folder that is going to be made, in one that is there. */
     static void requireNew(Path folder) {
+        requireAbsent(folder);
+        requireWritable(folder);
+    }
+
+    static void requireAbsent(Path folder) {
         if (Files.exists(folder)) {
             throw new IllegalArgumentException("output " + folder + " exists, expected a folder that is to be made");
         }
-        requireWritable(folder);
     }
 
     /** Better to hear of an unwritable folder before the picture is made than after. */

@@ -154,8 +154,10 @@ final class BenchCommand implements Callable<Integer> {
         StepBenchmark.Plan given = new StepBenchmark.Plan(methods, sizes, pictures, textTokens, warmUp, steps, profile);
         checkPaths();
         PrintWriter out = spec.commandLine().getOut();
-        try (StepBenchmark benchmark =
-                StepBenchmark.open(Optional.ofNullable(model), device == Device.CUDA, memory == Memory.LOW)) {
+        // Better to hear of an unwritable folder before everything is measured than after.
+        try (OutputFolder made = OutputFolder.make(output);
+                StepBenchmark benchmark =
+                        StepBenchmark.open(Optional.ofNullable(model), device == Device.CUDA, memory == Memory.LOW)) {
             benchmark.hardware().forEach((name, value) -> out.println(name + ": " + value));
             StepBenchmark.Plan plan = methods.isEmpty() ? given.with(usual(benchmark, out)) : given;
             out.print(Report.head());
@@ -226,10 +228,6 @@ final class BenchCommand implements Callable<Integer> {
         } else if (device == Device.CPU) {
             throw new IllegalArgumentException(
                     "no model given, expected --model DIR on a CPU: random weights of FLUX.1-dev's size are for a GPU");
-        }
-        if (output != null) {
-            // Better to hear of an unwritable folder before everything is measured than after.
-            Arguments.makeFolder(output);
         }
     }
 

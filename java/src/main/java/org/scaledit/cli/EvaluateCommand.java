@@ -106,11 +106,12 @@ final class EvaluateCommand implements Callable<Integer> {
         checkPainter();
         Arguments.requireExists("judge", judge);
         options.checkFiles();
-        Arguments.makeFolder(output);
+        Path innermost = pictures ? output.resolve(PICTURES) : output;
         if (pictures) {
-            Arguments.requireNew(output.resolve(PICTURES));
+            Arguments.requireAbsent(innermost);
         }
-        try (CleanInterrupt interrupt = new CleanInterrupt();
+        try (OutputFolder made = OutputFolder.make(innermost);
+                CleanInterrupt interrupt = new CleanInterrupt();
                 Judge opinion = PromptBenchmark.judge(judge, options.device() == ScaleDit.Device.CUDA);
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
@@ -160,12 +161,7 @@ final class EvaluateCommand implements Callable<Integer> {
     }
 
     private PromptBenchmark.Painter kept(PromptBenchmark.Painter painter) {
-        if (!pictures) {
-            return painter;
-        }
-        Path folder = output.resolve(PICTURES);
-        Arguments.makeFolder(folder);
-        return painter.keepingIn(folder);
+        return pictures ? painter.keepingIn(output.resolve(PICTURES)) : painter;
     }
 
     private ImageRequest request(int side, Judge opinion) {

@@ -75,8 +75,8 @@ final class ScenesCommand implements Callable<Integer> {
         Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
         Composer composer = new Composer(Vocabulary.standard(), opened, heldOut);
         try (SceneRenderer renderer = SceneRenderer.on(device == Device.CUDA, opened);
+                OutputFolder made = OutputFolder.make(output);
                 CleanInterrupt interrupt = new CleanInterrupt()) {
-            Arguments.makeFolder(output);
             SceneFolder.write(output, composer, renderer, order);
         }
         return 0;

@@ -38,10 +38,10 @@ final class TrainJudgeCommand implements Callable<Integer> {
         Placement placement = options.placement();
         int gpus = options.gpus();
         Path sprites = Arguments.spritesFolder(options.sprites());
-        Arguments.makeFolder(options.output());
         JudgeTraining.Run run =
                 new JudgeTraining.Run(recipe, options.output(), sprites, options.resume(), placement, gpus);
-        try (CleanInterrupt interrupt = new CleanInterrupt();
+        try (OutputFolder made = OutputFolder.make(options.output());
+                CleanInterrupt interrupt = new CleanInterrupt();
                 ProgressDisplay display = ProgressDisplay.of(
                         options.quiet(),
                         StageListener.COLUMNS,

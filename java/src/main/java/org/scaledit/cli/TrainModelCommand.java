@@ -49,7 +49,6 @@ final class TrainModelCommand implements Callable<Integer> {
         Placement placement = options.placement();
         int gpus = options.gpus();
         Optional<Path> sprites = scenes ? Optional.of(Arguments.spritesFolder(options.sprites())) : Optional.empty();
-        Arguments.makeFolder(output);
         ModelTraining.Run run = new ModelTraining.Run(
                 recipe,
                 output,
@@ -58,7 +57,8 @@ final class TrainModelCommand implements Callable<Integer> {
                 options.resume(),
                 placement,
                 gpus);
-        try (CleanInterrupt interrupt = new CleanInterrupt();
+        try (OutputFolder made = OutputFolder.make(output);
+                CleanInterrupt interrupt = new CleanInterrupt();
                 ProgressDisplay display = ProgressDisplay.of(
                         options.quiet(),
                         StageListener.COLUMNS,
