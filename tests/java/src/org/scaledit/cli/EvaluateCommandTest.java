@@ -129,6 +129,16 @@ class EvaluateCommandTest {
     }
 
     @Test
+    void aFileIsNoFolderForPictures() {
+        Path file = folder.resolve("run/judge/config.json");
+        assertRefused(
+                evaluated("run/judge/config.json", "--renders", "--pictures"),
+                2,
+                "output " + file + " is a file, expected a folder");
+        assertThat(file).isNotEmptyFile();
+    }
+
+    @Test
     void anInterruptEndsIt() {
         Sprites opened = Sprites.open(sprites);
         Composer composer = new Composer(Vocabulary.standard(), opened, true);

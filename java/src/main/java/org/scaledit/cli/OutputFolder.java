@@ -27,9 +27,13 @@ final class OutputFolder implements AutoCloseable {
         if (folder == null) {
             return output;
         }
-        Arguments.requireNoFile(folder);
-        for (Path each = folder.toAbsolutePath(); each != null && !Files.exists(each); each = each.getParent()) {
-            output.made.addLast(each);
+        Path there = folder;
+        while (there != null && !Files.exists(there)) {
+            output.made.addLast(there);
+            there = there.getParent();
+        }
+        if (there != null) {
+            Arguments.requireNoFile(there);
         }
         try {
             Files.createDirectories(folder);

@@ -236,11 +236,9 @@ final class ModelRecipeFile {
         return new Transformer(
                 flux,
                 number(config, "caption_dropout", 0, 1),
-                config.has("pooled_dropout")
-                        ? number(config, "pooled_dropout", 0, 1)
-                        : config.number("pooled_dropout", 0),
+                number(config, "pooled_dropout", 0, 1, 0),
                 timesteps.equals("uniform") ? Recipe.Timesteps.UNIFORM : Recipe.Timesteps.LOGIT_NORMAL,
-                config.has("shift") ? number(config, "shift", 0.01, 100) : config.number("shift", 1),
+                number(config, "shift", 0.01, 100, 1),
                 config.flag("checkpointing"),
                 config.has("recognition") ? Optional.of(recognition(config, flux, training, data)) : Optional.empty(),
                 config.has("distillation") ? Optional.of(distillation(config, flux)) : Optional.empty(),
@@ -360,7 +358,15 @@ final class ModelRecipeFile {
     }
 
     static double number(Config config, String field, double least, double most) {
-        double value = config.number(field);
+        return inRange(config, field, config.number(field), least, most);
+    }
+
+    /** @param otherwise where there is none */
+    private static double number(Config config, String field, double least, double most, double otherwise) {
+        return inRange(config, field, config.number(field, otherwise), least, most);
+    }
+
+    private static double inRange(Config config, String field, double value, double least, double most) {
         config.require(value >= least && value <= most, field, value, "a number from " + least + " to " + most);
         return value;
     }
