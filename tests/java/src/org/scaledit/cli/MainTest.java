@@ -331,7 +331,7 @@ class MainTest {
                 "--warm-up 0 | warm-up steps is 0, expected 1 to 1000",
                 "--text-tokens 0 | text tokens is 0, expected 1 to 4096",
                 "-o pom.xml | output pom.xml is a file, expected a folder",
-                "-o pom.xml/bench | output folder pom.xml/bench cannot be made: Not a directory",
+                "-o pom.xml/bench | output pom.xml is a file, expected a folder",
                 "--szies 1 | Unknown options: '--szies', '1'",
             })
     void aWrongArgumentOfBenchIsOneSentenceAndStatusTwo(String option, String sentence) {
