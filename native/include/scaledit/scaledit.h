@@ -242,6 +242,9 @@ SCALEDIT_API scaledit_status scaledit_instruction_set_supported(int32_t instruct
 // What SCALEDIT_INSTRUCTION_SET_BEST stands for on this processor.
 SCALEDIT_API int32_t scaledit_instruction_set_best(void);
 
+// 1 if this processor multiplies bfloat16 (AVX512_BF16), 0 if not: matrix products in float32 are then the faster ones.
+SCALEDIT_API int32_t scaledit_bfloat16_supported(void);
+
 // ---------------------------------------------------------------------------------------------------------------
 // Attention on an NVIDIA GPU (compute capability 8.0 and later), over the same geometry. Everything is queued on the
 // caller's stream, nothing is allocated, and a CUDA graph can capture it, but for the upload of a geometry. Present in

@@ -36,5 +36,6 @@ void propagate_back(const BackwardProblem& problem);
 
 bool supported(scaledit_instruction_set set);
 scaledit_instruction_set best();
+bool multiplies_bfloat16();
 
 }  // namespace scaledit::cpu

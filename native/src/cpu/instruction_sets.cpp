@@ -61,6 +61,14 @@ scaledit_instruction_set best() {
     return std::ranges::find_if(kInstructionSets, [](const auto& set) { return set.supported(); })->name;
 }
 
+bool multiplies_bfloat16() {
+#if defined(__x86_64__)
+    return has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
 const Kernels& kernels_of(scaledit_instruction_set set) { return known(set).kernels; }
 
 scene::Painter painter_of(scaledit_instruction_set set) { return known(set).painter; }

@@ -26,6 +26,7 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 import org.scaledit.ImageRequest.AttentionKind;
 import org.scaledit.ImageRequest.Init;
+import org.scaledit.attention.NativeAttention;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Dtype;
 import org.scaledit.checkpoint.Safetensors;
@@ -70,8 +71,11 @@ class ScaleDitTest {
         return contents;
     }
 
+    /** Exact, as the goldens are, on every processor. */
     static ScaleDit.Builder tinyWithLora() {
-        return ScaleDit.builder(Golden.tinyFlux()).lora(Golden.path("golden/lora/scaledit_lora.safetensors"), 1);
+        return ScaleDit.builder(Golden.tinyFlux())
+                .precision(ScaleDit.Precision.FLOAT32)
+                .lora(Golden.path("golden/lora/scaledit_lora.safetensors"), 1);
     }
 
     private static ImageRequest twoStage() {
@@ -173,7 +177,9 @@ class ScaleDitTest {
         try (Safetensors traced = Safetensors.open(trace)) {
             assertThat(traced.names()).contains("latents_002").doesNotContain("guidance_latents");
         }
-        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+        try (ScaleDit model = ScaleDit.builder(Golden.tinyFlux())
+                .precision(ScaleDit.Precision.FLOAT32)
+                .load()) {
             assertThat(mostOff(model.generate(request.ratio(0)), unguided)).isZero();
         }
     }
@@ -213,6 +219,23 @@ class ScaleDitTest {
                 assertThat(psnr).isGreaterThanOrEqualTo(20).isLessThan(200);
             }
             assertThat(psnr(int8, unquantised)).isLessThan(200);
+        }
+    }
+
+    /** Which precision is the default is the processor's, and what a picture carries. */
+    @Test
+    void thePrecisionIsTheProcessors() {
+        ScaleDit.Precision expected =
+                NativeAttention.multipliesBfloat16() ? ScaleDit.Precision.BFLOAT16 : ScaleDit.Precision.FLOAT32;
+        assertThat(ScaleDit.Precision.defaultOn(ScaleDit.Device.CPU)).isEqualTo(expected);
+        assertThat(ScaleDit.Precision.defaultOn(ScaleDit.Device.CUDA)).isEqualTo(ScaleDit.Precision.BFLOAT16);
+        for (ScaleDit.Precision asked : List.of(ScaleDit.Precision.FLOAT32, ScaleDit.Precision.BFLOAT16)) {
+            try (ScaleDit model = ScaleDit.load(Golden.tinyFlux());
+                    ScaleDit other =
+                            ScaleDit.builder(Golden.tinyFlux()).precision(asked).load()) {
+                int off = mostOff(model.generate(small("a heron")), other.generate(small("a heron")));
+                assertThat(off == 0).isEqualTo(asked == expected);
+            }
         }
     }
 

@@ -25,6 +25,7 @@ import java.util.function.Consumer;
 import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.attention.NativeAttention;
 import org.scaledit.checkpoint.EmbeddedModel;
 import org.scaledit.checkpoint.LoraFile;
 import org.scaledit.checkpoint.ModelDirectory;
@@ -66,7 +67,12 @@ public final class ScaleDit implements AutoCloseable {
          * channel: on a GPU of compute capability 8.9 or later. The layers for modulation stay in bfloat16, so FLUX.1-dev's
          * weights take 15 GB instead of 24.
          */
-        FP8
+        FP8;
+
+        /** Unless another one is asked for: bfloat16 on a GPU and on a CPU that multiplies it (AVX512_BF16), else float32. */
+        public static Precision defaultOn(Device device) {
+            return device == Device.CUDA || NativeAttention.multipliesBfloat16() ? BFLOAT16 : FLOAT32;
+        }
     }
 
     /** Where the model computes. */
@@ -577,7 +583,7 @@ public final class ScaleDit implements AutoCloseable {
             return this;
         }
 
-        /** Default: float32 on the CPU, bfloat16 on a GPU. */
+        /** Default: {@link Precision#defaultOn}. Pictures carry it: another processor makes the same ones of them. */
         public Builder precision(Precision precision) {
             this.precision = Objects.requireNonNull(precision, "precision");
             return this;
@@ -677,10 +683,7 @@ public final class ScaleDit implements AutoCloseable {
         }
 
         private Precision precision() {
-            if (precision != null) {
-                return precision;
-            }
-            return device == Device.CPU ? Precision.FLOAT32 : Precision.BFLOAT16;
+            return precision != null ? precision : Precision.defaultOn(device);
         }
 
         void write(ObjectNode json) {

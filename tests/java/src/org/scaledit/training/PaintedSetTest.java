@@ -129,7 +129,9 @@ class PaintedSetTest {
     @Test
     void aPictureIsTheGuidanceImageOfItsSeed() throws IOException {
         Path trace = folder.resolve("trace.safetensors");
-        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+        try (ScaleDit model = ScaleDit.builder(Golden.tinyFlux())
+                .precision(ScaleDit.Precision.FLOAT32)
+                .load()) {
             model.generate(ImageRequest.of(PROMPTS.get(2))
                     .size(64, 64)
                     .ratio(1)

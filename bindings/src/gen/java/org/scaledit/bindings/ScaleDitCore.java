@@ -200,6 +200,9 @@ public static native @Cast("scaledit_status") int scaledit_instruction_set_suppo
 // What SCALEDIT_INSTRUCTION_SET_BEST stands for on this processor.
 public static native int scaledit_instruction_set_best();
 
+// 1 if this processor multiplies bfloat16 (AVX512_BF16), 0 if not: matrix products in float32 are then the faster ones.
+public static native int scaledit_bfloat16_supported();
+
 // ---------------------------------------------------------------------------------------------------------------
 // Attention on an NVIDIA GPU (compute capability 8.0 and later), over the same geometry. Everything is queued on the
 // caller's stream, nothing is allocated, and a CUDA graph can capture it, but for the upload of a geometry. Present in

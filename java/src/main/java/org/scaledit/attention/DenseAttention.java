@@ -7,6 +7,7 @@ import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.SoftmaxAttention;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -140,8 +141,8 @@ public final class DenseAttention implements DifferentiableAttention {
 
     /** query [rows, heads, head_dim], key and value [tokens, heads, head_dim] → [rows, heads * head_dim] */
     private static Tensor softmax(Tensor query, Tensor key, Tensor value, TensorOptional mask) {
-        Tensor attended = torch.scaled_dot_product_attention(
-                headsFirst(query), headsFirst(key), headsFirst(value), mask, 0, false, new DoubleOptional(), false);
+        Tensor attended = SoftmaxAttention.attend(
+                headsFirst(query), headsFirst(key), headsFirst(value), mask, false, new DoubleOptional());
         return attended.squeeze(0).transpose(0, 1).flatten(1, 2);
     }
 

@@ -40,6 +40,11 @@ public final class NativeAttention implements PartialAttention {
         this.arithmetic = arithmetic;
     }
 
+    /** Whether this processor multiplies bfloat16: without that float32 is the faster precision. */
+    public static boolean multipliesBfloat16() {
+        return scaledit_bfloat16_supported() != 0;
+    }
+
     @Override
     public Tensor attend(Tensor query, Tensor key, Tensor value) {
         return Tensors.scoped(() -> {

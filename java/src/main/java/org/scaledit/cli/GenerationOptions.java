@@ -138,8 +138,8 @@ final class GenerationOptions {
             names = "--precision",
             paramLabel = "KIND",
             description =
-                    "float32, bfloat16, or fp8 (the transformer's large products, on a GPU). Default: float32 on a CPU, "
-                            + "bfloat16 on a GPU.")
+                    "float32, bfloat16, or fp8 (the transformer's large products, on a GPU). Default: bfloat16 on "
+                            + "a GPU and on a CPU that multiplies it (AVX512_BF16), else float32.")
     private ScaleDit.@Nullable Precision precision;
 
     @Option(names = "--device", paramLabel = "KIND", description = "cpu or cuda (an NVIDIA GPU). Default: cpu.")

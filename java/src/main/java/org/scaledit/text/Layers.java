@@ -16,6 +16,7 @@ import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.SoftmaxAttention;
 import org.scaledit.tensor.Tensors;
 
 /** The weights of an encoder by name, and the layers that both encoders are built from. */
@@ -150,8 +151,7 @@ final class Layers implements AutoCloseable {
             boolean trained = bias.has_value() && bias.get().requires_grad();
             Tensor attended = trained
                     ? attention(queries, keys, values, bias.get(), scale)
-                    : torch.scaled_dot_product_attention(
-                            queries, keys, values, bias, 0.0, causal, new DoubleOptional(scale), false);
+                    : SoftmaxAttention.attend(queries, keys, values, bias, causal, new DoubleOptional(scale));
             return attended.transpose(1, 2).flatten(2, 3);
         });
     }

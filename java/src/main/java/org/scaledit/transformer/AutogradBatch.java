@@ -6,6 +6,7 @@ import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.attention.Preparation;
+import org.scaledit.tensor.SoftmaxAttention;
 import org.scaledit.tensor.Tensors;
 
 /** Torch's own operators, out of place, whose gradients its autograd finds. */
@@ -91,7 +92,7 @@ record AutogradBatch(FluxConfig config) implements BatchOperators {
             List<Tensor> prepared = Tensors.split(rotated, 2, config.heads(), config.heads());
             Tensor values =
                     BatchOperators.one(streams.stream().map(Heads::values).toList());
-            return torch.scaled_dot_product_attention(
+            return SoftmaxAttention.attend(
                             prepared.get(0).transpose(1, 2), prepared.get(1).transpose(1, 2), values.transpose(1, 2))
                     .transpose(1, 2)
                     .flatten(2, 3);

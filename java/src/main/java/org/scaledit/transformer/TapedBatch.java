@@ -8,6 +8,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.SoftmaxAttention;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -188,7 +189,7 @@ final class TapedBatch implements BatchOperators {
                     .toList();
             this.turns = tape.keep(turns);
             this.inputs = List.of(prepared(QUERIES), prepared(KEYS), values());
-            this.output = tape.keep(torch.scaled_dot_product_attention(heads(QUERIES), heads(KEYS), heads(VALUES))
+            this.output = tape.keep(SoftmaxAttention.attend(heads(QUERIES), heads(KEYS), heads(VALUES))
                     .transpose(1, 2)
                     .flatten(2, 3));
         }

@@ -7,6 +7,7 @@ import java.util.List;
 import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.scaledit.tensor.SoftmaxAttention;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -207,8 +208,7 @@ public sealed interface Layer {
             Tensor query = linear(weights, ".to_q", tokens).unsqueeze(1); // [batch, 1, h·w, channels]
             Tensor key = linear(weights, ".to_k", tokens).unsqueeze(1);
             Tensor value = linear(weights, ".to_v", tokens).unsqueeze(1);
-            Tensor attended =
-                    torch.scaled_dot_product_attention(query, key, value).squeeze(1);
+            Tensor attended = SoftmaxAttention.attend(query, key, value).squeeze(1);
             Tensor output = linear(weights, ".to_out.0", attended)
                     .transpose(1, 2)
                     .reshape(x.shape())
