@@ -20,6 +20,7 @@ import org.scaledit.scenes.SceneObject;
 import org.scaledit.scenes.Vocabulary;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.vae.Layer;
 
 /** A trained detector, and how often it is right: a folder with {@code config.json} and {@code model.safetensors}. */
 public final class Judge implements AutoCloseable {
@@ -45,7 +46,7 @@ public final class Judge implements AutoCloseable {
         this.accuracy = accuracy;
         this.weights = weights;
         Map<String, Tensor> tensors = new LinkedHashMap<>();
-        config.expectedTensors().forEach((name, shape) -> tensors.put(name, weights.load(name, shape)));
+        config.expectedTensors().forEach((name, shape) -> tensors.put(name, Layer.laidOut(weights.load(name, shape))));
         this.detector = new Detector(config, tensors, placement);
     }
 

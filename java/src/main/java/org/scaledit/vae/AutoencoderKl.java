@@ -16,7 +16,6 @@ import org.scaledit.checkpoint.Weights;
 import org.scaledit.image.PixelSource;
 import org.scaledit.ranks.Exchange;
 import org.scaledit.tensor.Placement;
-import org.scaledit.tensor.Tensors;
 
 /**
  * FLUX's autoencoder (diffusers' {@code AutoencoderKL}): pictures to latents of an eighth of the size and back. Pictures
@@ -37,15 +36,7 @@ public final class AutoencoderKl implements AutoCloseable {
         this.encoder = Architecture.encoder(config);
         this.decoder = Architecture.decoder(config);
         this.source = source;
-        expectedTensors(config).forEach((name, shape) -> weights.put(name, laidOut(source.load(name, shape))));
-    }
-
-    /** A convolution's output lies as its weights do. */
-    private static Tensor laidOut(Tensor weight) {
-        if (weight.dim() == 4 && Layer.channelsLast(weight)) {
-            Tensors.run(() -> weight.__dispatch_set_data(weight.contiguous(torch.MemoryFormat.ChannelsLast)));
-        }
-        return weight;
+        expectedTensors(config).forEach((name, shape) -> weights.put(name, Layer.laidOut(source.load(name, shape))));
     }
 
     /**

@@ -36,11 +36,19 @@ public sealed interface Layer {
     }
 
     /**
-     * Whether a picture's channels lie side by side, as cuDNN's kernels for bfloat16 want them. Elsewhere they lie one after
-     * the other.
+     * Whether a picture's channels lie side by side, as oneDNN's kernels want them on a CPU, and cuDNN's for bfloat16 on a GPU.
+     * Elsewhere they lie one after the other.
      */
     static boolean channelsLast(Tensor x) {
-        return x.is_cuda() && x.scalar_type().intern() == torch.ScalarType.BFloat16;
+        return !x.is_cuda() || x.scalar_type().intern() == torch.ScalarType.BFloat16;
+    }
+
+    /** Has the kernels of a convolution that is not trained lie as its output is to lie. */
+    static Tensor laidOut(Tensor weight) {
+        if (weight.dim() == 4 && channelsLast(weight)) {
+            Tensors.run(() -> weight.__dispatch_set_data(weight.contiguous(torch.MemoryFormat.ChannelsLast)));
+        }
+        return weight;
     }
 
     /**
@@ -131,7 +139,7 @@ public sealed interface Layer {
             Tensor weight = weight(weights, name);
             Tensor bias = bias(weights, name);
             boolean trained = x.requires_grad() || weight.requires_grad(); // the core's norm has no gradient
-            if (channelsLast(x) && !trained && x.size(0) == 1 && CudaGroupNorm.takes(channels)) {
+            if (x.is_cuda() && channelsLast(x) && !trained && x.size(0) == 1 && CudaGroupNorm.takes(channels)) {
                 Tensor normed = CudaGroupNorm.normed(x, groups, weight, bias, EPSILON, silu);
                 x.close();
                 return normed;
