@@ -16,6 +16,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.Arguments;
 import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.attention.AttentionWindow.GuidanceAttention;
 import org.scaledit.attention.NativeAttention.Arithmetic;
 import org.scaledit.tensor.Placement;
@@ -241,6 +242,22 @@ class AttentionTest {
                         .hasMessage("output is Double, expected Float or BFloat16");
             });
         }
+    }
+
+    /** On a CPU some at a time, of text and of other tokens apart; those of a batch all at once. */
+    @ParameterizedTest
+    @ValueSource(longs = {0, 1, 3000, 5000})
+    void howManyArePreparedAtATimeChangesNothing(long textTokens) {
+        Tensors.run(() -> {
+            Tensor fused = torch.randn(5000, 3, 2, 64); // queries, keys and values of each token side by side
+            Tensor query = fused.select(1, 0);
+            Preparation preparation = preparation(5000, textTokens, 64, Placement.FLOAT32_CPU);
+            Tensor prepared = preparation.query(query);
+            assertThat(Golden.relativeL2(prepared, written(query, preparation, Preparation.Norms::query)))
+                    .isLessThan(1e-6);
+            assertThat(prepared.equal(preparation.query(query.unsqueeze(0)).squeeze(0)))
+                    .isTrue();
+        });
     }
 
     /** Random scales and angles. */
