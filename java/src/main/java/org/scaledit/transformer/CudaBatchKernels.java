@@ -2,6 +2,7 @@ package org.scaledit.transformer;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
+import java.util.Arrays;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -136,8 +137,8 @@ final class CudaBatchKernels implements BatchKernels {
     public void prepared(Tensor stream, Tensor norm, Tensor turns, long first, Tensor sequence) {
         Tensors.run(() -> {
             require(norm, torch.ScalarType.BFloat16);
-            require(turns, torch.ScalarType.ComplexFloat);
             int headDim = (int) norm.size(0);
+            requireTurns(turns, sequence.size(1), headDim);
             CudaBatchNormAndRotateArguments arguments = new CudaBatchNormAndRotateArguments()
                     .rows(rows(stream))
                     .picture_rows(stream.size(1))
@@ -160,8 +161,8 @@ final class CudaBatchKernels implements BatchKernels {
             Tensor stream, Tensor norm, Tensor turns, long first, Tensor gradient, Tensor streamGradient) {
         return Tensors.scoped(() -> {
             require(norm, torch.ScalarType.BFloat16);
-            require(turns, torch.ScalarType.ComplexFloat);
             int headDim = (int) norm.size(0);
+            requireTurns(turns, gradient.size(1), headDim);
             Tensor ofNorm = torch.empty(
                     new long[] {NORM_PARTS, headDim}, new Placement(torch.ScalarType.Float, true).options(), null);
             CudaBatchNormAndRotateGradientArguments arguments = new CudaBatchNormAndRotateGradientArguments()
@@ -240,6 +241,15 @@ final class CudaBatchKernels implements BatchKernels {
         if (!even) {
             throw new IllegalArgumentException(
                     "tokens have shape " + Tensors.shape(tokens) + ", and not evenly spaced rows, expected such");
+        }
+    }
+
+    /** The core is told where they begin, and reads those of all tokens of a sequence. */
+    static void requireTurns(Tensor turns, long tokens, long headDim) {
+        require(turns, torch.ScalarType.ComplexFloat);
+        if (!turns.is_contiguous() || !Arrays.equals(turns.shape(), new long[] {tokens, 1, headDim / 2})) {
+            throw new IllegalArgumentException("the rotation has shape " + Tensors.shape(turns) + ", expected ["
+                    + tokens + ", 1, " + headDim / 2 + "] without gaps");
         }
     }
 
