@@ -120,7 +120,7 @@ public final class ScaleDit implements AutoCloseable {
     }
 
     /**
-     * Opens a checkpoint with everything at its default: float32 on the CPU, no LoRA.
+     * Opens a checkpoint with everything at its default: on the CPU, in {@link Precision#defaultOn its precision}, with the LoRAs that it brings itself.
      *
      * @param model a FLUX.1 checkpoint in diffusers' layout
      * @throws RuntimeException with one sentence that names the file and the tensor if something is missing or wrong
@@ -583,7 +583,7 @@ public final class ScaleDit implements AutoCloseable {
             return this;
         }
 
-        /** Default: {@link Precision#defaultOn}. Pictures carry it: another processor makes the same ones of them. */
+        /** Default: {@link Precision#defaultOn}. Pictures carry it: another processor makes nearly the same ones of them. */
         public Builder precision(Precision precision) {
             this.precision = Objects.requireNonNull(precision, "precision");
             return this;

@@ -19,6 +19,7 @@ import org.bytedeco.pytorch.Tensor;
 import org.jspecify.annotations.NullMarked;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.scaledit.ScaleDit;
 import org.scaledit.bindings.NativeLibrary;
 
 /** What a user reads when native libraries are missing; each case in a process of its own with a bare class path. */
@@ -33,7 +34,11 @@ class LoadingTest {
         private Loading() {}
 
         public static void main(String[] arguments) {
-            Runnable load = arguments[0].equals("torch") ? Torch::load : NativeLibrary::load;
+            Runnable load = switch (arguments[0]) {
+                case "torch" -> Torch::load;
+                case "precision" -> () -> ScaleDit.Precision.defaultOn(ScaleDit.Device.CPU);
+                default -> NativeLibrary::load;
+            };
             for (int attempt = 0; attempt < 2; attempt++) {
                 try {
                     load.run();
@@ -63,6 +68,12 @@ class LoadingTest {
         assertThat(lines.subList(lines.size() / 2, lines.size()))
                 .as("the second attempt says the same")
                 .isEqualTo(lines.subList(0, lines.size() / 2));
+    }
+
+    /** What a program may ask the core first. */
+    @Test
+    void thePrecisionOfAProcessorLoadsTheCoreLikewise() throws Exception {
+        assertThat(run("precision", List.of())).isEqualTo(run("core", List.of()));
     }
 
     @Test

@@ -10,10 +10,12 @@ import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 import org.scaledit.vae.Layer.Convolution;
@@ -61,17 +63,42 @@ class LayerTest {
         assertThat(x.isNull()).isFalse();
     }
 
-    /** 96 MiB go in, 32 come out. */
     @Test
-    void aLargePictureIsCutByItself() {
-        Convolution convolution = Convolution.same("conv", 6, 2, 3);
-        Map<String, Tensor> weights = weights(convolution);
-        Tensor x = torch.randn(1, 6, 2049, 2048);
-        Tensor whole = convolution.forward(weights, x, 1);
+    void aStripHas64MebibytesAndARowAtLeast() {
+        assertThat(Convolution.strips(1, 5)).isEqualTo(1);
+        assertThat(Convolution.strips(64L << 20, 2049)).isEqualTo(1);
+        assertThat(Convolution.strips((64L << 20) + 1, 2049)).isEqualTo(2);
+        assertThat(Convolution.strips(1L << 40, 5)).isEqualTo(5);
+    }
 
-        Tensor output = convolution.forward(weights, x);
+    /** A picture of even areas, of which sums of squares in float32 lose a thousandth. */
+    @ParameterizedTest
+    @ValueSource(booleans = {false, true})
+    void groupNormIsExactOfALargePicture(boolean channelsLast) {
+        Tensors.run(() -> {
+            Tensor noise = torch.randn(1, 4, 1024, 1024);
+            Tensor even = torch.rand(1, 4, 1024, 1024).lt(new Scalar(0.8)).to(torch.ScalarType.Float);
+            Tensor x = even.add(noise.mul(even.neg().add(new Scalar(1))));
+            if (channelsLast) {
+                x = x.contiguous(torch.MemoryFormat.ChannelsLast);
+            }
+            Layer.Normalization norm = new Layer.Normalization("norm", 4, 2);
+            Map<String, Tensor> weights = weights(norm);
+            Tensor expected = torch.group_norm(
+                    x.contiguous().to(torch.ScalarType.Double),
+                    2,
+                    Tensors.optional(exact(weights.get("norm.weight"))),
+                    Tensors.optional(exact(weights.get("norm.bias"))),
+                    1e-6,
+                    true);
+            Tensor normed = norm.forward(weights, new Tensor(x));
+            assertThat(Golden.relativeL2(normed, expected)).isLessThan(1e-6);
+            assertThat(normed.is_contiguous()).isEqualTo(!channelsLast);
+        });
+    }
 
-        assertThat(Golden.maxAbsoluteDifference(output, whole)).isLessThan(1e-5f);
+    private static Tensor exact(@Nullable Tensor tensor) {
+        return Objects.requireNonNull(tensor).to(torch.ScalarType.Double);
     }
 
     /** Activations of one level must not outlive what they are needed for; whoever keeps a handle keeps the tensor. */

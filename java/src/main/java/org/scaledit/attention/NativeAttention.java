@@ -9,6 +9,7 @@ import org.bytedeco.pytorch.Tensor;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.bindings.AttentionArguments;
 import org.scaledit.bindings.AttentionBackwardArguments;
+import org.scaledit.bindings.NativeLibrary;
 import org.scaledit.bindings.Status;
 import org.scaledit.tensor.Tensors;
 
@@ -42,6 +43,7 @@ public final class NativeAttention implements PartialAttention {
 
     /** Whether this processor multiplies bfloat16: without that float32 is the faster precision. */
     public static boolean multipliesBfloat16() {
+        NativeLibrary.load();
         return scaledit_bfloat16_supported() != 0;
     }
 
