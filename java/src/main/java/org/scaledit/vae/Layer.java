@@ -7,7 +7,6 @@ import java.util.List;
 import java.util.Map;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.ScalarTypeOptional;
-import org.bytedeco.pytorch.T_TensorTensor_T;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.SoftmaxAttention;
@@ -170,17 +169,21 @@ public sealed interface Layer {
          */
         private Tensor exact(Tensor x, Tensor weight, Tensor bias) {
             return scoped(() -> {
-                T_TensorTensor_T ofChannels = torch.var_mean(x, new long[] {2, 3}, false, false); // [batch, channels]
-                Tensor variances = ofChannels.get0().unflatten(1, groups, -1); // [batch, groups, channels of each]
-                Tensor means = ofChannels.get1().unflatten(1, groups, -1);
-                Tensor mean = means.mean(new long[] {2}, true, new ScalarTypeOptional()); // [batch, groups, 1]
+                Tensor ofChannels = mean(x, 2, 3); // [batch, channels, 1, 1]
+                Tensor variances = scoped(() -> mean(x.sub(ofChannels).square_(), 2, 3));
+                Tensor means = ofChannels.view(x.size(0), groups, -1); // [batch, groups, channels of each]
+                Tensor mean = mean(means, 2); // [batch, groups, 1]
                 Tensor variance =
-                        variances.add(means.sub(mean).square()).mean(new long[] {2}, true, new ScalarTypeOptional());
+                        mean(variances.view_as(means).add(means.sub(mean).square()), 2);
                 Tensor scale = variance.add(new Scalar(EPSILON)).rsqrt().mul(weight.view(1, groups, -1));
                 Tensor shift = bias.view(1, groups, -1).sub(mean.mul(scale));
                 return torch.addcmul(
                         shift.reshape(x.size(0), channels, 1, 1), x, scale.reshape(x.size(0), channels, 1, 1));
             });
+        }
+
+        private static Tensor mean(Tensor x, long... axes) {
+            return x.mean(axes, true, new ScalarTypeOptional());
         }
 
         @Override
