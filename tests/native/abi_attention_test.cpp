@@ -380,8 +380,8 @@ TEST_F(AbiAttention, UnsupportedInstructionSetIsSaid) {
     EXPECT_EQ(scaledit_instruction_set_supported(SCALEDIT_INSTRUCTION_SET_PORTABLE), SCALEDIT_OK);
     EXPECT_EQ(scaledit_instruction_set_supported(scaledit_instruction_set_best()), SCALEDIT_OK);
     EXPECT_NE(scaledit_instruction_set_best(), SCALEDIT_INSTRUCTION_SET_BEST);
-    if (scaledit_bfloat16_supported() != 0) {  // no processor has it without the others
-        EXPECT_EQ(scaledit_bfloat16_supported(), 1);
+    if (scaledit_multiplies_bfloat16() != 0) {  // no processor has it without the others
+        EXPECT_EQ(scaledit_multiplies_bfloat16(), 1);
         EXPECT_EQ(scaledit_instruction_set_best(), SCALEDIT_INSTRUCTION_SET_AVX512_VNNI);
     }
     EXPECT_EQ(scaledit_instruction_set_supported(4), SCALEDIT_INVALID_ARGUMENT);

@@ -243,7 +243,7 @@ SCALEDIT_API scaledit_status scaledit_instruction_set_supported(int32_t instruct
 SCALEDIT_API int32_t scaledit_instruction_set_best(void);
 
 // 1 if this processor multiplies bfloat16 (AVX512_BF16), 0 if not: matrix products in float32 are then the faster ones.
-SCALEDIT_API int32_t scaledit_bfloat16_supported(void);
+SCALEDIT_API int32_t scaledit_multiplies_bfloat16(void);
 
 // ---------------------------------------------------------------------------------------------------------------
 // Attention on an NVIDIA GPU (compute capability 8.0 and later), over the same geometry. Everything is queued on the

@@ -43,4 +43,4 @@ scaledit_status scaledit_instruction_set_supported(int32_t instruction_set) {
 
 int32_t scaledit_instruction_set_best(void) { return cpu::best(); }
 
-int32_t scaledit_bfloat16_supported(void) { return cpu::multiplies_bfloat16() ? 1 : 0; }
+int32_t scaledit_multiplies_bfloat16(void) { return cpu::multiplies_bfloat16() ? 1 : 0; }

@@ -261,6 +261,25 @@ class AttentionTest {
         });
     }
 
+    @Test
+    void aRotationOfAnotherSequenceIsRefused() {
+        Tensors.run(() -> {
+            Tensor angles = torch.randn(5, 1, 8);
+            Tensor turns = torch.polar(torch.ones_like(angles), angles);
+            Preparation.requireTurns(turns, 5, 16);
+            assertThatThrownBy(() -> Preparation.requireTurns(turns, 6, 16))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage(
+                            "rotation has shape [5, 1, 8] of ComplexFloat, expected [6, 1, 8] of ComplexFloat without gaps");
+            assertThatThrownBy(() -> Preparation.requireTurns(turns.narrow(2, 0, 4), 5, 8))
+                    .hasMessage(
+                            "rotation has shape [5, 1, 4] of ComplexFloat, expected [5, 1, 4] of ComplexFloat without gaps");
+            assertThatThrownBy(() -> Preparation.requireTurns(angles, 5, 16))
+                    .hasMessage(
+                            "rotation has shape [5, 1, 8] of Float, expected [5, 1, 8] of ComplexFloat without gaps");
+        });
+    }
+
     /** Random scales and angles. */
     static Preparation preparation(long tokens, long textTokens, long headDim, Placement placement) {
         Tensor angles = torch.randn(tokens, 1, headDim / 2).mul_(new Scalar(3));

@@ -112,7 +112,7 @@ final class TorchBatchKernels implements BatchKernels {
     @Override
     public void prepared(Tensor stream, Tensor norm, Tensor turns, long first, Tensor sequence) {
         requireEven(stream, sequence);
-        CudaBatchKernels.requireTurns(turns, sequence.size(1), norm.size(0));
+        Preparation.requireTurns(turns, sequence.size(1), norm.size(0));
         Tensors.run(() -> sequence.narrow(1, first, stream.size(1))
                 .copy_(prepare(stream, norm, turns.narrow(0, first, stream.size(1)))));
     }
@@ -121,7 +121,7 @@ final class TorchBatchKernels implements BatchKernels {
     public Tensor preparedGradient(
             Tensor stream, Tensor norm, Tensor turns, long first, Tensor gradient, Tensor streamGradient) {
         requireEven(stream, gradient, streamGradient);
-        CudaBatchKernels.requireTurns(turns, gradient.size(1), norm.size(0));
+        Preparation.requireTurns(turns, gradient.size(1), norm.size(0));
         return Tensors.scoped(() -> {
             long rows = stream.size(1);
             Tensor[] made = gradients(

@@ -299,22 +299,6 @@ class TrainedTransformerTest {
     }
 
     @Test
-    void aRotationOfAnotherSequenceIsRefused() {
-        Tensors.run(() -> {
-            Tensor angles = torch.randn(5, 1, 8);
-            Tensor turns = torch.polar(torch.ones_like(angles), angles);
-            CudaBatchKernels.requireTurns(turns, 5, 16);
-            assertThatThrownBy(() -> CudaBatchKernels.requireTurns(turns, 6, 16))
-                    .isInstanceOf(IllegalArgumentException.class)
-                    .hasMessage("the rotation has shape [5, 1, 8], expected [6, 1, 8] without gaps");
-            assertThatThrownBy(() -> CudaBatchKernels.requireTurns(turns.narrow(2, 0, 4), 5, 8))
-                    .hasMessage("the rotation has shape [5, 1, 4], expected [5, 1, 4] without gaps");
-            assertThatThrownBy(() -> CudaBatchKernels.requireTurns(angles, 5, 16))
-                    .hasMessage("a tensor is Float, expected ComplexFloat");
-        });
-    }
-
-    @Test
     void aSecondLossIsOfABlock() {
         try (TrainedTransformer trained = new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, false)) {
             Tensors.run(() -> assertThatThrownBy(() -> trained.addGradients(batch(), loss(), Optional.of(second(4))))

@@ -201,7 +201,7 @@ public static native @Cast("scaledit_status") int scaledit_instruction_set_suppo
 public static native int scaledit_instruction_set_best();
 
 // 1 if this processor multiplies bfloat16 (AVX512_BF16), 0 if not: matrix products in float32 are then the faster ones.
-public static native int scaledit_bfloat16_supported();
+public static native int scaledit_multiplies_bfloat16();
 
 // ---------------------------------------------------------------------------------------------------------------
 // Attention on an NVIDIA GPU (compute capability 8.0 and later), over the same geometry. Everything is queued on the

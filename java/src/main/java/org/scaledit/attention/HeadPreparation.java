@@ -58,14 +58,7 @@ record HeadPreparation(Tensor norm, Optional<Tensor> textNorm, long textTokens, 
 
     /** The core knows the sizes of what is given alone: the others' are looked at here. */
     private void requireFor(Tensor given) {
-        boolean turns = this.turns.scalar_type().intern() == torch.ScalarType.ComplexFloat
-                && this.turns.is_contiguous()
-                && Arrays.equals(this.turns.shape(), new long[] {given.size(0), 1, given.size(2) / 2});
-        if (!turns) {
-            throw new IllegalArgumentException("rotation has shape " + Tensors.shape(this.turns) + " of "
-                    + this.turns.scalar_type().intern() + ", expected [" + given.size(0) + ", 1, " + given.size(2) / 2
-                    + "] of ComplexFloat without gaps");
-        }
+        Preparation.requireTurns(turns, given.size(0), given.size(2));
         requireNorm(norm, given);
         textNorm.ifPresent(ofText -> requireNorm(ofText, given));
     }

@@ -44,7 +44,7 @@ public final class NativeAttention implements PartialAttention {
     /** Whether this processor multiplies bfloat16: without that float32 is the faster precision. */
     public static boolean multipliesBfloat16() {
         NativeLibrary.load();
-        return scaledit_bfloat16_supported() != 0;
+        return scaledit_multiplies_bfloat16() != 0;
     }
 
     @Override

@@ -1,5 +1,6 @@
 package org.scaledit.attention;
 
+import java.util.Arrays;
 import java.util.Optional;
 import org.bytedeco.pytorch.DoubleOptional;
 import org.bytedeco.pytorch.Tensor;
@@ -75,6 +76,22 @@ public record Preparation(Norms norms, Optional<Norms> textNorms, long textToken
             }
             return output;
         });
+    }
+
+    /**
+     * The core is told where turns begin alone.
+     *
+     * @throws IllegalArgumentException if these are not those of so many tokens
+     */
+    public static void requireTurns(Tensor turns, long tokens, long headDim) {
+        boolean fit = turns.scalar_type().intern() == torch.ScalarType.ComplexFloat
+                && turns.is_contiguous()
+                && Arrays.equals(turns.shape(), new long[] {tokens, 1, headDim / 2});
+        if (!fit) {
+            throw new IllegalArgumentException("rotation has shape " + Tensors.shape(turns) + " of "
+                    + turns.scalar_type().intern() + ", expected [" + tokens + ", 1, " + headDim / 2
+                    + "] of ComplexFloat without gaps");
+        }
     }
 
     /** RMSNorm of each head: […, head_dim] → the same */

@@ -2,7 +2,6 @@ package org.scaledit.transformer;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
-import java.util.Arrays;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -138,7 +137,7 @@ final class CudaBatchKernels implements BatchKernels {
         Tensors.run(() -> {
             require(norm, torch.ScalarType.BFloat16);
             int headDim = (int) norm.size(0);
-            requireTurns(turns, sequence.size(1), headDim);
+            Preparation.requireTurns(turns, sequence.size(1), headDim);
             CudaBatchNormAndRotateArguments arguments = new CudaBatchNormAndRotateArguments()
                     .rows(rows(stream))
                     .picture_rows(stream.size(1))
@@ -162,7 +161,7 @@ final class CudaBatchKernels implements BatchKernels {
         return Tensors.scoped(() -> {
             require(norm, torch.ScalarType.BFloat16);
             int headDim = (int) norm.size(0);
-            requireTurns(turns, gradient.size(1), headDim);
+            Preparation.requireTurns(turns, gradient.size(1), headDim);
             Tensor ofNorm = torch.empty(
                     new long[] {NORM_PARTS, headDim}, new Placement(torch.ScalarType.Float, true).options(), null);
             CudaBatchNormAndRotateGradientArguments arguments = new CudaBatchNormAndRotateGradientArguments()
@@ -241,15 +240,6 @@ final class CudaBatchKernels implements BatchKernels {
         if (!even) {
             throw new IllegalArgumentException(
                     "tokens have shape " + Tensors.shape(tokens) + ", and not evenly spaced rows, expected such");
-        }
-    }
-
-    /** The core is told where they begin, and reads those of all tokens of a sequence. */
-    static void requireTurns(Tensor turns, long tokens, long headDim) {
-        require(turns, torch.ScalarType.ComplexFloat);
-        if (!turns.is_contiguous() || !Arrays.equals(turns.shape(), new long[] {tokens, 1, headDim / 2})) {
-            throw new IllegalArgumentException("the rotation has shape " + Tensors.shape(turns) + ", expected ["
-                    + tokens + ", 1, " + headDim / 2 + "] without gaps");
         }
     }
 

@@ -155,19 +155,19 @@ public sealed interface Layer {
                 x.close();
                 return normed;
             }
-            boolean exact = !x.is_cuda() && !trained && x.scalar_type().intern() == torch.ScalarType.Float;
-            Tensor normed = exact
-                    ? exact(x, weight, bias)
+            boolean centred = !x.is_cuda() && !trained && x.scalar_type().intern() == torch.ScalarType.Float;
+            Tensor normed = centred
+                    ? centred(x, weight, bias)
                     : torch.group_norm(x, groups, optional(weight), optional(bias), EPSILON, true);
             x.close();
             return silu ? torch.silu_(normed) : normed;
         }
 
         /**
-         * Where channels lie last, torch's own norm adds up squares one after the other in float32 and takes the mean's square from
-         * them: of a picture with large even areas a thousandth is lost.
+         * Each channel's mean goes off before squares are added up. Where channels lie last, torch's own norm adds squares up one
+         * after the other in float32 and takes the mean's square from them: of a picture with large even areas a thousandth is lost.
          */
-        private Tensor exact(Tensor x, Tensor weight, Tensor bias) {
+        private Tensor centred(Tensor x, Tensor weight, Tensor bias) {
             return scoped(() -> {
                 Tensor ofChannels = mean(x, 2, 3); // [batch, channels, 1, 1]
                 Tensor variances = scoped(() -> mean(x.sub(ofChannels).square_(), 2, 3));
