@@ -82,7 +82,7 @@ class ArchitectureTest {
             .mayOnlyBeAccessedByLayers(
                     "ranks", "checkpoint", "text", "image", "training", "scenes", "facade", "evaluation", "cli")
             .whereLayer("bindings")
-            .mayOnlyBeAccessedByLayers("transformer", "vae", "attention", "scenes");
+            .mayOnlyBeAccessedByLayers("transformer", "vae", "attention", "scenes", "tensor");
 
     @ArchTest
     static final ArchRule LEAVES = noClasses()

@@ -16,6 +16,7 @@ import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.file.Reasons;
 import org.scaledit.image.ImageException;
 import org.scaledit.image.PngText;
+import org.scaledit.tensor.Torch;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
@@ -56,6 +57,7 @@ final class Description {
     }
 
     private static String model(Path path) {
+        Torch.load();
         ModelDirectory directory = ModelDirectory.open(path);
         FluxConfig transformer = FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE);
         TextEncoders.check(directory);
@@ -109,6 +111,7 @@ final class Description {
     }
 
     private static String lora(Path path) {
+        Torch.load();
         try (Lora lora = Lora.load(path)) {
             String ranks = lora.layers().values().stream()
                     .map(layer -> "rank " + layer.rank())

@@ -76,6 +76,12 @@ class LoadingTest {
         assertThat(run("precision", List.of())).isEqualTo(run("core", List.of()));
     }
 
+    /** Libtorch's threads are told how to wait through the core, before there are any. */
+    @Test
+    void libtorchLoadsTheCoreFirst() throws Exception {
+        assertThat(run("torch", List.of())).isEqualTo(run("core", List.of()));
+    }
+
     @Test
     void theExtensionForGpusIsAPartOfTheClassifier() throws Exception {
         String gpu = Loader.getPlatform() + "-gpu";
@@ -87,7 +93,7 @@ class LoadingTest {
         Path classPath = folder.resolve("gpu-classes");
         extract(classPath.resolve("org/scaledit/bindings/" + gpu));
         assertThat(run("core", List.of(EXTENSION), classPath)).containsExactly("loaded", "loaded");
-        lines = run("torch", List.of(EXTENSION));
+        lines = run("torch", List.of(EXTENSION), classPath);
         assertThat(lines.get(0))
                 .startsWith("libtorch cannot be loaded: add org.bytedeco:javacpp:")
                 .contains("org.bytedeco:openblas:", "org.bytedeco:pytorch:2", ":" + gpu + ", org.bytedeco:cuda:13")
@@ -127,7 +133,8 @@ class LoadingTest {
 
     @Test
     void missingPlatformJarsOfTorchAreNamed() throws Exception {
-        List<String> lines = run("torch", List.of());
+        extract(folder);
+        List<String> lines = run("torch", List.of("-Dorg.scaledit.library.path=" + folder));
         assertThat(lines.get(0))
                 .startsWith("libtorch cannot be loaded: add org.bytedeco:javacpp:")
                 .contains("org.bytedeco:openblas:", "org.bytedeco:pytorch:2")

@@ -7,6 +7,7 @@ import java.util.List;
 import org.bytedeco.javacpp.Loader;
 import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch_cuda;
+import org.scaledit.bindings.NativeEnvironment;
 
 /** Loads libtorch, so that what is missing is named before anything is computed. */
 public final class Torch {
@@ -33,12 +34,16 @@ public final class Torch {
     private Torch() {}
 
     /**
-     * Loads libtorch if it is not loaded yet.
+     * Loads libtorch if it is not loaded yet, and the native core before it. Whatever computes comes here first: classes of
+     * the presets load libtorch, too, but its threads then spin while they wait.
      *
      * @throws IllegalStateException naming the platform jars that the class path lacks; every place that was looked at
      *     is a suppressed exception
      */
     public static void load() {
+        // Threads that spin while they wait keep those of the core and of OpenBLAS from working: a picture took five
+        // times as long. libgomp reads this once, when it comes with libtorch; a user's GOMP_SPINCOUNT counts for more.
+        NativeEnvironment.setIfAbsent("OMP_WAIT_POLICY", "PASSIVE");
         try {
             // What is for GPUs goes first: torch looks for it once, when it is first used.
             Loader.load(isGpuBuild() ? torch_cuda.class : torch.class);
