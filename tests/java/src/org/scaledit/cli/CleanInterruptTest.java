@@ -6,13 +6,12 @@ import java.io.BufferedReader;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.scaledit.testing.Golden;
+import org.scaledit.testing.OtherJvm;
 
 class CleanInterruptTest {
     private static final int MORE_STEPS_THAN_ANYBODY_WAITS_FOR = 1000;
@@ -23,24 +22,26 @@ class CleanInterruptTest {
     /** A signal that asks the process to end, as Ctrl-C does. */
     @Test
     void aSignalInTheMiddleEndsTheProgramAndLeavesNothing() throws IOException, InterruptedException {
-        Process program = start(
-                "generate",
-                "a lighthouse at dusk",
-                "--model",
-                Golden.tinyFlux().toString(),
-                "--width",
-                "64",
-                "--height",
-                "64",
-                "--guide-steps",
-                "1",
-                "--steps",
-                Integer.toString(MORE_STEPS_THAN_ANYBODY_WAITS_FOR),
-                "--trace",
-                folder.resolve("trace.safetensors").toString(),
-                "-o",
-                folder.resolve("out.png").toString());
-        try (BufferedReader lines = program.errorReader()) {
+        Process program = OtherJvm.of(
+                        Main.class,
+                        "generate",
+                        "a lighthouse at dusk",
+                        "--model",
+                        Golden.tinyFlux().toString(),
+                        "--width",
+                        "64",
+                        "--height",
+                        "64",
+                        "--guide-steps",
+                        "1",
+                        "--steps",
+                        Integer.toString(MORE_STEPS_THAN_ANYBODY_WAITS_FOR),
+                        "--trace",
+                        folder.resolve("trace.safetensors").toString(),
+                        "-o",
+                        folder.resolve("out.png").toString())
+                .start();
+        try (BufferedReader lines = program.inputReader()) {
             assertThat(lines.lines().anyMatch(line -> line.startsWith("high resolution")))
                     .as("reached the high-resolution steps")
                     .isTrue();
@@ -55,13 +56,5 @@ class CleanInterruptTest {
         try (Stream<Path> left = Files.list(folder)) {
             assertThat(left).isEmpty();
         }
-    }
-
-    private static Process start(String... arguments) throws IOException {
-        List<String> command = new ArrayList<>();
-        command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
-        command.addAll(List.of("-cp", System.getProperty("java.class.path"), Main.class.getName()));
-        command.addAll(List.of(arguments));
-        return new ProcessBuilder(command).start();
     }
 }

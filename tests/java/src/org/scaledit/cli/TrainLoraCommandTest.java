@@ -20,6 +20,7 @@ import org.scaledit.image.ImageFile;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.DrawnPictures;
 import org.scaledit.testing.Golden;
+import org.scaledit.testing.OtherJvm;
 
 /** Training by the command line, also in a process of its own that is killed. */
 class TrainLoraCommandTest {
@@ -93,16 +94,7 @@ class TrainLoraCommandTest {
     }
 
     private static Process started(List<String> arguments, Path log) throws IOException {
-        List<String> command = new ArrayList<>(List.of(
-                Path.of(System.getProperty("java.home"), "bin/java").toString(),
-                "-Dorg.bytedeco.javacpp.maxPhysicalBytes=0",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-                System.getProperty("java.class.path"),
-                "org.scaledit.cli.Main"));
-        command.addAll(arguments);
-        return new ProcessBuilder(command)
-                .redirectErrorStream(true)
+        return OtherJvm.of(Main.class, arguments.toArray(String[]::new))
                 .redirectOutput(log.toFile())
                 .start();
     }

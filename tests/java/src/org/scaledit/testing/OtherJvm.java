@@ -22,6 +22,7 @@ public final class OtherJvm {
     /** Is to run {@code main}; its errors come with its output. */
     public static ProcessBuilder of(Class<?> main, String... arguments) {
         Stream<String> settings = Stream.of(
+                        "org.bytedeco.javacpp.cachedir",
                         "org.bytedeco.javacpp.platform.extension",
                         "org.bytedeco.javacpp.maxPhysicalBytes",
                         "org.scaledit.library.path",
