@@ -36,7 +36,7 @@ class ScaleDitGpuTest {
     }
 
     static ScaleDit.Builder tiny() {
-        return ScaleDitTest.tinyWithLora().device(Device.CUDA);
+        return ScaleDitTest.tinyWithLora().device(Device.CUDA).precision(Precision.BFLOAT16);
     }
 
     static ImageRequest request() {

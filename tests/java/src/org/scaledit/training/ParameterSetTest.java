@@ -125,11 +125,42 @@ class ParameterSetTest {
         try (ParameterSet parameters = begun(Placement.FLOAT32_CPU)) {
             parameters.clearGradients();
             backward(parameters);
-            double norm = parameters.gradientNorm();
-            parameters.scaleGradients(0.5);
-            assertThat(parameters.gradientNorm() / norm).isBetween(0.499999, 0.500001);
+            double norm = norm(parameters);
+            shorten(parameters, 2 * norm);
+            assertThat(norm(parameters)).isEqualTo(norm);
+            shorten(parameters, norm / 2);
+            assertThat(norm(parameters) / norm).isBetween(0.499999, 0.500001);
             parameters.clearGradients();
-            assertThat(parameters.gradientNorm()).isZero();
+            assertThat(norm(parameters)).isZero();
+            shorten(parameters, 1);
+            assertThat(norm(parameters)).isZero();
+        }
+    }
+
+    private static double norm(ParameterSet parameters) {
+        return Tensors.compute(() -> parameters.gradientNorm().item_double());
+    }
+
+    private static void shorten(ParameterSet parameters, double most) {
+        Tensors.run(() -> parameters.shortenGradients(parameters.gradientNorm(), most));
+    }
+
+    @Test
+    void lossesAreAddedUpBehindTheGradients() {
+        try (ParameterSet parameters = begun(Placement.FLOAT32_CPU)) {
+            Tensors.run(() -> {
+                parameters.clearGradients();
+                backward(parameters);
+                double norm = norm(parameters);
+                parameters.addLoss(torch.full(new long[] {}, new Scalar(3)), 0.5);
+                parameters.addLoss(torch.full(new long[] {}, new Scalar(5)), 0.25);
+                assertThat(parameters.loss().item_double()).isEqualTo(2.75);
+                assertThat(norm(parameters)).isEqualTo(norm);
+                Tensor summed = parameters.summed();
+                assertThat(summed.select(0, summed.numel() - 1).item_double()).isEqualTo(2.75);
+                parameters.clearGradients();
+                assertThat(parameters.loss().item_double()).isZero();
+            });
         }
     }
 }

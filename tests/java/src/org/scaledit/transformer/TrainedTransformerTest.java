@@ -182,10 +182,11 @@ class TrainedTransformerTest {
                 TrainedTransformer.Batch batch = batch();
                 Map<String, Tensor> alone = new LinkedHashMap<>();
                 clear();
-                double first = trained.addGradients(batch, loss());
+                double first = trained.addGradients(batch, loss()).item_double();
                 weights.forEach((name, weight) -> alone.put(name, weight.grad().clone()));
                 clear();
-                assertThat(trained.addGradients(batch, loss(), Optional.of(second(1))))
+                assertThat(trained.addGradients(batch, loss(), Optional.of(second(1)))
+                                .item_double())
                         .isEqualTo(first);
                 for (String name : List.of(
                         "x_embedder.weight",
@@ -248,7 +249,7 @@ class TrainedTransformerTest {
                 batch.states().set_requires_grad(true);
                 batch.pooled().set_requires_grad(true);
                 clear();
-                double first = whole.addGradients(batch, loss(), other);
+                double first = whole.addGradients(batch, loss(), other).item_double();
                 weights.forEach(
                         (name, weight) -> expected.put(name, weight.grad().clone()));
                 expected.put("states", batch.states().grad().clone());
@@ -256,7 +257,7 @@ class TrainedTransformerTest {
                 clear();
                 batch.states().mutable_grad().zero_();
                 batch.pooled().mutable_grad().zero_();
-                double second = trained.addGradients(batch, loss(), other);
+                double second = trained.addGradients(batch, loss(), other).item_double();
                 assertThat(second / first).isBetween(1 - limit, 1 + limit);
                 Map<String, Tensor> made = new LinkedHashMap<>(weights);
                 made.put("states", batch.states());
@@ -287,13 +288,13 @@ class TrainedTransformerTest {
                 new TrainedTransformer(config, weights, Placement.FLOAT32_CPU, again, TrainedTransformerTest::taped)) {
             Tensors.run(() -> {
                 clear();
-                double first = trained.addGradients(batch(), loss());
+                double first = trained.addGradients(batch(), loss()).item_double();
                 assertThatThrownBy(() -> trained.addGradients(
                                 batch(), loss(), Optional.of(new TrainedTransformer.HiddenLoss(2, image -> {
                                     throw new IllegalStateException("no loss");
                                 }))))
                         .hasMessage("no loss");
-                assertThat(trained.addGradients(batch(), loss())).isEqualTo(first);
+                assertThat(trained.addGradients(batch(), loss()).item_double()).isEqualTo(first);
             });
         }
     }

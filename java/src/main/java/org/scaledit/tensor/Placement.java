@@ -4,6 +4,7 @@ import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 import org.bytedeco.pytorch.Device;
 import org.bytedeco.pytorch.DeviceOptional;
+import org.bytedeco.pytorch.MemoryFormatOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptions;
 import org.bytedeco.pytorch.global.torch;
@@ -57,8 +58,16 @@ public record Placement(torch.ScalarType dtype, boolean cuda) {
         return cuda ? tensor.pin_memory() : tensor;
     }
 
-    /** The tensor here and in this precision; itself if it is so already. */
+    /**
+     * The tensor here and in this precision; itself if it is so already. What goes to a GPU is read before this returns, or
+     * lies in torch's page-locked memory ({@link #atHand}), which torch keeps until then: the GPU's queue is not waited for.
+     */
     public Tensor place(Tensor tensor) {
-        return tensor.to(device(), dtype);
+        return tensor.to(device(), dtype, cuda, false, Layout.SAME);
+    }
+
+    /** Made once libtorch is loaded. */
+    private static final class Layout {
+        static final MemoryFormatOptional SAME = Tensors.outlive(MemoryFormatOptional::new);
     }
 }

@@ -134,8 +134,7 @@ public final class ClipTextEncoder implements AutoCloseable {
             for (int i = 0; i < sizes.layers; i++) {
                 states = block(states, layer(i));
             }
-            Tensor ends =
-                    Tensors.of(endRows(ids), ids.length).to(layers.placement().device(), torch.ScalarType.Long);
+            Tensor ends = layers.placement().with(torch.ScalarType.Long).place(Tensors.of(endRows(ids), ids.length));
             return layers.layerNorm(states, FINAL_NORM, sizes.epsilon)
                     .flatten(0, 1)
                     .index_select(0, ends);

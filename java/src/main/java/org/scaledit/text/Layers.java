@@ -110,7 +110,7 @@ final class Layers implements AutoCloseable {
                 throw new CheckpointException("the tokenizer gives token " + largest + ", but " + name + ".weight in "
                         + contents.folder + " has only " + table.size(0) + " rows");
             }
-            Tensor rows = Tensors.of(ids, ids.length).to(placement().device(), torch.ScalarType.Long);
+            Tensor rows = placement().with(torch.ScalarType.Long).place(Tensors.of(ids, ids.length));
             return torch.embedding(table, rows);
         });
     }

@@ -102,11 +102,12 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
     }
 
     @Override
-    public double addGradients(Batch batch, double share) {
-        return Tensors.compute(() -> {
+    public Tensor addGradients(Batch batch, double share) {
+        return Tensors.scoped(() -> {
             Detector.Predictions predictions = detector.predict(batch.pictures);
-            Tensor objects = batch.objects.to(placement.device(), torch.ScalarType.Long);
-            Tensor colours = batch.colours.to(placement.device(), torch.ScalarType.Long);
+            Placement numbers = placement.with(torch.ScalarType.Long);
+            Tensor objects = numbers.place(batch.objects);
+            Tensor colours = numbers.place(batch.colours);
             Tensor edges = placement.with(torch.ScalarType.Float).place(batch.edges);
             Tensor something = something(objects);
             Tensor coloured = something(colours).sum().clamp_min(new Scalar(1));
@@ -116,7 +117,7 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
                     .div(something.sum())
                     .add(named(predictions.colours(), colours).div(coloured));
             loss.mul(new Scalar(share)).backward();
-            return loss.item_double();
+            return loss.detach();
         });
     }
 

@@ -12,6 +12,8 @@ import org.scaledit.judge.Detector;
 import org.scaledit.judge.Exam;
 import org.scaledit.judge.Judge;
 import org.scaledit.judge.Shares;
+import org.scaledit.ranks.Exchange;
+import org.scaledit.ranks.Ranks;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Sprites;
@@ -97,10 +99,10 @@ public final class JudgeTraining {
 
     private void run() {
         TrainingCheckpoint.requireStart(run.checkpoint(), run.judge(), run.resume);
-        PartTraining.together(recipe.training(), run.ranks, run.placement.cuda(), this::train);
+        Ranks.run(run.ranks, run.placement.cuda(), this::train);
     }
 
-    private void train(PartTraining.Ranking ranking) {
+    private void train(Exchange exchange) {
         Map<String, long[]> shapes = recipe.network().expectedTensors();
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
             try (InitialWeights start = new InitialWeights(SampleOrder.start(recipe.seed()), 1)) {
@@ -114,11 +116,11 @@ public final class JudgeTraining {
                     objective,
                     source,
                     recipe.seed(),
-                    ranking,
+                    exchange,
                     listener)) {
                 training.run(run.resume);
             }
-            if (ranking.exchange().rank() == 0) {
+            if (exchange.rank() == 0) {
                 Tensors.run(() -> write(parameters.averages("")));
             }
         }

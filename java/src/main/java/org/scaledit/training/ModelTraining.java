@@ -8,7 +8,6 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CancellationException;
-import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.stream.IntStream;
 import org.bytedeco.pytorch.Tensor;
@@ -17,6 +16,7 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.Weights;
 import org.scaledit.ranks.Exchange;
+import org.scaledit.ranks.Ranks;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.text.TrainedTextEncoders;
@@ -203,17 +203,12 @@ public final class ModelTraining {
         }
     }
 
-    /** Trains a stage. */
-    private void together(ModelRecipe.Training training, Consumer<PartTraining.Ranking> stage) {
-        PartTraining.together(training, run.ranks, run.placement.cuda(), stage);
-    }
-
     private void trainVae() {
         TrainingListener listener = listeners.apply(Stage.VAE);
-        together(recipe.vae().training(), ranking -> trainVae(ranking, listener));
+        Ranks.run(run.ranks, run.placement.cuda(), exchange -> trainVae(exchange, listener));
     }
 
-    private void trainVae(PartTraining.Ranking ranking, TrainingListener listener) {
+    private void trainVae(Exchange exchange, TrainingListener listener) {
         Map<String, long[]> shapes = AutoencoderKl.expectedTensors(recipe.vae().config(1, 0));
         try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
             begin(parameters);
@@ -226,11 +221,11 @@ public final class ModelTraining {
                     objective,
                     source,
                     recipe.seed(),
-                    ranking,
+                    exchange,
                     listener)) {
                 training.run(resumes(Stage.VAE));
             }
-            if (ranking.exchange().rank() == 0) {
+            if (exchange.rank() == 0) {
                 Tensors.run(() -> files.vae(measured(parameters.averages("")), parameters.averages("")));
             }
         }
@@ -270,10 +265,10 @@ public final class ModelTraining {
         }
         TrainingListener listener = listeners.apply(Stage.TRANSFORMER);
         boolean resumes = resumes(Stage.TRANSFORMER);
-        together(recipe.transformer().training(), ranking -> trainTransformer(ranking, resumes, listener));
+        Ranks.run(run.ranks, run.placement.cuda(), exchange -> trainTransformer(exchange, resumes, listener));
     }
 
-    private void trainTransformer(PartTraining.Ranking ranking, boolean resumes, TrainingListener listener) {
+    private void trainTransformer(Exchange exchange, boolean resumes, TrainingListener listener) {
         ModelDirectory model = ModelDirectory.open(run.model());
         Map<String, long[]> shapes = new LinkedHashMap<>();
         put(
@@ -337,7 +332,7 @@ public final class ModelTraining {
                                             run.placement)),
                             encoders,
                             files,
-                            kind -> latents(model, vae, kind, ranking.exchange(), listener),
+                            kind -> latents(model, vae, kind, exchange, listener),
                             run.placement);
                     PartTraining<TransformerObjective.Batch> training = new PartTraining<>(
                             state(Stage.TRANSFORMER, origin),
@@ -346,7 +341,7 @@ public final class ModelTraining {
                             objective,
                             source,
                             recipe.seed(),
-                            ranking,
+                            exchange,
                             listener)) {
                 training.run(resumes);
             }

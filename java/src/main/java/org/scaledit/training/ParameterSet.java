@@ -25,7 +25,9 @@ final class ParameterSet implements AutoCloseable {
 
     private final Placement placement;
     private final Tensor values; // [all], float32
-    private final Tensor gradients; // likewise
+    private final Tensor summed; // [all + 1], float32: the gradients, and behind them the loss that they are of
+    private final Tensor gradients; // likewise [all]
+    private final Tensor loss; // [1]
     private final Tensor average; // likewise
     private final Tensor working; // in the computation's precision; the values themselves if that is float32
     private final Tensor workingGradients; // likewise
@@ -68,7 +70,9 @@ final class ParameterSet implements AutoCloseable {
         Placement wide = placement.with(torch.ScalarType.Float);
         long[] shape = {all};
         this.values = zeros(wide, shape);
-        this.gradients = zeros(wide, shape);
+        this.summed = zeros(wide, new long[] {all + 1});
+        this.gradients = Tensors.outlive(() -> summed.narrow(0, 0, values.numel()));
+        this.loss = Tensors.outlive(() -> summed.narrow(0, values.numel(), 1));
         this.average = zeros(wide, shape);
         boolean same = placement.equals(wide);
         this.working = same ? Tensors.keep(values) : zeros(placement, shape);
@@ -190,12 +194,17 @@ final class ParameterSet implements AutoCloseable {
         return state;
     }
 
-    /** Sets all gradients to zero. */
+    /** Sets the loss and all gradients to zero. */
     void clearGradients() {
         Tensors.run(() -> {
-            gradients.zero_();
+            summed.zero_();
             workingGradients.zero_();
         });
+    }
+
+    /** Adds a share of a loss, a scalar, to the one that the gradients are of. */
+    void addLoss(Tensor part, double share) {
+        Tensors.run(() -> loss.add_(part, new Scalar(share)));
     }
 
     /** Adds the leaves' gradients, in the computation's precision, to those in float32. */
@@ -208,19 +217,34 @@ final class ParameterSet implements AutoCloseable {
         }
     }
 
-    /** All of them as {@link #gather} has added them up, side by side: float32. */
-    Tensor gradients() {
-        return gradients;
+    /** What ranks add up: all gradients as {@link #gather} has added them up, side by side, and the loss behind them: float32. */
+    Tensor summed() {
+        return summed;
     }
 
-    /** The length of all gradients together. */
-    double gradientNorm() {
-        return Tensors.compute(
-                () -> gradients.to(torch.ScalarType.Double).norm().item_double());
+    /** The sum of what {@link #addLoss} has been given: a scalar, float32. */
+    Tensor loss() {
+        return loss.squeeze();
     }
 
-    void scaleGradients(double factor) {
-        Tensors.run(() -> gradients.mul_(new Scalar(factor)));
+    /** The length of all gradients together: a scalar, float64, in the caller's scope. */
+    Tensor gradientNorm() {
+        return Tensors.scoped(() -> gradients.to(torch.ScalarType.Double).norm());
+    }
+
+    /**
+     * Shortens all gradients together to {@code most}, if they are longer.
+     *
+     * @param norm as {@link #gradientNorm} says
+     */
+    void shortenGradients(Tensor norm, double most) {
+        Tensors.run(
+                () -> gradients.mul_(norm.reciprocal().mul_(new Scalar(most)).clamp_max_(new Scalar(1))));
+    }
+
+    /** Whether a GPU has all of them, which computes what it is told while the caller goes on. */
+    boolean onGpu() {
+        return placement.cuda();
     }
 
     /** Gives the leaves the values. */
@@ -245,7 +269,9 @@ final class ParameterSet implements AutoCloseable {
         leaves.values().forEach(Tensor::close);
         leaves.clear();
         values.close();
+        loss.close();
         gradients.close();
+        summed.close();
         average.close();
         working.close();
         workingGradients.close();

@@ -1,17 +1,18 @@
 package org.scaledit.training;
 
 import java.nio.file.Path;
-import java.util.Arrays;
+import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.List;
 import java.util.Map;
-import java.util.function.Consumer;
 import java.util.stream.LongStream;
+import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.CudaAttention;
 import org.scaledit.ranks.Exchange;
-import org.scaledit.ranks.Ranks;
 import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
 
 /**
@@ -21,6 +22,8 @@ import org.scaledit.tensor.Torch;
  * @param <B> what the loss of a batch is computed from
  */
 final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps, AutoCloseable {
+    /** So many steps a GPU is given before it is waited for: once in eight, that costs nothing. */
+    private static final int STEPS_AT_ONCE = 8;
 
     /** What is trained, and on what. */
     interface Objective<B> {
@@ -34,8 +37,11 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
          */
         B batch(ModelRecipe.Batch kind, long count, int[] samples);
 
-        /** Adds the gradients of {@code share} times the loss to those of the parameters; returns the loss. */
-        double addGradients(B batch, double share);
+        /**
+         * Adds the gradients of {@code share} times the loss to those of the parameters; returns the loss, a scalar without a
+         * graph, in the caller's scope. On a GPU both may still be in its queue.
+         */
+        Tensor addGradients(B batch, double share);
 
         /** Writes the part as it is so far. */
         void write();
@@ -47,14 +53,6 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
      * @param origin what must be the same when it goes on
      */
     record State(Path checkpoint, Path lossLog, Map<String, String> origin) {}
-
-    /**
-     * Which of the batches of a step are this rank's.
-     *
-     * @param losses of the batches of a step and, in the other half, of the next one, for which all ranks have one array: a rank
-     *     may be in the next step before rank 0 has read this one's
-     */
-    record Ranking(Exchange exchange, double[] losses) {}
 
     /** A batch and the samples that it is of. */
     private record Samples<B extends AutoCloseable>(int[] samples, B batch) implements AutoCloseable {
@@ -70,9 +68,10 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     private final Objective<B> objective;
     private final SampleSource source;
     private final long seed;
-    private final Ranking ranking;
+    private final Exchange exchange;
     private final TrainingListener listener;
     private final Optimizer optimizer;
+    private final UnreadSteps unread;
     private ModelRecipe.@Nullable Phase phase; // of the batches that are being made
     private @Nullable Prefetch<Samples<B>> batches;
 
@@ -83,7 +82,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             Objective<B> objective,
             SampleSource source,
             long seed,
-            Ranking ranking,
+            Exchange exchange,
             TrainingListener listener) {
         this.state = state;
         this.training = training;
@@ -91,11 +90,12 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         this.objective = objective;
         this.source = source;
         this.seed = seed;
-        this.ranking = ranking;
+        this.exchange = exchange;
         this.listener = listener;
         this.optimizer = training.method() == ModelRecipe.Method.MUON
                 ? new Muon(parameters, training.rate(), training.weightDecay())
                 : new AdamW(parameters.whole(), training.rate(), training.weightDecay());
+        this.unread = new UnreadSteps(parameters.onGpu() ? STEPS_AT_ONCE : 1);
     }
 
     /** Runs trainings where they compute, once it is certain that they can. */
@@ -120,16 +120,6 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         }
     }
 
-    /** Trains a part in all ranks. */
-    static void together(ModelRecipe.Training training, int ranks, boolean cuda, Consumer<Ranking> part) {
-        int most = training.phases().stream()
-                .mapToInt(phase -> phase.batches().size())
-                .max()
-                .orElse(0);
-        double[] losses = new double[2 * most];
-        Ranks.run(ranks, cuda, exchange -> part.accept(new Ranking(exchange, losses)));
-    }
-
     /**
      * Makes the steps that are left.
      *
@@ -144,10 +134,10 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
                 first = checkpoint.steps();
             }
             parameters.update();
-        } else if (ranking.exchange.rank() == 0) {
+        } else if (exchange.rank() == 0) {
             write(0); // so that whatever comes can be resumed
         }
-        if (ranking.exchange.rank() > 0) {
+        if (exchange.rank() > 0) {
             for (long step = first + 1; step <= training.steps(); step++) {
                 step(step);
             }
@@ -162,43 +152,53 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         return training.samples(steps);
     }
 
-    /** The loss is, on rank 0 alone, that of all of the step's batches. */
     @Override
-    public LossLog.Row step(long step) {
+    public List<LossLog.Row> step(long step) {
         TrainingLoop.throwIfInterruptedAfter(step - 1);
         ModelRecipe.Phase current = training.phase(step);
-        int all = current.batches().size();
+        double share = 1.0 / current.batches().size();
         Prefetch<Samples<B>> coming = batches(current, step);
         parameters.clearGradients(); // those of a step that was not finished, too
-        Exchange exchange = ranking.exchange;
-        int half = (int) (step % 2) * (ranking.losses.length / 2);
-        for (int i = exchange.rank(); i < all; i += exchange.ranks()) {
-            TrainingLoop.throwIfInterruptedAfter(step - 1);
-            try (Samples<B> next = coming.take(TrainingLoop.after(step - 1))) {
-                double loss = objective.addGradients(next.batch, 1.0 / all);
-                requireNumber(loss, next.samples, step);
-                ranking.losses[half + i] = loss;
-            } catch (RuntimeException e) {
-                throw e;
-            } catch (Exception e) {
-                throw new IllegalStateException(e);
+        List<String> names = new ArrayList<>();
+        List<Tensor> losses = new ArrayList<>(); // of this rank's batches
+        try {
+            for (int i = exchange.rank(); i < current.batches().size(); i += exchange.ranks()) {
+                TrainingLoop.throwIfInterruptedAfter(step - 1);
+                try (Samples<B> next = coming.take(TrainingLoop.after(step - 1))) {
+                    names.add(name(next.samples));
+                    losses.add(Tensors.outlive(() -> objective.addGradients(next.batch, share)));
+                } catch (RuntimeException e) {
+                    throw e;
+                } catch (Exception e) {
+                    throw new IllegalStateException(e);
+                }
+                parameters.gather();
             }
-            parameters.gather();
+            losses.forEach(loss -> parameters.addLoss(loss, share));
+            exchange.sum(parameters.summed());
+            Tensors.run(() -> {
+                Tensor norm = parameters.gradientNorm();
+                parameters.shortenGradients(norm, training.clipNorm());
+                unread.add(
+                        step,
+                        optimizer.learningRate(),
+                        names,
+                        new UnreadSteps.Numbers(losses, parameters.loss(), norm));
+            });
+        } finally {
+            losses.forEach(Tensor::close);
         }
-        exchange.sum(parameters.gradients());
-        double loss = Arrays.stream(ranking.losses, half, half + all).sum() / all;
-        double norm = parameters.gradientNorm();
-        if (!Double.isFinite(norm)) {
-            throw new TrainingException("the gradients are no numbers at step " + step);
-        }
-        if (norm > training.clipNorm()) {
-            parameters.scaleGradients(training.clipNorm() / norm);
-        }
-        double rate = optimizer.learningRate();
         optimizer.step();
         parameters.update();
         parameters.follow(decay(training.average(), step));
-        return new LossLog.Row(step, loss, rate, norm);
+        return unread.isFull() || step % training.saveEvery() == 0 || step == training.steps()
+                ? unread.read()
+                : List.of();
+    }
+
+    @Override
+    public List<LossLog.Row> rest() {
+        return unread.read();
     }
 
     /** Of the moving average: it follows faster at the beginning, where it would remember random weights. */
@@ -206,12 +206,8 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         return Math.min(most, (1.0 + step) / (10.0 + step));
     }
 
-    private void requireNumber(double loss, int[] samples, long step) {
-        if (!Double.isFinite(loss)) {
-            throw new TrainingException("the loss of " + source.name(samples[0])
-                    + (samples.length == 1 ? "" : " and " + (samples.length - 1) + " others") + " is " + loss
-                    + " at step " + step + ", expected a number");
-        }
+    private String name(int[] samples) {
+        return source.name(samples[0]) + (samples.length == 1 ? "" : " and " + (samples.length - 1) + " others");
     }
 
     /** This rank's of a phase from a step on. */
@@ -228,7 +224,6 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             throw e;
         }
         long before = training.samples(step - 1); // of this step
-        Exchange exchange = ranking.exchange;
         int perStep = current.batches().size() / exchange.ranks();
         Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
         coming = new Prefetch<>(
@@ -282,6 +277,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     @Override
     public void close() {
         endBatches();
+        unread.close();
         optimizer.close();
     }
 }

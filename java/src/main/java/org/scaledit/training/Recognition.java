@@ -56,8 +56,12 @@ final class Recognition {
      */
     record Shown(Tensor objects, Tensor parts) implements AutoCloseable {
 
-        /** Of some samples of one size, of {@code cells · cells} tokens each. */
-        static Shown of(SampleSource source, int[] samples, int cells) {
+        /**
+         * Of some samples of one size, of {@code cells · cells} tokens each.
+         *
+         * @param placement where they will be needed
+         */
+        static Shown of(SampleSource source, int[] samples, int cells, Placement placement) {
             int tokens = cells * cells;
             long[] objects = new long[samples.length * tokens];
             long[] parts = new long[samples.length * tokens];
@@ -67,8 +71,8 @@ final class Recognition {
                 System.arraycopy(sightings.parts(), 0, parts, i * tokens, tokens);
             }
             return new Shown(
-                    Tensors.outlive(() -> Tensors.of(objects, samples.length, tokens)),
-                    Tensors.outlive(() -> Tensors.of(parts, samples.length, tokens)));
+                    Tensors.outlive(() -> placement.atHand(Tensors.of(objects, samples.length, tokens))),
+                    Tensors.outlive(() -> placement.atHand(Tensors.of(parts, samples.length, tokens))));
         }
 
         @Override
@@ -115,7 +119,9 @@ final class Recognition {
         return Tensors.scoped(() -> {
             Tensor object = Tensors.toFloat32(
                     onDevice(shown.objects).ne(new Scalar(Sightings.background(SceneSource.VOCABULARY))));
-            Tensor more = sigmas.to(placement.device(), torch.ScalarType.Float)
+            Tensor more = placement
+                    .with(torch.ScalarType.Float)
+                    .place(sigmas)
                     .unsqueeze(1) // [batch, 1]
                     .neg()
                     .add(new Scalar(1))
@@ -127,6 +133,6 @@ final class Recognition {
     }
 
     private Tensor onDevice(Tensor classes) {
-        return classes.to(placement.device(), torch.ScalarType.Long);
+        return placement.with(torch.ScalarType.Long).place(classes);
     }
 }

@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.List;
 import java.util.concurrent.CancellationException;
 
 /** Makes steps one after the other, with their log, and a checkpoint so often, at the end and when it is interrupted. */
@@ -24,8 +25,18 @@ final class TrainingLoop {
 
     /** What is trained. */
     interface Steps {
-        /** @param step from 1 */
-        LossLog.Row step(long step);
+        /**
+         * Makes a step.
+         *
+         * @param step from 1
+         * @return what has become known: of this step, of earlier ones, or of none yet
+         */
+        List<LossLog.Row> step(long step);
+
+        /** Of all steps that were made and that nothing has been said of. */
+        default List<LossLog.Row> rest() {
+            return List.of();
+        }
 
         /** Writes the state after so many steps. */
         void write(long step);
@@ -54,11 +65,13 @@ final class TrainingLoop {
         try {
             while (made < length.steps) {
                 long begun = System.nanoTime();
-                LossLog.Row row = steps.step(made + 1);
+                List<LossLog.Row> known = steps.step(made + 1);
                 nanoseconds += System.nanoTime() - begun;
                 made++;
-                log.add(row);
-                listener.stepped(row, length.steps, pace(first, made, nanoseconds));
+                for (LossLog.Row row : known) {
+                    log.add(row);
+                    listener.stepped(row, length.steps, pace(first, made, nanoseconds));
+                }
                 if (made % length.saveEvery == 0 && made < length.steps) {
                     finish(made, saved, log);
                     saved = made;
@@ -66,6 +79,7 @@ final class TrainingLoop {
                 steps.between(made);
             }
         } catch (CancellationException e) {
+            steps.rest().forEach(log::add);
             finish(made, saved, log);
             throw e;
         }

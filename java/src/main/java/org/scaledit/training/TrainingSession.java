@@ -1,6 +1,7 @@
 package org.scaledit.training;
 
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import org.bytedeco.pytorch.Scalar;
@@ -86,7 +87,7 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
 
     /** The gradients of its samples, and what the optimizer makes of them. The matrices change at its very end. */
     @Override
-    public LossLog.Row step(long step) {
+    public List<LossLog.Row> step(long step) {
         double loss = gradients.of(step);
         double norm = gradientNorm();
         if (!Double.isFinite(norm)) {
@@ -95,7 +96,7 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
         recipe.clipNorm().ifPresent(most -> clip(norm, most));
         double rate = optimizer.learningRate();
         optimizer.step();
-        return new LossLog.Row(step, loss, rate, norm);
+        return List.of(new LossLog.Row(step, loss, rate, norm));
     }
 
     private double gradientNorm() {

@@ -147,7 +147,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                 set.grid(),
                 images,
                 noise,
-                Tensors.outlive(() -> Tensors.of(sigmas, sigmas.length)),
+                Tensors.outlive(() -> placement.atHand(Tensors.of(sigmas, sigmas.length))),
                 recipe.transformer()
                         .distillation()
                         .map(scales -> order.guidance(count, scales))
@@ -155,13 +155,13 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                 encoders.tokens(summarised, captions, recipe.text().tokens()),
                 recognises
                         ? Optional.of(
-                                Recognition.Shown.of(source, samples, set.grid().width()))
+                                Recognition.Shown.of(source, samples, set.grid().width(), placement))
                         : Optional.empty());
     }
 
     @Override
-    public double addGradients(Batch batch, double share) {
-        return Tensors.compute(() -> {
+    public Tensor addGradients(Batch batch, double share) {
+        return Tensors.scoped(() -> {
             Tensor image = Tensors.toFloat32(placement.place(batch.images));
             Tensor noise = Tensors.toFloat32(placement.place(batch.noise));
             Conditioning text = encoders.encode(batch.tokens);
@@ -169,11 +169,12 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                     ? teacher.get().lesson(batch, image, noise, text)
                     : new Teacher.Lesson(
                             torch.lerp(image, noise, Teacher.perSample(batch.sigmas, placement)), noise.sub(image));
-            return transformer.addGradients(
+            return transformer
+                    .addGradients(
                             of(batch, placement.place(lesson.noised()), batch.sigmas, text),
                             velocity -> loss(velocity, lesson.velocity(), batch).mul(new Scalar(share)),
                             batch.shown.map(shown -> recognition.orElseThrow().hiddenLoss(shown, share)))
-                    / share;
+                    .div(new Scalar(share));
         });
     }
 

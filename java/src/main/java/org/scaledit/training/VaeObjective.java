@@ -73,8 +73,8 @@ final class VaeObjective implements PartTraining.Objective<VaeObjective.Batch> {
     }
 
     @Override
-    public double addGradients(Batch batch, double share) {
-        return Tensors.compute(() -> {
+    public Tensor addGradients(Batch batch, double share) {
+        return Tensors.scoped(() -> {
             Placement wide = placement.with(torch.ScalarType.Float);
             Tensor pictures = wide.place(batch.pictures);
             TrainedAutoencoder.Posterior posterior = autoencoder.encode(pictures);
@@ -85,7 +85,7 @@ final class VaeObjective implements PartTraining.Objective<VaeObjective.Batch> {
                     .add(differences(error).mul(new Scalar(recipe.gradient())))
                     .add(posterior.divergence().mul(new Scalar(recipe.divergence())));
             loss.mul(new Scalar(share)).backward();
-            return loss.item_double();
+            return loss.detach();
         });
     }
 

@@ -25,7 +25,7 @@ final class RotaryEmbedding implements AutoCloseable {
         return new RotaryEmbedding(Tensors.outlive(() -> {
             Tensor angles = angles(positions(layout), config, theta); // [tokens, head_dim / 2], float64
             Tensor turns = torch.polar(torch.ones_like(angles), angles);
-            Tensor rounded = turns.to(placement.device(), torch.ScalarType.ComplexFloat);
+            Tensor rounded = placement.with(torch.ScalarType.ComplexFloat).place(turns);
             return rounded.unsqueeze(1);
         }));
     }

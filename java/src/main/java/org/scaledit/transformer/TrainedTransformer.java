@@ -107,18 +107,18 @@ public final class TrainedTransformer implements AutoCloseable {
      * from.
      *
      * @param loss of the velocities, see {@link #velocity}: a scalar
-     * @return the loss
+     * @return the loss, where it is computed, in the caller's scope
      */
-    public double addGradients(Batch batch, UnaryOperator<Tensor> loss) {
+    public Tensor addGradients(Batch batch, UnaryOperator<Tensor> loss) {
         return addGradients(batch, loss, Optional.empty());
     }
 
     /**
      * The same for the sum of two losses.
      *
-     * @return the first one
+     * @return the first one, likewise
      */
-    public double addGradients(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
+    public Tensor addGradients(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
         int blocks = transformer.model().blocks().size();
         if (second.isPresent() && (second.get().block < 0 || second.get().block >= blocks)) {
             throw new IllegalArgumentException(
@@ -127,12 +127,12 @@ public final class TrainedTransformer implements AutoCloseable {
         if (checkpointing) {
             return addGradientsBlockByBlock(batch, loss, second);
         }
-        return Tensors.compute(() -> {
+        return Tensors.scoped(() -> {
             try (BatchOperators current = operators.get()) {
                 Passed passed = passed(batch, current, second);
                 Tensor value = loss.apply(passed.velocity);
                 backward(current, passed.second.map(value::add).orElse(value));
-                return value.item_double();
+                return value.detach();
             }
         });
     }
@@ -142,11 +142,12 @@ public final class TrainedTransformer implements AutoCloseable {
         operators.backward(List.of(loss), List.of(torch.ones_like(loss)));
     }
 
-    private double addGradientsBlockByBlock(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
+    private Tensor addGradientsBlockByBlock(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
         Deque<List<Tensor>> inputs = new ArrayDeque<>(); // of the blocks, the last one first; without graphs
         List<Tensor> gradients = new ArrayList<>(); // of the outputs of the block that comes next on the way back
+        List<Tensor> losses = new ArrayList<>(); // the one
         try (BatchOperators current = operators.get()) {
-            return Tensors.compute(() -> {
+            return Tensors.scoped(() -> {
                 Tensor conditioning = conditioning(batch);
                 Tensor leaf = conditioning.detach();
                 leaf.set_requires_grad(true);
@@ -160,11 +161,10 @@ public final class TrainedTransformer implements AutoCloseable {
                         Tensors.run(() -> inputs.push(block.forward(inputs.getFirst(), pass).stream()
                                 .map(Tensors::keep)
                                 .toList()))));
-                double[] value = new double[1];
                 stepBack(inputs, gradients, last -> {
                     Tensor scalar = loss.apply(velocity(last, pass, batch));
                     backward(current, scalar);
-                    value[0] = scalar.item_double();
+                    losses.add(Tensors.keep(scalar.detach()));
                 });
                 for (int block = blocks.size() - 1; block >= 0; block--) {
                     int number = block;
@@ -177,9 +177,10 @@ public final class TrainedTransformer implements AutoCloseable {
                 }
                 current.backward(embedded, gradients);
                 current.backward(List.of(conditioning), List.of(leaf.grad()));
-                return value[0];
+                return losses.get(0);
             });
         } finally {
+            close(losses);
             inputs.forEach(TrainedTransformer::close);
             close(gradients);
         }
