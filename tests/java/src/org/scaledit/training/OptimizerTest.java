@@ -169,7 +169,7 @@ class OptimizerTest {
                 "text_encoder_2.encoder.block.0.layer.0.SelfAttention.o.weight");
         assertThat(List.copyOf(Muon.ordered(shapes).keySet()).subList(0, 4))
                 .containsExactlyInAnyOrderElementsOf(hidden);
-        try (ParameterSet parameters = new ParameterSet(Muon.ordered(shapes), Placement.FLOAT32_CPU)) {
+        try (ParameterSet parameters = new ParameterSet(Muon.ordered(shapes), Placement.FLOAT32_CPU, 1)) {
             torch.manual_seed(3);
             parameters.begin((name, shape) -> torch.randn(shape));
             Map<String, Tensor> apart = new LinkedHashMap<>();

@@ -26,7 +26,7 @@ class ParameterSetTest {
     }
 
     private static ParameterSet begun(Placement placement) {
-        ParameterSet parameters = new ParameterSet(shapes(), placement);
+        ParameterSet parameters = new ParameterSet(shapes(), placement, 3);
         torch.manual_seed(5);
         parameters.begin((name, shape) -> torch.randn(shape));
         return parameters;
@@ -146,20 +146,21 @@ class ParameterSetTest {
     }
 
     @Test
-    void lossesAreAddedUpBehindTheGradients() {
+    void lossesLieBehindTheGradients() {
         try (ParameterSet parameters = begun(Placement.FLOAT32_CPU)) {
             Tensors.run(() -> {
                 parameters.clearGradients();
                 backward(parameters);
                 double norm = norm(parameters);
-                parameters.addLoss(torch.full(new long[] {}, new Scalar(3)), 0.5);
-                parameters.addLoss(torch.full(new long[] {}, new Scalar(5)), 0.25);
-                assertThat(parameters.loss().item_double()).isEqualTo(2.75);
+                parameters.noteLoss(2, torch.full(new long[] {}, new Scalar(3)));
+                parameters.noteLoss(0, torch.full(new long[] {}, new Scalar(5)));
+                assertThat(Tensors.floats(parameters.losses(3))).containsExactly(5, 0, 3);
                 assertThat(norm(parameters)).isEqualTo(norm);
                 Tensor summed = parameters.summed();
-                assertThat(summed.select(0, summed.numel() - 1).item_double()).isEqualTo(2.75);
+                assertThat(Tensors.floats(summed.narrow(0, summed.numel() - 3, 3)))
+                        .containsExactly(5, 0, 3);
                 parameters.clearGradients();
-                assertThat(parameters.loss().item_double()).isZero();
+                assertThat(Tensors.floats(parameters.losses(3))).containsExactly(0, 0, 0);
             });
         }
     }

@@ -4,7 +4,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.util.List;
-import java.util.stream.DoubleStream;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -12,54 +11,63 @@ import org.junit.jupiter.api.Test;
 import org.scaledit.tensor.Tensors;
 
 class UnreadStepsTest {
-    private static void add(UnreadSteps unread, long step, double loss, double norm, double... losses) {
+    private static void add(UnreadSteps unread, long step, double norm, float... losses) {
         Tensors.run(() -> unread.add(
                 step,
                 step / 8.0,
-                DoubleStream.of(losses).mapToObj(value -> "batch " + value).toList(),
-                new UnreadSteps.Numbers(
-                        DoubleStream.of(losses)
-                                .mapToObj(UnreadStepsTest::scalar)
-                                .toList(),
-                        scalar(loss),
-                        scalar(norm).to(torch.ScalarType.Double))));
-    }
-
-    private static Tensor scalar(double value) {
-        return torch.full(new long[] {}, new Scalar(value));
+                Tensors.of(losses, losses.length),
+                torch.full(new long[] {}, new Scalar(norm)).to(torch.ScalarType.Double),
+                batch -> "batch " + batch));
     }
 
     @Test
     void areReadTogetherInTheirOrder() {
         try (UnreadSteps unread = new UnreadSteps(3)) {
             assertThat(unread.read()).isEmpty();
-            add(unread, 5, 0.5, 2, 0.25, 0.75);
-            add(unread, 6, 1, 4, 1); // of another phase, with fewer batches
-            assertThat(unread.isFull()).isFalse();
-            add(unread, 7, 1.5, 8); // on a rank that has none of them
-            assertThat(unread.isFull()).isTrue();
+            add(unread, 5, 2, 0.25f, 0.75f);
+            add(unread, 6, 4, 1); // of another phase, with fewer batches
+            add(unread, 7, 8, 1, 2, 3);
             assertThat(unread.read())
                     .containsExactly(
                             new LossLog.Row(5, 0.5, 0.625, 2),
                             new LossLog.Row(6, 1, 0.75, 4),
-                            new LossLog.Row(7, 1.5, 0.875, 8));
-            assertThat(unread.isFull()).isFalse();
+                            new LossLog.Row(7, 2, 0.875, 8));
             assertThat(unread.read()).isEmpty();
+        }
+    }
+
+    /** As many as take a second. */
+    @Test
+    void slowStepsAreReadOneByOne() {
+        long[] now = {0};
+        try (UnreadSteps unread = new UnreadSteps(8, () -> now[0])) {
+            double[] seconds = {30, 0.3, 0.3, 0.1, 2, 2};
+            int[] atOnce = {1, 1, 3, 3, 8, 1}; // as those before were fast
+            long step = 0;
+            for (int i = 0; i < seconds.length; i++) {
+                for (int made = 0; made < atOnce[i]; made++) {
+                    assertThat(unread.isFull()).isFalse();
+                    now[0] += (long) (seconds[i] * 1e9);
+                    add(unread, ++step, 1, 1);
+                }
+                assertThat(unread.isFull()).isTrue();
+                assertThat(unread.read()).hasSize(atOnce[i]);
+            }
         }
     }
 
     @Test
     void theFirstThatIsNoNumberIsNamed() {
         try (UnreadSteps unread = new UnreadSteps(3)) {
-            add(unread, 5, 0.5, 2, 0.5);
-            add(unread, 6, Double.NaN, Double.NaN, 0.5, Double.NaN);
-            add(unread, 7, Double.NaN, Double.NaN, Double.NaN, Double.NaN);
+            add(unread, 5, 2, 0.5f);
+            add(unread, 6, Double.NaN, 0.5f, Float.NaN);
+            add(unread, 7, Double.NaN, Float.NaN, Float.NaN);
             assertThatThrownBy(unread::read)
                     .isInstanceOf(TrainingException.class)
-                    .hasMessage("the loss of batch NaN is NaN at step 6, expected a number");
+                    .hasMessage("the loss of batch 1 is NaN at step 6, expected a number");
         }
         try (UnreadSteps unread = new UnreadSteps(1)) {
-            add(unread, 5, 0.5, Double.POSITIVE_INFINITY, 0.5);
+            add(unread, 5, Double.POSITIVE_INFINITY, 0.5f);
             assertThatThrownBy(unread::read)
                     .isInstanceOf(TrainingException.class)
                     .hasMessage("the gradients are no numbers at step 5");
@@ -70,12 +78,14 @@ class UnreadStepsTest {
     void numbersAreThoseOfWhenTheStepWasMade() {
         try (UnreadSteps unread = new UnreadSteps(2)) {
             Tensors.run(() -> {
-                Tensor loss = scalar(3);
-                unread.add(1, 0, List.of("a"), new UnreadSteps.Numbers(List.of(loss), loss, loss));
-                loss.zero_(); // as the next step does
+                Tensor losses = Tensors.of(new float[] {3}, 1);
+                Tensor norm = torch.full(new long[] {}, new Scalar(5));
+                unread.add(1, 0, losses, norm, batch -> "a");
+                losses.zero_(); // as the next step does
+                norm.zero_();
             });
             List<LossLog.Row> rows = unread.read();
-            assertThat(rows).containsExactly(new LossLog.Row(1, 3, 0, 3));
+            assertThat(rows).containsExactly(new LossLog.Row(1, 3, 0, 5));
         }
     }
 }

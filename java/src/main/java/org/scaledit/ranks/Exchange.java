@@ -77,6 +77,13 @@ public interface Exchange {
     void requireOthers();
 
     /**
+     * Looks whether all that has been exchanged is what the ranks gave.
+     *
+     * @throws RanksStoppedException if a GPU's exchanges were broken off, perhaps in their middle, as a rank has failed
+     */
+    default void requireWhole() {}
+
+    /**
      * Makes every rank's tensor their sum, the same bits in all of them.
      *
      * @param tensor float32, contiguous, as large as the others'

@@ -44,6 +44,7 @@ final class GroupExchange implements Exchange {
     private final Meeting meeting;
     private final Others others;
     private @Nullable Group group; // made by the rank's own thread
+    private boolean aborted;
 
     /** Of whom a group consists beside this process's ranks, and where all of them find each other. */
     interface Others {
@@ -277,6 +278,13 @@ final class GroupExchange implements Exchange {
         }
     }
 
+    @Override
+    public synchronized void requireWhole() {
+        if (aborted) {
+            throw new RanksStoppedException();
+        }
+    }
+
     private synchronized Group group() {
         if (group == null) {
             group = Group.of(others::store, rank, ranks, cuda);
@@ -292,6 +300,7 @@ final class GroupExchange implements Exchange {
     }
 
     private synchronized void abortGroup() {
+        aborted = true;
         if (group != null) {
             group.processes.abort();
         }

@@ -166,12 +166,19 @@ public final class Ranks implements AutoCloseable {
             hosts.ifPresent(others -> others.tell(cause));
         }
         meeting.end();
+        // The one that stopped it may yet need what is under way; another host's can come to an end no more.
+        if (hosts.isPresent() || !(cause instanceof RanksStoppedException)) {
+            abort(cause);
+        }
+        threads.stream().filter(thread -> thread != Thread.currentThread()).forEach(Thread::interrupt);
+    }
+
+    private void abort(Throwable cause) {
         try {
             groups.forEach(GroupExchange::abort);
         } catch (RuntimeException e) {
             cause.addSuppressed(e);
         }
-        threads.stream().filter(thread -> thread != Thread.currentThread()).forEach(Thread::interrupt);
     }
 
     /** Waits for the other ranks. An interrupt sends them away, or is kept for later if they have been. */

@@ -53,17 +53,20 @@ public record Placement(torch.ScalarType dtype, boolean cuda) {
         return () -> Cuda.use(gpu);
     }
 
-    /** A tensor of the host where it is placed here most quickly: in memory that a GPU copies by itself. */
+    /**
+     * A tensor of the host from where it is placed here most quickly: in page-locked memory, which a GPU copies by itself when
+     * its queue comes to it. Torch keeps the memory until then, whoever closes the tensor meanwhile.
+     */
     public Tensor atHand(Tensor tensor) {
         return cuda ? tensor.pin_memory() : tensor;
     }
 
     /**
-     * The tensor here and in this precision; itself if it is so already. What goes to a GPU is read before this returns, or
-     * lies in torch's page-locked memory ({@link #atHand}), which torch keeps until then: the GPU's queue is not waited for.
+     * The tensor here and in this precision; itself if it is so already. From the host to a GPU it goes when all has been
+     * computed that is in the GPU's queue, and this waits for that, unless the tensor is {@link #atHand}.
      */
     public Tensor place(Tensor tensor) {
-        return tensor.to(device(), dtype, cuda, false, Layout.SAME);
+        return tensor.to(device(), dtype, cuda && tensor.is_pinned(), false, Layout.SAME);
     }
 
     /** Made once libtorch is loaded. */

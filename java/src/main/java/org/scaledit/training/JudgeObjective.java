@@ -78,9 +78,9 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
         }
         return new Batch(
                 pictures,
-                Tensors.outlive(() -> Tensors.of(objects, batch, grid, grid)),
-                Tensors.outlive(() -> Tensors.of(colours, batch, grid, grid)),
-                Tensors.outlive(() -> Tensors.of(edges, batch, 4, grid, grid)));
+                Tensors.outlive(() -> placement.atHand(Tensors.of(objects, batch, grid, grid))),
+                Tensors.outlive(() -> placement.atHand(Tensors.of(colours, batch, grid, grid))),
+                Tensors.outlive(() -> placement.atHand(Tensors.of(edges, batch, 4, grid, grid))));
     }
 
     /** A picture as a model may paint it: perhaps blurred, and with some noise. */
@@ -98,7 +98,9 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
                 : picture;
         Generator generator = torch.createCPUGenerator(random.nextLong());
         Tensor noise = torch.randn(picture.shape(), new GeneratorOptional(generator), Placement.FLOAT32_CPU.options());
-        return blurred.add(source.placement().place(noise), new Scalar(recipe.noise() * random.nextDouble()));
+        return blurred.add(
+                source.placement().place(source.placement().atHand(noise)),
+                new Scalar(recipe.noise() * random.nextDouble()));
     }
 
     @Override

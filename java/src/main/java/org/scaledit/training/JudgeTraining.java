@@ -104,7 +104,8 @@ public final class JudgeTraining {
 
     private void train(Exchange exchange) {
         Map<String, long[]> shapes = recipe.network().expectedTensors();
-        try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
+        try (ParameterSet parameters =
+                new ParameterSet(shapes, run.placement, recipe.training().mostBatches())) {
             try (InitialWeights start = new InitialWeights(SampleOrder.start(recipe.seed()), 1)) {
                 parameters.begin(start);
             }

@@ -214,6 +214,11 @@ public record ModelRecipe(
             return phases.stream().mapToLong(Phase::steps).sum();
         }
 
+        /** The most batches that a step has. */
+        int mostBatches() {
+            return phases.stream().mapToInt(phase -> phase.batches.size()).max().orElseThrow();
+        }
+
         /** So many can deal out the batches of every step. */
         void requireRanks(int ranks) {
             if (ranks < 1) {

@@ -210,7 +210,8 @@ public final class ModelTraining {
 
     private void trainVae(Exchange exchange, TrainingListener listener) {
         Map<String, long[]> shapes = AutoencoderKl.expectedTensors(recipe.vae().config(1, 0));
-        try (ParameterSet parameters = new ParameterSet(shapes, run.placement)) {
+        try (ParameterSet parameters =
+                new ParameterSet(shapes, run.placement, recipe.vae().training().mostBatches())) {
             begin(parameters);
             VaeObjective objective =
                     new VaeObjective(recipe.vae(), source, recipe.seed(), parameters.leaves(""), run.placement);
@@ -301,7 +302,10 @@ public final class ModelTraining {
                                         ModelFiles.T5))
                                 .orElse(""));
         boolean muon = recipe.transformer().training().method() == ModelRecipe.Method.MUON;
-        try (ParameterSet parameters = new ParameterSet(muon ? Muon.ordered(shapes) : shapes, run.placement)) {
+        try (ParameterSet parameters = new ParameterSet(
+                muon ? Muon.ordered(shapes) : shapes,
+                run.placement,
+                recipe.transformer().training().mostBatches())) {
             begin(parameters);
             FluxConfig taught = recipe.transformer().config().withoutGuidanceEmbedder();
             boolean distils = recipe.transformer().distillation().isPresent();

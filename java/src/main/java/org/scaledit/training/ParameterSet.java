@@ -9,6 +9,7 @@ import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.function.BiPredicate;
 import org.bytedeco.pytorch.Scalar;
+import org.bytedeco.pytorch.ScalarTypeOptional;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Placement;
@@ -25,10 +26,10 @@ final class ParameterSet implements AutoCloseable {
 
     private final Placement placement;
     private final Tensor values; // [all], float32
-    private final Tensor summed; // [all + 1], float32: the gradients, and behind them the loss that they are of
-    private final Tensor gradients; // likewise [all]
-    private final Tensor loss; // [1]
     private final Tensor average; // likewise
+    private final Tensor summed; // [all + losses], float32: gradients, and behind them the losses that they are of
+    private final Tensor gradients; // [all]
+    private final Tensor losses; // [losses]
     private final Tensor working; // in the computation's precision; the values themselves if that is float32
     private final Tensor workingGradients; // likewise
     private final Map<String, Place> places = new LinkedHashMap<>();
@@ -58,8 +59,9 @@ final class ParameterSet implements AutoCloseable {
      *
      * @param shapes of the weights by name
      * @param placement of the computation
+     * @param losses the most that gradients are of together
      */
-    ParameterSet(Map<String, long[]> shapes, Placement placement) {
+    ParameterSet(Map<String, long[]> shapes, Placement placement, int losses) {
         this.placement = placement;
         long all = 0;
         for (Map.Entry<String, long[]> entry : shapes.entrySet()) {
@@ -70,9 +72,9 @@ final class ParameterSet implements AutoCloseable {
         Placement wide = placement.with(torch.ScalarType.Float);
         long[] shape = {all};
         this.values = zeros(wide, shape);
-        this.summed = zeros(wide, new long[] {all + 1});
+        this.summed = zeros(wide, new long[] {all + losses});
         this.gradients = Tensors.outlive(() -> summed.narrow(0, 0, values.numel()));
-        this.loss = Tensors.outlive(() -> summed.narrow(0, values.numel(), 1));
+        this.losses = Tensors.outlive(() -> summed.narrow(0, values.numel(), losses));
         this.average = zeros(wide, shape);
         boolean same = placement.equals(wide);
         this.working = same ? Tensors.keep(values) : zeros(placement, shape);
@@ -194,7 +196,7 @@ final class ParameterSet implements AutoCloseable {
         return state;
     }
 
-    /** Sets the loss and all gradients to zero. */
+    /** Sets all losses and gradients to zero. */
     void clearGradients() {
         Tensors.run(() -> {
             summed.zero_();
@@ -202,9 +204,9 @@ final class ParameterSet implements AutoCloseable {
         });
     }
 
-    /** Adds a share of a loss, a scalar, to the one that the gradients are of. */
-    void addLoss(Tensor part, double share) {
-        Tensors.run(() -> loss.add_(part, new Scalar(share)));
+    /** Notes a loss, a scalar, that the gradients are of. */
+    void noteLoss(int number, Tensor loss) {
+        Tensors.run(() -> losses.select(0, number).copy_(loss));
     }
 
     /** Adds the leaves' gradients, in the computation's precision, to those in float32. */
@@ -217,19 +219,20 @@ final class ParameterSet implements AutoCloseable {
         }
     }
 
-    /** What ranks add up: all gradients as {@link #gather} has added them up, side by side, and the loss behind them: float32. */
+    /** What ranks add up: all gradients as {@link #gather} has added them up, side by side, and behind them the losses. */
     Tensor summed() {
         return summed;
     }
 
-    /** The sum of what {@link #addLoss} has been given: a scalar, float32. */
-    Tensor loss() {
-        return loss.squeeze();
+    /** The first losses that were noted, zero those that were not: {@code [count]}, a view in the caller's scope. */
+    Tensor losses(int count) {
+        return losses.narrow(0, 0, count);
     }
 
     /** The length of all gradients together: a scalar, float64, in the caller's scope. */
     Tensor gradientNorm() {
-        return Tensors.scoped(() -> gradients.to(torch.ScalarType.Double).norm());
+        return Tensors.scoped(() -> torch.linalg_vector_norm(
+                gradients, new Scalar(2), new long[] {0}, false, new ScalarTypeOptional(torch.ScalarType.Double)));
     }
 
     /**
@@ -269,7 +272,7 @@ final class ParameterSet implements AutoCloseable {
         leaves.values().forEach(Tensor::close);
         leaves.clear();
         values.close();
-        loss.close();
+        losses.close();
         gradients.close();
         summed.close();
         average.close();

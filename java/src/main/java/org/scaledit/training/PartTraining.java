@@ -1,7 +1,6 @@
 package org.scaledit.training;
 
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -22,7 +21,7 @@ import org.scaledit.tensor.Torch;
  * @param <B> what the loss of a batch is computed from
  */
 final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps, AutoCloseable {
-    /** So many steps a GPU is given before it is waited for: once in eight, that costs nothing. */
+    /** The most that are made before a GPU is waited for. */
     private static final int STEPS_AT_ONCE = 8;
 
     /** What is trained, and on what. */
@@ -54,14 +53,6 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
      */
     record State(Path checkpoint, Path lossLog, Map<String, String> origin) {}
 
-    /** A batch and the samples that it is of. */
-    private record Samples<B extends AutoCloseable>(int[] samples, B batch) implements AutoCloseable {
-        @Override
-        public void close() throws Exception {
-            batch.close();
-        }
-    }
-
     private final State state;
     private final ModelRecipe.Training training;
     private final ParameterSet parameters;
@@ -73,7 +64,8 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     private final Optimizer optimizer;
     private final UnreadSteps unread;
     private ModelRecipe.@Nullable Phase phase; // of the batches that are being made
-    private @Nullable Prefetch<Samples<B>> batches;
+    private @Nullable Prefetch<B> batches;
+    private final Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
 
     PartTraining(
             State state,
@@ -157,48 +149,42 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         TrainingLoop.throwIfInterruptedAfter(step - 1);
         ModelRecipe.Phase current = training.phase(step);
         double share = 1.0 / current.batches().size();
-        Prefetch<Samples<B>> coming = batches(current, step);
+        Prefetch<B> coming = batches(current, step);
         parameters.clearGradients(); // those of a step that was not finished, too
-        List<String> names = new ArrayList<>();
-        List<Tensor> losses = new ArrayList<>(); // of this rank's batches
-        try {
-            for (int i = exchange.rank(); i < current.batches().size(); i += exchange.ranks()) {
-                TrainingLoop.throwIfInterruptedAfter(step - 1);
-                try (Samples<B> next = coming.take(TrainingLoop.after(step - 1))) {
-                    names.add(name(next.samples));
-                    losses.add(Tensors.outlive(() -> objective.addGradients(next.batch, share)));
-                } catch (RuntimeException e) {
-                    throw e;
-                } catch (Exception e) {
-                    throw new IllegalStateException(e);
-                }
-                parameters.gather();
+        for (int i = exchange.rank(); i < current.batches().size(); i += exchange.ranks()) {
+            int number = i;
+            TrainingLoop.throwIfInterruptedAfter(step - 1);
+            try (B next = coming.take(TrainingLoop.after(step - 1))) {
+                Tensors.run(() -> parameters.noteLoss(number, objective.addGradients(next, share)));
+            } catch (RuntimeException e) {
+                throw e;
+            } catch (Exception e) {
+                throw new IllegalStateException(e);
             }
-            losses.forEach(loss -> parameters.addLoss(loss, share));
-            exchange.sum(parameters.summed());
-            Tensors.run(() -> {
-                Tensor norm = parameters.gradientNorm();
-                parameters.shortenGradients(norm, training.clipNorm());
-                unread.add(
-                        step,
-                        optimizer.learningRate(),
-                        names,
-                        new UnreadSteps.Numbers(losses, parameters.loss(), norm));
-            });
-        } finally {
-            losses.forEach(Tensor::close);
+            parameters.gather();
         }
+        exchange.sum(parameters.summed());
+        Tensors.run(() -> {
+            Tensor norm = parameters.gradientNorm();
+            parameters.shortenGradients(norm, training.clipNorm());
+            unread.add(
+                    step,
+                    optimizer.learningRate(),
+                    parameters.losses(current.batches().size()),
+                    norm,
+                    number -> name(current, step, number));
+        });
         optimizer.step();
         parameters.update();
         parameters.follow(decay(training.average(), step));
-        return unread.isFull() || step % training.saveEvery() == 0 || step == training.steps()
-                ? unread.read()
-                : List.of();
+        return unread.isFull() ? unread.read() : List.of();
     }
 
     @Override
     public List<LossLog.Row> rest() {
-        return unread.read();
+        List<LossLog.Row> rows = unread.read();
+        exchange.requireWhole();
+        return rows;
     }
 
     /** Of the moving average: it follows faster at the beginning, where it would remember random weights. */
@@ -206,13 +192,22 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         return Math.min(most, (1.0 + step) / (10.0 + step));
     }
 
-    private String name(int[] samples) {
-        return source.name(samples[0]) + (samples.length == 1 ? "" : " and " + (samples.length - 1) + " others");
+    /** Of a step's batch. */
+    private String name(ModelRecipe.Phase current, long step, int number) {
+        ModelRecipe.Batch kind = current.batches().get(number);
+        int first = order(kind).sample(training.samples(step - 1) + current.samples(number));
+        return source.name(first) + (kind.count() == 1 ? "" : " and " + (kind.count() - 1) + " others");
+    }
+
+    /** Of the samples that a kind of batch is made of. */
+    private SampleOrder order(ModelRecipe.Batch kind) {
+        return orders.computeIfAbsent(
+                kind.of(source.size()), used -> new SampleOrder(seed, used, Recipe.Timesteps.UNIFORM));
     }
 
     /** This rank's of a phase from a step on. */
-    private Prefetch<Samples<B>> batches(ModelRecipe.Phase current, long step) {
-        Prefetch<Samples<B>> coming = batches;
+    private Prefetch<B> batches(ModelRecipe.Phase current, long step) {
+        Prefetch<B> coming = batches;
         if (coming != null && current == phase) {
             return coming;
         }
@@ -225,7 +220,6 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         }
         long before = training.samples(step - 1); // of this step
         int perStep = current.batches().size() / exchange.ranks();
-        Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
         coming = new Prefetch<>(
                 0,
                 stepsLeft(current, step) * perStep,
@@ -235,12 +229,10 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
                     int place = (int) (number % perStep) * exchange.ranks() + exchange.rank();
                     ModelRecipe.Batch kind = current.batches().get(place);
                     long count = before + number / perStep * current.samplesPerStep() + current.samples(place);
-                    SampleOrder order = orders.computeIfAbsent(
-                            kind.of(source.size()), used -> new SampleOrder(seed, used, Recipe.Timesteps.UNIFORM));
                     int[] samples = LongStream.range(count, count + kind.count())
-                            .mapToInt(order::sample)
+                            .mapToInt(order(kind)::sample)
                             .toArray();
-                    return () -> new Samples<>(samples, objective.batch(kind, count, samples));
+                    return () -> objective.batch(kind, count, samples);
                 });
         phase = current;
         batches = coming;

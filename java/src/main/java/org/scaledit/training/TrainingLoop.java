@@ -10,11 +10,20 @@ final class TrainingLoop {
     private final Length length;
     private final Steps steps;
     private final TrainingListener listener;
+    private final LossLog log;
+    private final long first; // steps that were made before
+    private long made;
+    private long saved; // so many had been made when last a checkpoint was written
+    private long nanoseconds; // of steps alone
 
-    private TrainingLoop(Length length, Steps steps, TrainingListener listener) {
+    private TrainingLoop(Length length, long first, Steps steps, TrainingListener listener, LossLog log) {
         this.length = length;
         this.steps = steps;
         this.listener = listener;
+        this.log = log;
+        this.first = first;
+        this.made = first;
+        this.saved = first;
     }
 
     /**
@@ -54,47 +63,52 @@ final class TrainingLoop {
      */
     static void run(Length length, long first, Steps steps, TrainingListener listener) {
         try (LossLog log = first == 0 ? LossLog.begin(length.lossLog) : LossLog.resume(length.lossLog, first)) {
-            new TrainingLoop(length, steps, listener).run(first, log);
+            new TrainingLoop(length, first, steps, listener, log).run();
         }
     }
 
-    private void run(long first, LossLog log) {
-        long made = first;
-        long saved = first;
-        long nanoseconds = 0; // of steps alone
+    private void run() {
         try {
             while (made < length.steps) {
                 long begun = System.nanoTime();
                 List<LossLog.Row> known = steps.step(made + 1);
                 nanoseconds += System.nanoTime() - begun;
                 made++;
-                for (LossLog.Row row : known) {
-                    log.add(row);
-                    listener.stepped(row, length.steps, pace(first, made, nanoseconds));
-                }
+                hear(known);
                 if (made % length.saveEvery == 0 && made < length.steps) {
-                    finish(made, saved, log);
-                    saved = made;
+                    write();
                 }
                 steps.between(made);
             }
         } catch (CancellationException e) {
-            steps.rest().forEach(log::add);
-            finish(made, saved, log);
+            if (made != saved) {
+                write();
+            }
             throw e;
         }
-        finish(made, -1, log);
+        write();
     }
 
-    private void finish(long step, long saved, LossLog log) {
-        if (step != saved) {
-            log.force();
-            steps.write(step);
-            listener.saved(log.rows());
+    /** Nothing is written that nobody has looked at. */
+    private void write() {
+        long begun = System.nanoTime();
+        List<LossLog.Row> rest = steps.rest();
+        nanoseconds += System.nanoTime() - begun;
+        hear(rest);
+        log.force();
+        steps.write(made);
+        listener.saved(log.rows());
+        saved = made;
+    }
+
+    private void hear(List<LossLog.Row> rows) {
+        for (LossLog.Row row : rows) {
+            log.add(row);
+            listener.stepped(row, length.steps, pace());
         }
     }
 
-    private TrainingListener.Pace pace(long first, long made, long nanoseconds) {
+    private TrainingListener.Pace pace() {
         double seconds = nanoseconds * 1e-9;
         long left = length.steps - made;
         return new TrainingListener.Pace(

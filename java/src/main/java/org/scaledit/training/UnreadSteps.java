@@ -4,6 +4,8 @@ import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
+import java.util.function.IntFunction;
+import java.util.function.LongSupplier;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
@@ -11,43 +13,52 @@ import org.scaledit.tensor.Tensors;
 
 /**
  * Steps that are made, or that a GPU has in its queue, with numbers that nobody has read yet. To read one is to wait until the
- * GPU has computed it, and meanwhile it is given nothing new: so the numbers of several steps are read at once.
+ * GPU has computed it, and meanwhile it is given nothing new: so the numbers of several steps are read at once, of as many as
+ * take it no more than a second.
  */
 final class UnreadSteps implements AutoCloseable {
+    private static final double SECONDS_AT_ONCE = 1;
+
     private final int most;
+    private final LongSupplier clock; // in nanoseconds
     private final Deque<Step> steps = new ArrayDeque<>();
+    private int atOnce = 1;
+    private long read;
 
     /** @param most of them; with 1 each is read when it is made */
     UnreadSteps(int most) {
+        this(most, System::nanoTime);
+    }
+
+    UnreadSteps(int most, LongSupplier clock) {
         this.most = most;
+        this.clock = clock;
+        this.read = clock.getAsLong();
     }
 
     /**
-     * @param batches what the losses are of, for messages
-     * @param numbers the losses of these batches, the step's loss, and the norm of its gradients: [batches + 2]
+     * @param numbers the losses of its batches, and the norm of their gradients: [batches + 1]
+     * @param batch what a batch is, for messages
      */
-    private record Step(long step, double learningRate, List<String> batches, Tensor numbers) {}
+    private record Step(long step, double learningRate, Tensor numbers, IntFunction<String> batch) {}
 
-    /** What a step has computed: scalars, each anywhere, which stay the caller's. */
-    record Numbers(List<Tensor> losses, Tensor loss, Tensor norm) {
-        /** [losses + 2] */
-        private Tensor together() {
-            List<Tensor> all = new ArrayList<>(losses);
-            all.add(loss);
-            all.add(norm);
-            return torch.stack(
-                    new TensorVector(all.stream().map(Tensors::toFloat32).toArray(Tensor[]::new)), 0);
-        }
-    }
-
-    /** @param batches what the losses are of, one for each */
-    void add(long step, double learningRate, List<String> batches, Numbers numbers) {
-        steps.add(new Step(step, learningRate, List.copyOf(batches), Tensors.outlive(numbers::together)));
+    /**
+     * @param losses of its batches: [batches]
+     * @param norm of their gradients: a scalar
+     * @param batch what a batch is, for messages
+     */
+    void add(long step, double learningRate, Tensor losses, Tensor norm, IntFunction<String> batch) {
+        steps.add(new Step(
+                step,
+                learningRate,
+                Tensors.outlive(() -> Tensors.concatenate(
+                        0, Tensors.toFloat32(losses), Tensors.toFloat32(norm).unsqueeze(0))),
+                batch));
     }
 
     /** Whether they are to be read before there are more. */
     boolean isFull() {
-        return steps.size() >= most;
+        return steps.size() >= atOnce;
     }
 
     /**
@@ -64,22 +75,32 @@ final class UnreadSteps implements AutoCloseable {
         List<LossLog.Row> rows = new ArrayList<>();
         int next = 0;
         for (Step step : steps) {
-            for (String batch : step.batches) {
+            int batches = (int) step.numbers.numel() - 1;
+            double sum = 0;
+            for (int batch = 0; batch < batches; batch++) {
                 double loss = numbers[next++];
                 if (!Double.isFinite(loss)) {
-                    throw new TrainingException(
-                            "the loss of " + batch + " is " + loss + " at step " + step.step + ", expected a number");
+                    throw new TrainingException("the loss of " + step.batch.apply(batch) + " is " + loss + " at step "
+                            + step.step + ", expected a number");
                 }
+                sum += loss;
             }
-            LossLog.Row row = new LossLog.Row(step.step, numbers[next], step.learningRate, numbers[next + 1]);
-            next += 2;
-            if (!Double.isFinite(row.gradientNorm())) {
+            double norm = numbers[next++];
+            if (!Double.isFinite(norm)) {
                 throw new TrainingException("the gradients are no numbers at step " + step.step);
             }
-            rows.add(row);
+            rows.add(new LossLog.Row(step.step, sum / batches, step.learningRate, norm));
         }
+        pace(rows.size());
         close();
         return rows;
+    }
+
+    private void pace(int made) {
+        long now = clock.getAsLong();
+        double seconds = (now - read) * 1e-9 / made;
+        read = now;
+        atOnce = (int) Math.max(1, Math.min(most, SECONDS_AT_ONCE / seconds));
     }
 
     @Override

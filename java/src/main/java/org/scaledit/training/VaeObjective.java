@@ -64,10 +64,10 @@ final class VaeObjective implements PartTraining.Objective<VaeObjective.Batch> {
         }
         Tensor noise = Tensors.outlive(() -> {
             Generator generator = torch.createCPUGenerator(order.noise(count));
-            return torch.randn(
+            return placement.atHand(torch.randn(
                     new long[] {samples.length, 16, size / 8, size / 8},
                     new GeneratorOptional(generator),
-                    Placement.FLOAT32_CPU.options());
+                    Placement.FLOAT32_CPU.options()));
         });
         return new Batch(pictures, noise);
     }

@@ -3,6 +3,7 @@ package org.scaledit.transformer;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -11,7 +12,6 @@ import java.util.function.Supplier;
 import java.util.function.UnaryOperator;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
-import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.TokenLayout;
 import org.scaledit.checkpoint.Weights;
 import org.scaledit.tensor.Placement;
@@ -27,8 +27,10 @@ public final class TrainedTransformer implements AutoCloseable {
     private final Placement placement;
     private final boolean checkpointing;
     private final Supplier<BatchOperators> operators;
-    private @Nullable TokenLayout layout; // of the last batch
-    private @Nullable RotaryEmbedding rotary; // likewise
+    private final Map<Grid, RotaryEmbedding> rotaries = new HashMap<>(); // of all batches until now
+
+    /** What a rotation depends on, in tokens. */
+    private record Grid(int text, int width, int height) {}
 
     /**
      * @param weights by diffusers' names: leaves of torch's autograd, which stay the caller's
@@ -217,21 +219,14 @@ public final class TrainedTransformer implements AutoCloseable {
     }
 
     private BatchPass pass(Tensor conditioning, Batch batch, BatchOperators operators) {
-        int text = (int) batch.states.size(1);
-        TokenLayout last = layout;
-        RotaryEmbedding current = rotary;
-        if (current == null
-                || last == null
-                || last.textTokens() != text
-                || last.width() != batch.width
-                || last.height() != batch.height) {
-            close(current);
-            TokenLayout asked = TokenLayout.raster(text, batch.width, batch.height);
-            current = RotaryEmbedding.of(asked, config, FluxTransformer.THETA, placement);
-            layout = asked;
-            rotary = current;
-        }
-        return new BatchPass(conditioning, current.turns(), operators);
+        RotaryEmbedding rotary = rotaries.computeIfAbsent(
+                new Grid((int) batch.states.size(1), batch.width, batch.height),
+                grid -> RotaryEmbedding.of(
+                        TokenLayout.raster(grid.text, grid.width, grid.height),
+                        config,
+                        FluxTransformer.THETA,
+                        placement));
+        return new BatchPass(conditioning, rotary.turns(), operators);
     }
 
     /** Text and image before the first block: [batch, rows, width] */
@@ -258,17 +253,11 @@ public final class TrainedTransformer implements AutoCloseable {
         });
     }
 
-    private static void close(@Nullable RotaryEmbedding rotary) {
-        if (rotary != null) {
-            rotary.close();
-        }
-    }
-
     /** Leaves the weights as they are. */
     @Override
     public void close() {
-        close(rotary);
-        rotary = null;
+        rotaries.values().forEach(RotaryEmbedding::close);
+        rotaries.clear();
         transformer.close();
     }
 }
