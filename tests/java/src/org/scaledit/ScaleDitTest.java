@@ -438,6 +438,49 @@ class ScaleDitTest {
         }
     }
 
+    @Test
+    void eachEncoderMayBeToldSomethingElse() {
+        ImageRequest request = small("a red house").guideSteps(1).steps(1);
+        try (ScaleDit model = tinyWithLora().load();
+                PointerScope scope = new PointerScope()) {
+            Tensor[] house = text(model, request);
+            Tensor[] fox = text(model, request.prompt("a fox"));
+            assertThat(house[0].equal(fox[0]) || house[1].equal(fox[1])).isFalse();
+            Tensor[] foxByClip = text(model, request.clipPrompt("a fox"));
+            assertThat(foxByClip[0].equal(house[0]) && foxByClip[1].equal(fox[1]))
+                    .isTrue();
+            Tensor[] foxByT5 = text(model, request.t5Prompt("a fox"));
+            assertThat(foxByT5[0].equal(fox[0]) && foxByT5[1].equal(house[1])).isTrue();
+            Tensor[] nothing = text(model, request.clipPrompt(""));
+            assertThat(nothing[1].equal(house[1])).isFalse();
+
+            ImageRequest both = request.clipPrompt("a fox").t5Prompt("");
+            GeneratedImage made = model.generate(both);
+            Path file = folder.resolve("told.png");
+            made.writePng(file);
+            ImageRequest again = ImageRequest.from(file);
+            assertThat(again.prompt()).isEqualTo("a red house");
+            assertThat(again.clipPrompt()).hasValue("a fox");
+            assertThat(again.t5Prompt()).hasValue("");
+            assertThat(psnr(made, model.generate(again))).isInfinite();
+        }
+        assertThatThrownBy(() -> request.t5Prompt("a\0b"))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("character 1 of the T5 prompt is NUL, expected text");
+    }
+
+    /** T5's states and CLIP's summary. */
+    private static Tensor[] text(ScaleDit model, ImageRequest request) {
+        Path trace = folder.resolve("told.safetensors");
+        model.generate(request.trace(trace));
+        try (Safetensors traced = Safetensors.open(trace)) {
+            return new Tensor[] {
+                traced.tensor("text_states").clone(),
+                traced.tensor("text_pooled").clone()
+            };
+        }
+    }
+
     /** With one step from the same noise the guidance image is the noise less the velocity, so images combine as velocities do. */
     @Test
     void trueGuidanceCombinesWhatThePromptsGiveAlone() {

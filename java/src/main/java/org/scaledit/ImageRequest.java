@@ -51,6 +51,8 @@ public final class ImageRequest implements Cloneable {
     }
 
     private String prompt = "";
+    private @Nullable String clipPrompt;
+    private @Nullable String t5Prompt;
     private @Nullable String negative;
     private OptionalDouble trueGuidance = OptionalDouble.empty();
     private int width = 4096;
@@ -93,6 +95,19 @@ public final class ImageRequest implements Cloneable {
     /** What the picture shows. */
     public ImageRequest prompt(String prompt) {
         return with(copy -> copy.prompt = checked("prompt", prompt));
+    }
+
+    /**
+     * What CLIP's encoder is told in place of the prompt: a summary of all of it, where T5's has a state for each token.
+     * Diffusers names CLIP's {@code prompt} and T5's {@code prompt_2}. Default: the prompt.
+     */
+    public ImageRequest clipPrompt(String prompt) {
+        return with(copy -> copy.clipPrompt = checked("CLIP prompt", prompt));
+    }
+
+    /** What T5's encoder is told in place of the prompt, see {@link #clipPrompt}. Default: the prompt. */
+    public ImageRequest t5Prompt(String prompt) {
+        return with(copy -> copy.t5Prompt = checked("T5 prompt", prompt));
     }
 
     /**
@@ -285,6 +300,14 @@ public final class ImageRequest implements Cloneable {
 
     public String prompt() {
         return prompt;
+    }
+
+    public Optional<String> clipPrompt() {
+        return Optional.ofNullable(clipPrompt);
+    }
+
+    public Optional<String> t5Prompt() {
+        return Optional.ofNullable(t5Prompt);
     }
 
     public Optional<String> negative() {

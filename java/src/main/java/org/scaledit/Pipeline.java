@@ -422,7 +422,10 @@ final class Pipeline implements AutoCloseable {
         int tokens = textTokens(request);
         try (TextEncoders encoders = TextEncoders.load(directory, placement, low)) {
             return new Prompt(
-                    encoders.encode(request.prompt(), tokens),
+                    encoders.encode(
+                            request.clipPrompt().orElse(request.prompt()),
+                            request.t5Prompt().orElse(request.prompt()),
+                            tokens),
                     request.effectiveNegative().map(text -> encoders.encode(text, tokens)),
                     request.trueGuidance().orElse(1));
         }

@@ -73,6 +73,8 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
 
     private static void write(ObjectNode json, ImageRequest request) {
         json.put("prompt", request.prompt());
+        request.clipPrompt().ifPresent(text -> json.put("clipPrompt", text));
+        request.t5Prompt().ifPresent(text -> json.put("t5Prompt", text));
         request.negative().ifPresent(text -> json.put("negative", text));
         request.trueGuidance().ifPresent(scale -> json.put("trueGuidance", scale));
         json.put("width", request.width());
@@ -137,6 +139,12 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
                 .guidanceText(required(json, "guidanceText").asBoolean())
                 .guidanceMargin(required(json, "guidanceMargin").asInt())
                 .attention(constant(json, "attention", ImageRequest.AttentionKind.class));
+        if (json.has("clipPrompt")) {
+            request = request.clipPrompt(json.get("clipPrompt").asText());
+        }
+        if (json.has("t5Prompt")) {
+            request = request.t5Prompt(json.get("t5Prompt").asText());
+        }
         if (json.has("negative")) {
             request = request.negative(json.get("negative").asText());
         }

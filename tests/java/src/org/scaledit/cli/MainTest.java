@@ -168,6 +168,8 @@ class MainTest {
                         "--levels",
                         "--steps",
                         "--guidance",
+                        "--clip-prompt",
+                        "--t5-prompt",
                         "--negative",
                         "--true-guidance",
                         "--guide-steps",

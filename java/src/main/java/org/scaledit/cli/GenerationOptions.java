@@ -59,6 +59,18 @@ final class GenerationOptions {
     private @Nullable Double guidance;
 
     @Option(
+            names = "--clip-prompt",
+            paramLabel = "TEXT",
+            description = "What CLIP's encoder is told in place of the prompt. Default: the prompt.")
+    private @Nullable String clipPrompt;
+
+    @Option(
+            names = "--t5-prompt",
+            paramLabel = "TEXT",
+            description = "Likewise T5's, diffusers' prompt_2. Default: the prompt.")
+    private @Nullable String t5Prompt;
+
+    @Option(
             names = "--negative",
             paramLabel = "PROMPT",
             description = "What the picture is not to show; with --true-guidance.")
@@ -182,6 +194,8 @@ final class GenerationOptions {
         request = plainSize == null ? request : request.plainSize(plainSize);
         request = steps == null ? request : request.steps(steps);
         request = guidance == null ? request : request.guidance(guidance);
+        request = clipPrompt == null ? request : request.clipPrompt(clipPrompt);
+        request = t5Prompt == null ? request : request.t5Prompt(t5Prompt);
         request = negative == null ? request : request.negative(negative);
         request = trueGuidance == null ? request : request.trueGuidance(trueGuidance);
         request = guideSteps == null ? request : request.guideSteps(guideSteps);

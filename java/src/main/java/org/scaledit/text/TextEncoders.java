@@ -84,11 +84,17 @@ public final class TextEncoders implements AutoCloseable {
      * @return tensors of the caller's scope, in the placement of the encoders
      */
     public Conditioning encode(String prompt, int textTokens) {
+        return encode(prompt, prompt, textTokens);
+    }
+
+    /** Likewise, each encoder what it is told. */
+    public Conditioning encode(String clipPrompt, String t5Prompt, int textTokens) {
         if (textTokens < 1) {
             throw new IllegalArgumentException("text tokens are " + textTokens + ", expected at least 1");
         }
         return new Conditioning(
-                t5.encode(t5Tokenizer.ids(prompt, textTokens)), clip.encode(clipTokenizer.ids(prompt, clip.tokens())));
+                t5.encode(t5Tokenizer.ids(t5Prompt, textTokens)),
+                clip.encode(clipTokenizer.ids(clipPrompt, clip.tokens())));
     }
 
     private <P> P own(P part, Consumer<P> close) {
