@@ -7,6 +7,7 @@ import java.time.Duration;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.LockSupport;
 import org.junit.jupiter.api.Test;
@@ -18,6 +19,14 @@ class RanksTest {
     private static void sleep() {
         try {
             Thread.sleep(100_000);
+        } catch (InterruptedException e) {
+            throw new CancellationException("interrupted");
+        }
+    }
+
+    private static void await(CountDownLatch latch) {
+        try {
+            latch.await();
         } catch (InterruptedException e) {
             throw new CancellationException("interrupted");
         }
@@ -62,6 +71,45 @@ class RanksTest {
                 }))
                 .isInstanceOf(IllegalStateException.class)
                 .hasMessage("GPU 2 is gone");
+    }
+
+    /** Rank 0, which stops, may have something to write yet. */
+    @Test
+    void whoIsSentAwaySendsNobodyAway() {
+        CountDownLatch away = new CountDownLatch(1);
+        AtomicBoolean disturbed = new AtomicBoolean();
+        assertThatThrownBy(() -> Ranks.run(3, false, exchange -> {
+                    switch (exchange.rank()) {
+                        case 0 -> {
+                            Thread.currentThread().interrupt();
+                            try {
+                                exchange.meet();
+                            } catch (CancellationException e) {
+                                await(away);
+                                LockSupport.parkNanos(200_000_000);
+                                assertThat(disturbed).isFalse();
+                                throw e;
+                            }
+                        }
+                        case 1 -> {
+                            try {
+                                exchange.meet();
+                            } finally {
+                                away.countDown();
+                            }
+                        }
+                        default -> {
+                            try {
+                                sleep();
+                            } finally {
+                                disturbed.set(true);
+                            }
+                        }
+                    }
+                }))
+                .isInstanceOf(CancellationException.class)
+                .hasMessage("stopped while waiting for the other GPUs");
+        assertThat(disturbed).isTrue(); // when rank 0 has left
     }
 
     @Test

@@ -44,7 +44,7 @@ final class GroupExchange implements Exchange {
     private final Meeting meeting;
     private final Others others;
     private @Nullable Group group; // made by the rank's own thread
-    private boolean aborted;
+    private volatile boolean aborted;
 
     /** Of whom a group consists beside this process's ranks, and where all of them find each other. */
     interface Others {
@@ -279,7 +279,7 @@ final class GroupExchange implements Exchange {
     }
 
     @Override
-    public synchronized void requireWhole() {
+    public void requireWhole() {
         if (aborted) {
             throw new RanksStoppedException();
         }
@@ -294,13 +294,13 @@ final class GroupExchange implements Exchange {
 
     /** Releases a GPU that waits for others, and leaves the group. */
     void abort() {
+        aborted = true;
         if (cuda) { // Gloo has no such thing; whoever waits for it looks whether the others are there
             abortGroup();
         }
     }
 
     private synchronized void abortGroup() {
-        aborted = true;
         if (group != null) {
             group.processes.abort();
         }

@@ -166,10 +166,10 @@ public final class Ranks implements AutoCloseable {
             hosts.ifPresent(others -> others.tell(cause));
         }
         meeting.end();
-        // The one that stopped it may yet need what is under way; another host's can come to an end no more.
-        if (hosts.isPresent() || !(cause instanceof RanksStoppedException)) {
-            abort(cause);
+        if (cause instanceof RanksStoppedException && hosts.isEmpty()) {
+            return; // the one that stopped it may yet need what is under way, and sends the others away when it leaves
         }
+        abort(cause);
         threads.stream().filter(thread -> thread != Thread.currentThread()).forEach(Thread::interrupt);
     }
 

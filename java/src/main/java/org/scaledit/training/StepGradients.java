@@ -64,6 +64,7 @@ final class StepGradients implements AutoCloseable {
             losses[sample] = add((step - 1) * losses.length + sample, step);
         }
         together(Tensor::grad, (parameter, sum) -> parameter.mutable_grad().copy_(sum), exchange::sum);
+        exchange.requireWhole();
         double sum = 0;
         for (double value : losses) {
             sum += value;

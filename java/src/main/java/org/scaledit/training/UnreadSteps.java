@@ -64,7 +64,7 @@ final class UnreadSteps implements AutoCloseable {
     /**
      * All of them in their order; then there are none.
      *
-     * @throws TrainingException naming the first one whose loss or gradients are no numbers
+     * @throws TrainingException naming the first one whose loss or gradients are no numbers; those before it are not given
      */
     List<LossLog.Row> read() {
         if (steps.isEmpty()) {

@@ -69,7 +69,12 @@ final class VaeObjective implements PartTraining.Objective<VaeObjective.Batch> {
                     new GeneratorOptional(generator),
                     Placement.FLOAT32_CPU.options()));
         });
-        return new Batch(pictures, noise);
+        if (source.placement().cuda() || !placement.cuda()) {
+            return new Batch(pictures, noise);
+        }
+        Tensor pinned = Tensors.outlive(() -> placement.atHand(pictures));
+        pictures.close();
+        return new Batch(pinned, noise);
     }
 
     @Override
