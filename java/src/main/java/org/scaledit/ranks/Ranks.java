@@ -169,16 +169,12 @@ public final class Ranks implements AutoCloseable {
         if (cause instanceof RanksStoppedException && hosts.isEmpty()) {
             return; // the one that stopped it may yet need what is under way, and sends the others away when it leaves
         }
-        abort(cause);
-        threads.stream().filter(thread -> thread != Thread.currentThread()).forEach(Thread::interrupt);
-    }
-
-    private void abort(Throwable cause) {
         try {
             groups.forEach(GroupExchange::abort);
         } catch (RuntimeException e) {
             cause.addSuppressed(e);
         }
+        threads.stream().filter(thread -> thread != Thread.currentThread()).forEach(Thread::interrupt);
     }
 
     /** Waits for the other ranks. An interrupt sends them away, or is kept for later if they have been. */

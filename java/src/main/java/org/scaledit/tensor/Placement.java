@@ -69,6 +69,11 @@ public record Placement(torch.ScalarType dtype, boolean cuda) {
         return tensor.to(device(), dtype, cuda && tensor.is_pinned(), false, Layout.SAME);
     }
 
+    /** {@link #place} of a tensor of the host by way of page-locked memory, {@link #atHand}: the GPU's queue is not waited for. */
+    public Tensor send(Tensor tensor) {
+        return place(atHand(tensor));
+    }
+
     /** Made once libtorch is loaded. */
     private static final class Layout {
         static final MemoryFormatOptional SAME = Tensors.outlive(MemoryFormatOptional::new);

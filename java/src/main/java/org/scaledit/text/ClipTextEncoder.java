@@ -134,9 +134,7 @@ public final class ClipTextEncoder implements AutoCloseable {
             for (int i = 0; i < sizes.layers; i++) {
                 states = block(states, layer(i));
             }
-            Tensor ends = layers.placement()
-                    .with(torch.ScalarType.Long)
-                    .place(layers.placement().atHand(Tensors.of(endRows(ids), ids.length)));
+            Tensor ends = layers.placement().with(torch.ScalarType.Long).send(Tensors.of(endRows(ids), ids.length));
             return layers.layerNorm(states, FINAL_NORM, sizes.epsilon)
                     .flatten(0, 1)
                     .index_select(0, ends);

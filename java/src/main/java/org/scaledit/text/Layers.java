@@ -110,8 +110,7 @@ final class Layers implements AutoCloseable {
                 throw new CheckpointException("the tokenizer gives token " + largest + ", but " + name + ".weight in "
                         + contents.folder + " has only " + table.size(0) + " rows");
             }
-            Tensor rows =
-                    placement().with(torch.ScalarType.Long).place(placement().atHand(Tensors.of(ids, ids.length)));
+            Tensor rows = placement().with(torch.ScalarType.Long).send(Tensors.of(ids, ids.length));
             return torch.embedding(table, rows);
         });
     }

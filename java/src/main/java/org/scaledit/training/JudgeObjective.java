@@ -98,9 +98,7 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
                 : picture;
         Generator generator = torch.createCPUGenerator(random.nextLong());
         Tensor noise = torch.randn(picture.shape(), new GeneratorOptional(generator), Placement.FLOAT32_CPU.options());
-        return blurred.add(
-                source.placement().place(source.placement().atHand(noise)),
-                new Scalar(recipe.noise() * random.nextDouble()));
+        return blurred.add(source.placement().send(noise), new Scalar(recipe.noise() * random.nextDouble()));
     }
 
     @Override

@@ -15,8 +15,9 @@ import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
 
 /**
- * The steps that one process makes of the training of a model's part; the moving average of its weights is what comes out. Of several ranks each has all weights and computes the gradients of some of a step's batches; their sum, and so
- * what becomes of the weights, is the same bits in all of them. Rank 0 alone writes.
+ * The steps that one process makes of the training of a model's part; the moving average of its weights is what comes out.
+ * Of several ranks each has all weights and computes the gradients of some of a step's batches; their sum, and so what becomes
+ * of the weights, is the same bits in all of them. Rank 0 alone writes.
  *
  * @param <B> what the loss of a batch is computed from
  */
@@ -63,9 +64,9 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     private final TrainingListener listener;
     private final Optimizer optimizer;
     private final UnreadSteps unread;
+    private final Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
     private ModelRecipe.@Nullable Phase phase; // of the batches that are being made
     private @Nullable Prefetch<B> batches;
-    private final Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
 
     PartTraining(
             State state,

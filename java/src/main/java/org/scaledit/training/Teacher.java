@@ -124,10 +124,7 @@ final class Teacher implements AutoCloseable {
 
     /** Numbers of samples, on the CPU, beside what is computed: {@code [batch, 1, 1]}, float32. */
     static Tensor perSample(Tensor numbers, Placement placement) {
-        return placement
-                .with(torch.ScalarType.Float)
-                .place(placement.atHand(numbers))
-                .view(-1, 1, 1);
+        return placement.with(torch.ScalarType.Float).send(numbers).view(-1, 1, 1);
     }
 
     @Override

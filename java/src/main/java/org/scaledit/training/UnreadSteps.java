@@ -7,8 +7,6 @@ import java.util.List;
 import java.util.function.IntFunction;
 import java.util.function.LongSupplier;
 import org.bytedeco.pytorch.Tensor;
-import org.bytedeco.pytorch.TensorVector;
-import org.bytedeco.pytorch.global.torch;
 import org.scaledit.tensor.Tensors;
 
 /**
@@ -71,7 +69,7 @@ final class UnreadSteps implements AutoCloseable {
             return List.of();
         }
         float[] numbers = Tensors.compute(() -> Tensors.floats(
-                torch.cat(new TensorVector(steps.stream().map(Step::numbers).toArray(Tensor[]::new)), 0)));
+                Tensors.concatenate(0, steps.stream().map(Step::numbers).toArray(Tensor[]::new))));
         List<LossLog.Row> rows = new ArrayList<>();
         int next = 0;
         for (Step step : steps) {

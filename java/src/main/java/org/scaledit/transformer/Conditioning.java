@@ -85,9 +85,7 @@ record Conditioning(Mlp timestep, Optional<Mlp> guidance, Mlp text) {
     private static Tensor sinusoids(Tensor values, Placement placement) {
         return Tensors.scoped(() -> {
             Tensor angles = torch.outer(values.mul(new Scalar(SCALE)), Tensors.of(FREQUENCIES, FREQUENCIES.length));
-            return placement
-                    .with(torch.ScalarType.Float)
-                    .place(placement.atHand(Tensors.concatenate(1, angles.cos(), angles.sin())));
+            return placement.with(torch.ScalarType.Float).send(Tensors.concatenate(1, angles.cos(), angles.sin()));
         });
     }
 

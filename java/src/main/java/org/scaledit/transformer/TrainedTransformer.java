@@ -147,7 +147,7 @@ public final class TrainedTransformer implements AutoCloseable {
     private Tensor addGradientsBlockByBlock(Batch batch, UnaryOperator<Tensor> loss, Optional<HiddenLoss> second) {
         Deque<List<Tensor>> inputs = new ArrayDeque<>(); // of the blocks, the last one first; without graphs
         List<Tensor> gradients = new ArrayList<>(); // of the outputs of the block that comes next on the way back
-        List<Tensor> losses = new ArrayList<>(); // the one
+        List<Tensor> losses = new ArrayList<>(); // one, which outlives the scope that it is computed in
         try (BatchOperators current = operators.get()) {
             return Tensors.scoped(() -> {
                 Tensor conditioning = conditioning(batch);
