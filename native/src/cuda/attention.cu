@@ -113,8 +113,7 @@ void pack_tiles(const Call& call, const Workspace& at, bool with_mean) {
                                         reinterpret_cast<const float2*>(a.rotation),
                                         a.scale,
                                         with_mean,
-                                        sample_blocks(a.heads),
-                                        value_blocks(a.heads),
+                                        measure_blocks(a.heads),
                                         block_heads(info.tiles, a.heads),
                                         call.at.pair_count,
                                         call.at.long_pairs,
@@ -134,6 +133,12 @@ void pack_tiles(const Call& call, const Workspace& at, bool with_mean) {
             static_cast<unsigned>(tiles * head_blocks(a.heads, preparation.block_heads) * kParts),
             kPrepareThreads<kHeadDim>, sizeof(PrepareMemory<kHeadDim>)},
            prepare<kHeadDim, kFormat>, preparation);
+    if (is_sampled(info.tokens)) {
+        launch(call.queue,
+               {"the kernel that packs values anew", Start::kEarly, kAnewBlocks, kPrepareThreads<kHeadDim>,
+                sizeof(PrepareMemory<kHeadDim>)},
+               pack_values_anew<kHeadDim, kFormat>, preparation);
+    }
     if constexpr (kFormat == ValueFormat::kFp8) {
         launch(call.queue,
                {"the kernel that corrects means", Start::kEarly,

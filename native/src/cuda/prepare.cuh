@@ -2,16 +2,20 @@
 // keys' RMSNorm and rotation on the way.
 //
 // measure() looks at a sample of the keys for their mean (any vector close to it will do: what is subtracted from all
-// keys of a head changes no weight), at one of queries and keys for the balance between them, and at all values for
-// their channels' means and ranges; prepare() reads everything once more and writes the tiles. Values lose their mean
+// keys of a head changes no weight), at one of queries and keys for the balance between them, and at one of the values
+// for their channels' means and ranges; prepare() reads everything and writes the tiles. Values lose their mean
 // on the way to e4m3, and the attention adds it again at its end, as weights add up to 1: matrix instructions sum FP8
 // products with few bits, which shrinks sums of one sign. In the same way attention takes off what rounding did to the
 // mean of the values that a tile attends to.
+//
+// A sample's range is not that of all: its scale leaves room above it (kValueHeadroom). Where prepare() meets a value
+// beyond even that, pack_values_anew() packs the head's values once more, with the range that they have.
 #pragma once
 
 #include <cuda_bf16.h>
 
 #include <algorithm>
+#include <cfloat>
 #include <cstdint>
 
 #include "cuda/channels.cuh"
@@ -39,12 +43,11 @@ struct PrepareParameters {
     float norm_epsilon;
     const float2* rotation;  // [tokens, head_dim / 2] cosine and sine, or null: they are rotated already
     float scale;
-    bool with_mean;              // whether the products of queries with the mean key are wanted
-    std::int32_t sample_blocks;  // of a head's blocks of measure()
-    std::int32_t value_blocks;   // the others
-    std::int32_t block_heads;    // of a tile that a block of prepare() makes
-    std::int32_t pairs;          // of tiles, whose means correct() corrects
-    std::int32_t long_pairs;     // the first of them
+    bool with_mean;               // whether the products of queries with the mean key are wanted
+    std::int32_t measure_blocks;  // of a head
+    std::int32_t block_heads;     // of a tile that a block of prepare() makes
+    std::int32_t pairs;           // of tiles, whose means correct() corrects
+    std::int32_t long_pairs;      // the first of them
     std::byte* workspace;
     Workspace at;
 
@@ -126,16 +129,19 @@ __device__ inline float finish(Channels (&channels)[kChunks], float epsilon, boo
 }
 
 constexpr int kMeasureThreads = 256;
-constexpr int kMeasureStride = 16;       // of the tokens whose keys are looked at
+constexpr int kMeasureStride = 16;       // of the tokens whose keys and values are looked at
 constexpr int kMeasureQueryStride = 64;  // likewise, queries
 
-// Tokens that are looked at: every one of a short sequence.
+// Whether not all tokens are looked at, as those of a short sequence are.
+__host__ __device__ constexpr bool is_sampled(std::int64_t tokens) { return tokens >= kMeasureStride * 1024; }
+
+// Tokens that are looked at.
 struct Sample {
     int stride;
     int count;
 };
 __device__ inline Sample sample(std::int64_t tokens, int stride) {
-    const int own = tokens < kMeasureStride * 1024 ? 1 : stride;
+    const int own = is_sampled(tokens) ? stride : 1;
     return {own, (static_cast<int>(tokens) + own - 1) / own};
 }
 
@@ -156,34 +162,35 @@ public:
           lane_(static_cast<int>(threadIdx.x) % kLanes),
           row_(static_cast<int>(threadIdx.x) / kLanes) {}
 
-    // Block `block` of `blocks` looks at a sample of queries and keys.
-    __device__ void sample_rows(int block, int blocks) const {
-        Channels query_squares{};
+    // Block `block` of `blocks` of the head's.
+    __device__ void queries(int block, int blocks) const {
+        Channels squares{};
         for_sample(sample(p.tokens, kMeasureQueryStride), block, blocks, [&](int token, bool real) {
             const Channels query = finished(p.query, p.query_norm, p.text_query_norm, token);
 #pragma unroll
             for (int i = 0; i < kChunkChannels; ++i) {
-                query_squares.x[i] = real ? fmaf(query.x[i], query.x[i], query_squares.x[i]) : query_squares.x[i];
+                squares.x[i] = real ? fmaf(query.x[i], query.x[i], squares.x[i]) : squares.x[i];
             }
         });
-        keep(query_squares, block, p.at.query_squares, add);
+        keep(squares, block, p.at.query_squares, add);
+    }
 
-        Channels key_sum{};
-        Channels key_squares{};
+    __device__ void keys(int block, int blocks) const {
+        Channels sum{};
+        Channels squares{};
         for_sample(sample(p.tokens, kMeasureStride), block, blocks, [&](int token, bool real) {
             const Channels key = finished(p.key, p.key_norm, p.text_key_norm, token);
 #pragma unroll
             for (int i = 0; i < kChunkChannels; ++i) {
-                key_sum.x[i] += real ? key.x[i] : 0;
-                key_squares.x[i] = real ? fmaf(key.x[i], key.x[i], key_squares.x[i]) : key_squares.x[i];
+                sum.x[i] += real ? key.x[i] : 0;
+                squares.x[i] = real ? fmaf(key.x[i], key.x[i], squares.x[i]) : squares.x[i];
             }
         });
-        keep(key_squares, block, p.at.key_squares, add);
-        keep(key_sum, block, p.at.key_sums, add);
+        keep(squares, block, p.at.key_squares, add);
+        keep(sum, block, p.at.key_sums, add);
     }
 
-    // Block `block` of `blocks` looks at values, the last ones first: those are in the cache when prepare() begins.
-    __device__ void all_values(int block, int blocks) const {
+    __device__ void values(int block, int blocks) const {
         Channels sum{};
         __nv_bfloat162 low[kChunkChannels / 2];
         __nv_bfloat162 high[kChunkChannels / 2];
@@ -193,17 +200,20 @@ public:
             high[i] = __float2bfloat162_rn(-INFINITY);
         }
         constexpr int kAhead = 3;
+        const Sample of = sample(p.tokens, kMeasureStride);
         const int step = blocks * kRows;
-        for (int last = static_cast<int>(p.tokens) - 1 - block * kRows; last >= 0; last -= kAhead * step) {
+        for (int first = block * kRows; first < of.count; first += kAhead * step) {
             uint4 bits[kAhead];
 #pragma unroll
             for (int i = 0; i < kAhead; ++i) {
-                const int token = max(last - row_ - i * step, 0);
+                // One of each `stride` tokens, each time another: all cells have their tokens in the same order.
+                const int at = min(first + row_ + i * step, of.count - 1);
+                const int token = min(at * of.stride + (at * 5 & (of.stride - 1)), static_cast<int>(p.tokens) - 1);
                 bits[i] = ptx::load_once(p.value.row(token, head_) + lane_ * kChunkChannels);
             }
 #pragma unroll
             for (int i = 0; i < kAhead; ++i) {
-                const bool real = last - row_ - i * step >= 0;
+                const bool real = first + row_ + i * step < of.count;
                 const Channels value = unpack(bits[i]);
                 const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(&bits[i]);
 #pragma unroll
@@ -288,11 +298,9 @@ __global__ void __launch_bounds__(kMeasureThreads, 6) measure(const __grid_const
     __shared__ typename Measuring<kHeadDim>::Memory memory;
     const Measuring<kHeadDim> measuring(p, memory);
     const int block = static_cast<int>(blockIdx.y);
-    if (block < p.sample_blocks) {
-        measuring.sample_rows(block, p.sample_blocks);
-    } else {
-        measuring.all_values(block - p.sample_blocks, p.value_blocks);
-    }
+    measuring.values(block, p.measure_blocks);
+    measuring.keys(block, p.measure_blocks);
+    measuring.queries(block, p.measure_blocks);
 }
 
 __device__ inline float pair_sum(float x) { return x + __shfl_xor_sync(0xffffffffU, x, 1); }
@@ -326,6 +334,16 @@ struct Measured {
     }
 };
 
+// What a channel's limit is where its largest magnitude is `largest`: above zero, so that no other value of a channel
+// whose sample is zeros is taken for one.
+template <ValueFormat kFormat>
+__device__ inline float value_limit(float largest) {
+    constexpr float kSmallest = 1e-30F;
+    const float limit = fmaxf(largest, kSmallest);
+    // The power of two below.
+    return kFormat == ValueFormat::kFp16 ? __uint_as_float(__float_as_uint(limit) & 0x7f800000U) : limit;
+}
+
 constexpr int kConcludeChannels = 32;  // of a block, a warp's lanes
 constexpr int kConcludeWarps = 16;     // that share what the blocks of measure() have found
 constexpr int kConcludeThreads = kConcludeChannels * kConcludeWarps;
@@ -343,22 +361,13 @@ __global__ void __launch_bounds__(kConcludeThreads) conclude(const __grid_consta
     {
         Measured own{0, 0, 0, 0, INFINITY, -INFINITY};
         ptx::wait_for_kernels();
-        const auto for_blocks = [&](int blocks, auto&& take) {
 #pragma unroll 4
-            for (int block = warp; block < blocks; block += kConcludeWarps) {
-                take(block * p.heads * kHeadDim + channel);
-            }
-        };
-        for_blocks(p.sample_blocks, [&](int at) {
-            own.query_squares += p.in_workspace<float>(p.at.query_squares)[at];
-            own.key_sum += p.in_workspace<float>(p.at.key_sums)[at];
-            own.key_squares += p.in_workspace<float>(p.at.key_squares)[at];
-        });
-        for_blocks(p.value_blocks, [&](int at) {
-            own.value_sum += p.in_workspace<float>(p.at.value_sums)[at];
-            own.value_low = fminf(own.value_low, p.in_workspace<float>(p.at.value_lows)[at]);
-            own.value_high = fmaxf(own.value_high, p.in_workspace<float>(p.at.value_highs)[at]);
-        });
+        for (int block = warp; block < p.measure_blocks; block += kConcludeWarps) {
+            const int at = block * p.heads * kHeadDim + channel;
+            own.join({p.in_workspace<float>(p.at.query_squares)[at], p.in_workspace<float>(p.at.key_sums)[at],
+                      p.in_workspace<float>(p.at.key_squares)[at], p.in_workspace<float>(p.at.value_sums)[at],
+                      p.in_workspace<float>(p.at.value_lows)[at], p.in_workspace<float>(p.at.value_highs)[at]});
+        }
         found = own;
     }
     for (int others = kConcludeWarps / 2; others > 0; others /= 2) {
@@ -387,17 +396,23 @@ __global__ void __launch_bounds__(kConcludeThreads) conclude(const __grid_consta
         // One that is small beside the values is left in them: they are bfloat16, and moved by less than their steps
         // are wide they would all be rounded to one side. A sum that a NaN joined says nothing: it stays its rows' own.
         constexpr float kSmallMean = 1.0F / 32;
-        const float all = value_sum / static_cast<float>(p.tokens);
+        const float all = value_sum / keys;  // values are sampled as keys are
         if (fabsf(all) > kSmallMean * limit && fabsf(all) < INFINITY) {
             mean = all;
             limit = fmaxf(high - mean, mean - low);
         }
-    } else {
-        limit = __uint_as_float(__float_as_uint(limit) & 0x7f800000U);  // the power of two below
     }
+    if (is_sampled(p.tokens) && limit < INFINITY) {
+        limit = fminf(kValueHeadroom * limit, FLT_MAX);
+    }
+    limit = value_limit<kFormat>(limit);
     p.in_workspace<float>(p.at.value_mean)[channel] = mean;
     p.in_workspace<float>(p.at.value_limits)[channel] = limit;
-    p.in_workspace<float>(p.at.value_forward)[channel] = limit < 1e-30F ? 0 : kValueLimit<kFormat> / limit;
+    p.in_workspace<float>(p.at.value_forward)[channel] = kValueLimit<kFormat> / limit;
+    p.in_workspace<std::uint32_t>(p.at.value_beyond)[channel] = 0;
+    if (channel % kHeadDim == 0) {
+        p.in_workspace<std::int32_t>(p.at.heads_anew)[channel / kHeadDim] = 0;
+    }
     if (channel == 0) {
         for (int i = 0; i < 2; ++i) {
             p.in_workspace<std::int32_t>(p.at.next)[i] = 0;
@@ -433,13 +448,18 @@ public:
     static constexpr std::size_t kTileBytes = kTileTokens * kHeadDim;
 
     __device__ TileRows(const PrepareParameters& parameters)
+        : TileRows(parameters, static_cast<int>(blockIdx.x) / kParts / head_blocks(parameters),
+                   static_cast<int>(blockIdx.x) / kParts % head_blocks(parameters) * parameters.block_heads,
+                   parameters.block_heads) {}
+    // Up to `most_heads` heads from `from` on.
+    __device__ TileRows(const PrepareParameters& parameters, int number, int from, int most_heads)
         : p(parameters),
-          tile(static_cast<int>(blockIdx.x) / kParts / head_blocks(p.heads, p.block_heads)),
+          tile(number),
           own(p.tiles[tile]),
           lane(static_cast<int>(threadIdx.x) % kLanes),
           row(static_cast<int>(threadIdx.x) / kLanes),
-          first_head(static_cast<int>(blockIdx.x) / kParts % head_blocks(p.heads, p.block_heads) * p.block_heads),
-          end_head(min(first_head + p.block_heads, p.heads)) {}
+          first_head(from),
+          end_head(min(from + most_heads, p.heads)) {}
 
     // A row that the tile lacks is its first once more.
     __device__ int real_row() const { return row < own.tokens ? row : 0; }
@@ -460,6 +480,9 @@ public:
     const int row;
     const int first_head;
     const int end_head;
+
+private:
+    __device__ static int head_blocks(const PrepareParameters& p) { return cuda::head_blocks(p.heads, p.block_heads); }
 };
 
 // Heads of a tile that are on their way to shared memory at a time.
@@ -753,8 +776,45 @@ __device__ inline void prepare_keys(PrepareMemory<kHeadDim>& memory, const TileR
     }
 }
 
-template <int kHeadDim>
+// What the values of a block's heads are multiplied by: as conclude() found, or anew, which is by what prepare() met
+// beyond it.
+template <ValueFormat kFormat, bool kAnew>
+__device__ inline float value_forward(const PrepareParameters& p, int i) {
+    if constexpr (kAnew) {
+        const float beyond = p.in_workspace<float>(p.at.value_beyond)[i];
+        if (beyond > 0) {
+            return kValueLimit<kFormat> / value_limit<kFormat>(beyond);
+        }
+    }
+    return p.in_workspace<float>(p.at.value_forward)[i];
+}
+
+// Codes in a word that are the largest of their format, or none of its numbers: such have a bit of kLargestBits in
+// largest_codes().
+template <ValueFormat kFormat>
+constexpr std::uint32_t kLargestBits = kFormat == ValueFormat::kFp8 ? 0x80808080U : 0x80008000U;
+template <ValueFormat kFormat>
+__device__ inline std::uint32_t largest_codes(std::uint32_t word) {
+    return kFormat == ValueFormat::kFp8 ? (word & 0x7e7e7e7eU) + 0x02020202U : (word & 0x7c007c00U) + 0x04000400U;
+}
+
+// For pack_values_anew(): if a value is beyond what its format holds with its channel's scale, its magnitude.
+template <int kHeadDim, ValueFormat kFormat>
+__device__ inline void note_beyond(const PrepareParameters& p, std::int64_t token, int head, int channel) {
+    // In e4m3 what rounds to the largest number is not cut off.
+    constexpr float kMost = kFormat == ValueFormat::kFp8 ? 464 : 65504;
+    const int i = head * kHeadDim + channel;
+    const float value = __bfloat162float(p.value.row(token, head)[channel]);
+    const float magnitude = fabsf(value - p.in_workspace<float>(p.at.value_mean)[i]);
+    if (magnitude * p.in_workspace<float>(p.at.value_forward)[i] > kMost) {  // false for a NaN
+        atomicMax(p.in_workspace<std::uint32_t>(p.at.value_beyond) + i, __float_as_uint(magnitude));
+        p.in_workspace<std::int32_t>(p.at.heads_anew)[head] = 1;
+    }
+}
+
+template <bool kAnew, int kHeadDim>
 __device__ inline void prepare_values_in_fp8(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows) {
+    constexpr ValueFormat kFormat = ValueFormat::kFp8;
     using Rows = TileRows<kHeadDim>;
     constexpr int kStride = PrepareMemory<kHeadDim>::kStride;
     constexpr int kWords = PrepareMemory<kHeadDim>::kWords;
@@ -766,26 +826,29 @@ __device__ inline void prepare_values_in_fp8(PrepareMemory<kHeadDim>& memory, co
     static_assert(kTileTokens / 4 * kLanes == Rows::kThreads);
     const int lane = static_cast<int>(threadIdx.x) % kLanes;
     const int word = static_cast<int>(threadIdx.x) / kLanes;
-    const auto token = [&](int b) { return word / 8 * 32 + word / 4 % 2 * 16 + word % 4 * 2 + b % 2 + b / 2 * 8; };
+    const auto token = [](int word, int b) {
+        return word / 8 * 32 + word / 4 % 2 * 16 + word % 4 * 2 + b % 2 + b / 2 * 8;
+    };
     std::uint32_t real = 0;  // the bytes of tokens that the tile has
 #pragma unroll
     for (int b = 0; b < 4; ++b) {
-        real |= token(b) < rows.own.tokens ? 0xffU << 8 * b : 0;
+        real |= token(word, b) < rows.own.tokens ? 0xffU << 8 * b : 0;
     }
     const std::uint32_t real_halves[2] = {__byte_perm(real, 0, 0x1100), __byte_perm(real, 0, 0x3322)};
-    constexpr std::size_t kTileBytes = kValueTileBytes<ValueFormat::kFp8, kHeadDim>;
+    constexpr std::size_t kTileBytes = kValueTileBytes<kFormat, kHeadDim>;
     Source<uint2, 4, Rows::kThreads> source(
         memory.ahead.fours, p.value.head_stride, rows.end_head - rows.first_head, [&](int b) {
-            return p.value.row(rows.own.first + (token(b) < rows.own.tokens ? token(b) : 0), rows.first_head) +
+            return p.value.row(rows.own.first + (token(word, b) < rows.own.tokens ? token(word, b) : 0),
+                               rows.first_head) +
                    lane * 4;
         });
     OfHeads<kHeadDim> heads(memory, rows);
     ptx::wait_for_kernels();
-    heads.load(0, [&](int i) { return p.in_workspace<float>(p.at.value_forward)[i]; });
-    heads.load(1, [&](int i) {
-        return -p.in_workspace<float>(p.at.value_mean)[i] * p.in_workspace<float>(p.at.value_forward)[i];
-    });
+    heads.load(0, [&](int i) { return value_forward<kFormat, kAnew>(p, i); });
+    heads.load(1,
+               [&](int i) { return -p.in_workspace<float>(p.at.value_mean)[i] * value_forward<kFormat, kAnew>(p, i); });
     __syncthreads();
+    std::uint32_t largest = 0;
     for (int head = rows.first_head; head < rows.end_head; ++head) {
         std::byte* tile = p.in_workspace<std::byte>(p.at.value) + rows.at(head) * kTileBytes;
         uint2 bits[4];
@@ -805,6 +868,7 @@ __device__ inline void prepare_values_in_fp8(PrepareMemory<kHeadDim>& memory, co
             // By way of FP16, in which errors are exact but for its own rounding, 1/128 of e4m3's.
             const __half2 exact[2] = {__floats2half2_rn(four[0], four[1]), __floats2half2_rn(four[2], four[3])};
             const std::uint32_t packed = ptx::pack_fp8(exact[0], exact[1]);
+            largest |= largest_codes<kFormat>(packed);
             words[head % 2][(lane * 4 + c) * kStride + word] = packed & real;
             error[c] = __hadd2(ptx::mask(__hsub2(ptx::unpack_fp8(packed), exact[0]), real_halves[0]),
                                ptx::mask(__hsub2(ptx::unpack_fp8(packed >> 16), exact[1]), real_halves[1]));
@@ -836,18 +900,29 @@ __device__ inline void prepare_values_in_fp8(PrepareMemory<kHeadDim>& memory, co
             p.in_workspace<__half>(p.at.value_errors)[rows.at(head) * kHeadDim + row] = __float2half_rn(of_channel);
         }
     }
+    if (!kAnew && (largest & kLargestBits<kFormat>) != 0 && is_sampled(p.tokens)) {
+        const int thread = ptx::thread();  // so that nothing of this is kept through the loop
+#pragma unroll 1
+        for (int i = 0; i < 16 * (rows.end_head - rows.first_head); ++i) {
+            const int row = token(thread / kLanes, i / 4 % 4);
+            note_beyond<kHeadDim, kFormat>(p, rows.own.first + (row < rows.own.tokens ? row : 0),
+                                           rows.first_head + i / 16, thread % kLanes * 4 + i % 4);
+        }
+    }
 }
 
-template <int kHeadDim>
+template <bool kAnew, int kHeadDim>
 __device__ inline void prepare_values_in_fp16(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows) {
     using Rows = TileRows<kHeadDim>;
     const PrepareParameters& p = rows.p;
+    constexpr ValueFormat kFormat = ValueFormat::kFp16;
     constexpr int kRowBytes = 2 * kHeadDim;
     auto source = row_source(memory, rows, p.value);
     OfHeads<kHeadDim> heads(memory, rows);
     ptx::wait_for_kernels();
-    heads.load(0, [&](int i) { return p.in_workspace<float>(p.at.value_forward)[i]; });
+    heads.load(0, [&](int i) { return value_forward<kFormat, kAnew>(p, i); });
     __syncthreads();
+    std::uint32_t largest = 0;
     for (int head = rows.first_head; head < rows.end_head; ++head) {
         uint4 bits[Rows::kChunks];
         source.take(bits);
@@ -859,11 +934,32 @@ __device__ inline void prepare_values_in_fp16(PrepareMemory<kHeadDim>& memory, c
 #pragma unroll
             for (int i = 0; i < kChunkChannels / 2; ++i) {
                 pairs[i] = ptx::pack_half(value.x[2 * i] * forward.x[2 * i], value.x[2 * i + 1] * forward.x[2 * i + 1]);
+                largest |= largest_codes<kFormat>(pairs[i]);
             }
             *reinterpret_cast<uint4*>(
                 p.in_workspace<std::byte>(p.at.value) + (rows.at(head) * kTileTokens + rows.row) * kRowBytes +
                 swizzled_chunk(kRowBytes, rows.row, rows.chunk(chunk)) * 16) = {pairs[0], pairs[1], pairs[2], pairs[3]};
         }
+    }
+    if (!kAnew && (largest & kLargestBits<kFormat>) != 0 && is_sampled(p.tokens)) {
+        constexpr int kOwn = Rows::kChunks * kChunkChannels;
+        const int thread = ptx::thread();  // as above
+        const int row = thread / Rows::kLanes;
+#pragma unroll 1
+        for (int i = 0; i < kOwn * (rows.end_head - rows.first_head); ++i) {
+            const int chunk = i % kOwn / kChunkChannels * Rows::kLanes + thread % Rows::kLanes;
+            note_beyond<kHeadDim, kFormat>(p, rows.own.first + (row < rows.own.tokens ? row : 0),
+                                           rows.first_head + i / kOwn, chunk * kChunkChannels + i % kChunkChannels);
+        }
+    }
+}
+
+template <ValueFormat kFormat, bool kAnew, int kHeadDim>
+__device__ inline void prepare_values(PrepareMemory<kHeadDim>& memory, const TileRows<kHeadDim>& rows) {
+    if constexpr (kFormat == ValueFormat::kFp8) {
+        prepare_values_in_fp8<kAnew>(memory, rows);
+    } else {
+        prepare_values_in_fp16<kAnew>(memory, rows);
     }
 }
 
@@ -888,11 +984,44 @@ __global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 1024 / kPrepareThre
                                                               : prepare_keys<kHeadDim, false>(memory, rows, weight);
         }
         case Part::kValues:
-            if constexpr (kFormat == ValueFormat::kFp8) {
-                return prepare_values_in_fp8(memory, rows);
-            } else {
-                return prepare_values_in_fp16(memory, rows);
-            }
+            return prepare_values<kFormat, false>(memory, rows);
+    }
+}
+
+// Blocks of pack_values_anew(): nearly always they find nothing to do.
+constexpr int kAnewBlocks = 132;
+
+// Grid [kAnewBlocks]: values of heads in which prepare() met some beyond what their sample let expect, packed with the
+// range that they have.
+template <int kHeadDim, ValueFormat kFormat>
+__global__ void __launch_bounds__(kPrepareThreads<kHeadDim>, 1024 / kPrepareThreads<kHeadDim>)
+    pack_values_anew(const __grid_constant__ PrepareParameters p) {
+    ptx::launch_dependents();
+    extern __shared__ unsigned char shared[];
+    auto& memory = *reinterpret_cast<PrepareMemory<kHeadDim>*>(shared);
+    const std::int32_t* anew = p.in_workspace<std::int32_t>(p.at.heads_anew);
+    const int thread = static_cast<int>(threadIdx.x);
+    ptx::wait_for_kernels();
+    bool any = false;
+    for (int head = thread; head < p.heads; head += kPrepareThreads<kHeadDim>) {
+        any |= anew[head] != 0;
+    }
+    if (__syncthreads_or(static_cast<int>(any)) == 0) {
+        return;
+    }
+    for (int head = 0; head < p.heads; ++head) {
+        if (anew[head] == 0) {
+            continue;
+        }
+        for (int tile = static_cast<int>(blockIdx.x); tile < p.tile_count; tile += kAnewBlocks) {
+            prepare_values<kFormat, true>(memory, TileRows<kHeadDim>(p, tile, head, 1));
+            __syncthreads();  // before the memory is written again
+        }
+        // Nobody needs the old ones here.
+        const float beyond = thread < kHeadDim ? p.in_workspace<float>(p.at.value_beyond)[head * kHeadDim + thread] : 0;
+        if (blockIdx.x == 0 && beyond > 0) {
+            p.in_workspace<float>(p.at.value_limits)[head * kHeadDim + thread] = value_limit<kFormat>(beyond);
+        }
     }
 }
 

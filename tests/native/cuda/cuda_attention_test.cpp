@@ -429,6 +429,136 @@ TEST_P(GpuInt8Attention, BearsValuesOfAnySize) {
     expect_close(result, expected, "1e-28 to 1e35", way);
 }
 
+// Of long sequences only a sample of the values is looked at before they are packed. One head has values beyond it.
+class GpuSampledValues : public GpuAttention {
+protected:
+    static constexpr std::int64_t kHeadDim = 64;
+    static constexpr std::int64_t kHeads = 3;
+    static constexpr std::int64_t kHead = 1;  // the one with outliers
+    static constexpr std::int64_t kChannel = 9;
+
+    void SetUp() override {
+        GpuAttention::SetUp();
+        if (!IsSkipped()) {
+            call_ = std::make_unique<Call>(reaching(0, grid(131, 127, 77, 4)), kHeads, kHeadDim, false, 121, 0.5F,
+                                           GetParam().arithmetic, GetParam().kernels);
+            ASSERT_GE(tokens(), 16384);
+        }
+    }
+
+    // What the call gives with other values of some tokens; the workspace has what a forgotten store would leave.
+    [[nodiscard]] Result with(const std::vector<std::pair<std::int64_t, float>>& values) const {
+        for (const auto& [token, value] : values) {
+            call_->inputs.value.set(token, kHead, kChannel, value);
+        }
+        call_->value->memory.write(*call_->inputs.value.memory);
+        EXPECT_EQ(cudaMemset(call_->workspace->data(), static_cast<int>(kPoison), call_->arguments.workspace_bytes),
+                  cudaSuccess);
+        return call_->run();
+    }
+    [[nodiscard]] Result expected(std::int64_t head) const {
+        return reference(call_->tiles, of_head(call_->inputs, head), static_cast<double>(call_->arguments.scale));
+    }
+    [[nodiscard]] float value(std::int64_t token) const {
+        return static_cast<float>(call_->inputs.value.get(token, kHead, kChannel));
+    }
+    // What a result has of the channel.
+    [[nodiscard]] std::vector<double> of_channel(const Result& of_one_head) const {
+        std::vector<double> channel;
+        for (std::int64_t token = 0; token < tokens(); ++token) {
+            channel.push_back(of_one_head.output[static_cast<std::size_t>(token * kHeadDim + kChannel)]);
+        }
+        return channel;
+    }
+
+    [[nodiscard]] std::int64_t tokens() const { return call_->tiles.info.tokens; }
+    // Of each 16 tokens one is looked at.
+    static bool is_looked_at(std::int64_t token) { return token % 16 == token / 16 * 5 % 16; }
+    static std::int64_t unseen(std::int64_t from) { return is_looked_at(from) ? from + 1 : from; }
+    // The last one of the last tile that is not full.
+    [[nodiscard]] std::int64_t unseen_in_ragged_tile() const {
+        const auto ragged = std::find_if(call_->tiles.tiles.rbegin(), call_->tiles.tiles.rend(),
+                                         [](const scaledit_tile& tile) { return tile.tokens < 64; });
+        EXPECT_NE(ragged, call_->tiles.tiles.rend());
+        const std::int64_t last = ragged->first + ragged->tokens - 1;
+        return is_looked_at(last) ? last - 1 : last;
+    }
+
+    std::unique_ptr<Call> call_;
+};
+
+// 1,000 times as large as all that are looked at. The head is packed anew; the others keep their bits.
+TEST_P(GpuSampledValues, BearOutliers) {
+    const Way& way = GetParam();
+    const Result plain = with({});
+    expect_close(of_head(plain, call_->inputs.output, kHead), expected(kHead), "sampled values", way);
+    const auto check = [&](std::int64_t token, float outlier, const char* name) {
+        const float before = value(token);
+        const Result result = with({{token, outlier}});
+        for (std::int64_t head = 0; head < kHeads; ++head) {
+            const Result own = of_head(result, call_->inputs.output, head);
+            if (head == kHead) {
+                expect_close(own, expected(head), name, way);
+            } else {
+                EXPECT_EQ(own.output, of_head(plain, call_->inputs.output, head).output) << name << ", head " << head;
+            }
+        }
+        EXPECT_EQ(result.log_sum_exp, plain.log_sum_exp) << name;
+        EXPECT_EQ(with({}).output, result.output) << name << ": other bits the second time";
+        EXPECT_EQ(with({{token, before}}).output, plain.output) << name << ": other bits after it";
+    };
+    check(unseen(9000), 4000, "outlier in the image");
+    check(unseen(40), -4000, "outlier in the text");
+    check(unseen_in_ragged_tile(), 4000, "outlier, ragged tile");
+    check(unseen(call_->tiles.tiles.back().first), -4000, "outlier, last tile");
+}
+
+// Zeros that are looked at say nothing of the others.
+TEST_P(GpuSampledValues, BearZeros) {
+    std::vector<std::pair<std::int64_t, float>> values;
+    for (std::int64_t token = 0; token < tokens(); ++token) {
+        values.emplace_back(token, 0.0F);
+    }
+    const std::vector<double> zeros = of_channel(of_head(with(values), call_->inputs.output, kHead));
+    EXPECT_TRUE(std::ranges::all_of(zeros, [](double x) { return x == 0; }));
+    const Result result = of_head(with({{unseen(9000), 1e-3F}}), call_->inputs.output, kHead);
+    const Result exact = expected(kHead);
+    expect_close(result, exact, "zeros but for one", GetParam());
+    const Difference off = compare(of_channel(result), of_channel(exact));
+    EXPECT_GE(off.cosine, 0.999);
+    EXPECT_LE(off.l1, 0.05);
+}
+
+// What is no number stays its channel's: a NaN that of those that attend to it, an infinity that of all.
+TEST_P(GpuSampledValues, KeepWhatIsNoNumberToItsChannel) {
+    const Result plain = with({});
+    constexpr std::int64_t kRow = kHeads * kHeadDim;
+    const auto check = [&](std::int64_t token, float number) {
+        const float before = value(token);
+        const Result result = with({{token, number}});
+        for (std::size_t tile = 0; tile < call_->tiles.tiles.size(); ++tile) {
+            const std::vector<std::int64_t> allowed = allowed_tokens(call_->tiles, tile);
+            const bool meets = std::isinf(number) || std::ranges::find(allowed, token) != allowed.end();
+            const scaledit_tile& own = call_->tiles.tiles[tile];
+            for (std::int64_t i = own.first * kRow; i < (own.first + own.tokens) * kRow; ++i) {
+                const double x = result.output[static_cast<std::size_t>(i)];
+                if (i % kRow == kHead * kHeadDim + kChannel) {
+                    ASSERT_EQ(std::isnan(x), meets) << number << " of token " << token << ": row " << i / kRow;
+                } else {
+                    ASSERT_EQ(x, plain.output[static_cast<std::size_t>(i)]) << i;
+                }
+            }
+        }
+        EXPECT_EQ(result.log_sum_exp, plain.log_sum_exp);
+        EXPECT_EQ(with({{token, before}}).output, plain.output) << number << ": other bits after it";
+    };
+    ASSERT_TRUE(is_looked_at(0));
+    for (const std::int64_t token : {std::int64_t{0}, unseen(9000), unseen_in_ragged_tile()}) {
+        check(token, std::numeric_limits<float>::quiet_NaN());
+        check(token, -std::numeric_limits<float>::infinity());
+    }
+}
+
 // Rows, and then heads, more than 2^31 elements apart; the four tensors lie between each other's rows.
 TEST_P(GpuAttention, ReachesRowsFarApart) {
     constexpr std::int64_t kHeads = 2;
@@ -581,6 +711,7 @@ std::string name_of(const testing::TestParamInfo<Way>& info) { return info.param
 INSTANTIATE_TEST_SUITE_P(Bfloat16, GpuAttention, testing::ValuesIn(runnable(kBfloat16Ways)), name_of);
 INSTANTIATE_TEST_SUITE_P(Int8, GpuAttention, testing::ValuesIn(runnable(kInt8Ways)), name_of);
 INSTANTIATE_TEST_SUITE_P(All, GpuInt8Attention, testing::ValuesIn(runnable(kInt8Ways)), name_of);
+INSTANTIATE_TEST_SUITE_P(Long, GpuSampledValues, testing::ValuesIn(runnable(kInt8Ways)), name_of);
 
 TEST_F(Gpu, RefusesKernelsThatItDoesNotRun) {
     for (const std::int32_t arithmetic : {SCALEDIT_ARITHMETIC_INT8, SCALEDIT_ARITHMETIC_BFLOAT16}) {
