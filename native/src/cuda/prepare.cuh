@@ -399,7 +399,9 @@ __global__ void __launch_bounds__(kConcludeThreads) conclude(const __grid_consta
         const float all = value_sum / keys;  // values are sampled as keys are
         if (fabsf(all) > kSmallMean * limit && fabsf(all) < INFINITY) {
             mean = all;
-            limit = fmaxf(high - mean, mean - low);
+            // Of numbers in bfloat16 that are not all one, some are farther from their mean than 2^-10 of it; where all
+            // are one, what float32 rounds off must not look like a difference.
+            limit = fmaxf(fmaxf(high - mean, mean - low), 0x1p-10F * fabsf(mean));
         }
     }
     if (is_sampled(p.tokens) && limit < INFINITY) {

@@ -513,20 +513,22 @@ TEST_P(GpuSampledValues, BearOutliers) {
     check(unseen(call_->tiles.tiles.back().first), -4000, "outlier, last tile");
 }
 
-// Zeros that are looked at say nothing of the others.
-TEST_P(GpuSampledValues, BearZeros) {
-    std::vector<std::pair<std::int64_t, float>> values;
-    for (std::int64_t token = 0; token < tokens(); ++token) {
-        values.emplace_back(token, 0.0F);
+// A channel of one number keeps it; and what is looked at says nothing of the others.
+TEST_P(GpuSampledValues, BearChannelsOfOneNumber) {
+    for (const auto& [number, other] : {std::pair{0.0F, 1e-3F}, std::pair{0.375F, 40.0F}}) {
+        std::vector<std::pair<std::int64_t, float>> values;
+        for (std::int64_t token = 0; token < tokens(); ++token) {
+            values.emplace_back(token, number);
+        }
+        const std::vector<double> all_one = of_channel(of_head(with(values), call_->inputs.output, kHead));
+        EXPECT_TRUE(std::ranges::all_of(all_one, [&](double x) { return x == number; })) << number;
+        const Result result = of_head(with({{unseen(9000), other}}), call_->inputs.output, kHead);
+        const Result exact = expected(kHead);
+        expect_close(result, exact, "one number but for one", GetParam());
+        const Difference off = compare(of_channel(result), of_channel(exact));
+        EXPECT_GE(off.cosine, 0.999) << number;
+        EXPECT_LE(off.l1, 0.05) << number;
     }
-    const std::vector<double> zeros = of_channel(of_head(with(values), call_->inputs.output, kHead));
-    EXPECT_TRUE(std::ranges::all_of(zeros, [](double x) { return x == 0; }));
-    const Result result = of_head(with({{unseen(9000), 1e-3F}}), call_->inputs.output, kHead);
-    const Result exact = expected(kHead);
-    expect_close(result, exact, "zeros but for one", GetParam());
-    const Difference off = compare(of_channel(result), of_channel(exact));
-    EXPECT_GE(off.cosine, 0.999);
-    EXPECT_LE(off.l1, 0.05);
 }
 
 // What is no number stays its channel's: a NaN that of those that attend to it, an infinity that of all.
