@@ -180,7 +180,7 @@ class ScaleDitGpuTest {
             try {
                 assertOutOfMemory(model, request, "2048 × 2048");
             } finally {
-                others.close();
+                Gpu.giveBack(others);
             }
             assertThat(Gpu.allocatedBytes()).isEqualTo(before);
             assertThat(ScaleDitTest.psnr(expected, model.generate(request))).isInfinite();
@@ -199,7 +199,7 @@ class ScaleDitGpuTest {
             try {
                 assertOutOfMemory(model, small, "112 × 80");
             } finally {
-                others.close();
+                Gpu.giveBack(others);
             }
             assertThat(Gpu.allocatedBytes()).isEqualTo(before);
             assertThat(model.generate(small).width()).isEqualTo(112);

@@ -14,11 +14,19 @@ public final class Gpu {
 
     private Gpu() {}
 
-    /** Takes all of the GPU's free memory but so many bytes, until it is closed. */
+    /** Takes all of the GPU's free memory but so many bytes, until {@link #giveBack}. */
     public static Tensor takeAllBut(long bytes) {
         return Tensors.outlive(() -> {
             Placement placement = new Placement(torch.ScalarType.Byte, true);
             return torch.empty(new long[] {Cuda.freedMemory().free() - bytes}, placement.options(), null);
+        });
+    }
+
+    /** To the GPU, and not to torch's allocator: what is loaded later, as kernels are, has to find memory as well. */
+    public static void giveBack(Tensor taken) {
+        Tensors.run(() -> {
+            taken.close();
+            torch.emptyCache();
         });
     }
 

@@ -248,8 +248,7 @@ class HostBlocksGpuTest {
             System.out.printf("4096² in FP8 and low memory: %.2f GiB in all%n", (double) peak / (1 << 30));
             assertThat(peak).isLessThan(4L << 30);
         } finally {
-            others.close();
-            Tensors.run(torch::emptyCache);
+            Gpu.giveBack(others);
         }
     }
 }
