@@ -85,6 +85,15 @@ class LossCommandTest {
         assertThat(outcome.out()).contains("the LoRA closes ");
     }
 
+    @Test
+    void theCacheLiesBesideTheOutput() throws IOException {
+        Path beside = Files.createDirectory(folder.resolve("beside"));
+        Outcome outcome = run(arguments("loss " + Golden.tinyFlux() + " --data @data --lora @" + LORA
+                + " --resolution 64 --text-tokens 8 --pictures 1 --quiet -o @beside/loss.json"));
+        assertThat(outcome.err()).isEmpty();
+        assertThat(beside.resolve("training-cache")).isNotEmptyDirectory();
+    }
+
     /** As in painting: the model's own LoRA, unless others are given. */
     @Test
     void aModelsOwnLoraIsMeasured() throws IOException {

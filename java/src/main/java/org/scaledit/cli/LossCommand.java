@@ -138,10 +138,9 @@ final class LossCommand implements Callable<Integer> {
     @Option(
             names = "--cache",
             paramLabel = "DIR",
-            defaultValue = "training-cache",
             description = "Folder for latents and text states, which are computed once; that of a training serves."
-                    + " Default: ${DEFAULT-VALUE}.")
-    private Path cache = Path.of("training-cache");
+                    + " Default: training-cache beside the output, without one in the current folder.")
+    private @Nullable Path cache;
 
     @Option(
             names = {"-o", "--output"},
@@ -179,7 +178,7 @@ final class LossCommand implements Callable<Integer> {
         return new HeldOutLoss.Order(
                 model,
                 data,
-                cache,
+                cache != null ? cache : (output != null ? output : Path.of("")).resolveSibling("training-cache"),
                 loras != null ? loras : ScaleDit.lorasOf(model),
                 scope,
                 resolution,
