@@ -86,6 +86,8 @@ class ModelRecipeTest {
             {"folder": "data"} | {"folder": "data", "scenes": 3} | has both data.folder and data.scenes, expected one of them: a folder of pictures, or how many scenes are composed
             {"folder": "data"} | {"scenes": 9, "mix": {"one": 0.5, "two": 0.3, "same": 0.2, "several": 0.1, "plain": 0}} | has data.mix with one, two, same and several that add up to 1.1, expected 1
             {"folder": "data"} | {"scenes": 9, "mix": {"one": -0.1, "two": 0.8, "same": 0.2, "several": 0.1, "plain": 0}} | has data.mix with -0.1, expected shares from 0 to 1
+            {"folder": "data"} | {"scenes": 9, "first": -1} | has data.first -1, expected a non-negative integer
+            {"folder": "data"} | {"folder": "data", "first": 9} | has data.first, expected none but folder, scenes
             {"folder": "data"} | {"scenes": 9, "mix": {"one": 0.5, "two": 0.3, "same": 0.1, "several": 0.1}} | has no field data.mix.plain, expected a number
             {"folder": "data"} | {"folder": "data", "mix": {"one": 1, "two": 0, "same": 0, "several": 0, "plain": 0}} | has data.mix, expected none but folder, scenes
             {"folder": "data"} | "data" | has data "data", expected an object

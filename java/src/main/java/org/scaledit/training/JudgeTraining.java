@@ -74,6 +74,7 @@ public final class JudgeTraining {
         // Whoever never sees an orange tulip calls it a red one: a judge knows combinations that are held out from a
         // model.
         this.source = new SceneSource(
+                0,
                 recipe.scenes(),
                 "",
                 run.sprites,

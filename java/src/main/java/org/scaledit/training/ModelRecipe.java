@@ -36,9 +36,10 @@ public record ModelRecipe(
      *
      * @param folder of pictures and captions, as {@code train lora} reads it
      * @param scenes that are composed on the way: how many different ones
+     * @param first of their numbers: the same scene has the same number in every training
      * @param mix what they show
      */
-    public record Data(Optional<Path> folder, int scenes, Mix mix) {}
+    public record Data(Optional<Path> folder, int scenes, int first, Mix mix) {}
 
     /**
      * Both text encoders.

@@ -75,8 +75,12 @@ final class ModelRecipeFile {
                             + ", expected one of them: a folder of pictures, or how many scenes are composed");
         }
         return folder
-                ? new Data(Optional.of(config.file().resolveSibling(config.text("folder"))), 0, Mix.USUAL)
-                : new Data(Optional.empty(), integer(config, "scenes", 1, Integer.MAX_VALUE), mix(config));
+                ? new Data(Optional.of(config.file().resolveSibling(config.text("folder"))), 0, 0, Mix.USUAL)
+                : new Data(
+                        Optional.empty(),
+                        integer(config, "scenes", 1, Integer.MAX_VALUE),
+                        config.integer("first", 0),
+                        mix(config));
     }
 
     private static Mix mix(Config data) {

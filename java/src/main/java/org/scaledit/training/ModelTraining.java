@@ -124,6 +124,7 @@ public final class ModelTraining {
             return new FolderSource(data.folder().get());
         }
         return new SceneSource(
+                data.first(),
                 data.scenes(),
                 data.mix(),
                 run.sprites.orElseThrow(

@@ -17,13 +17,14 @@ import org.scaledit.scenes.Sprites;
 import org.scaledit.scenes.Vocabulary;
 import org.scaledit.tensor.Placement;
 
-/** Scenes, composed and painted whenever one is asked for: those of the seeds 0 to {@code size − 1}. */
+/** Scenes, composed and painted whenever one is asked for: those of the seeds {@code first} to {@code first + size − 1}. */
 final class SceneSource implements SampleSource {
     /** Of what a seed shows: another number where that changes. */
     private static final String FORMAT = "scenes 1";
 
     static final Vocabulary VOCABULARY = Vocabulary.standard();
 
+    private final long first;
     private final int size;
     private final Composer composer;
     private final SceneRenderer renderer;
@@ -36,8 +37,9 @@ final class SceneSource implements SampleSource {
      * @param sprites the folder of the SVG sets
      * @param cuda whether they are painted on the GPU of the thread that asks
      */
-    SceneSource(int size, Mix mix, Path sprites, boolean cuda) {
+    SceneSource(long first, int size, Mix mix, Path sprites, boolean cuda) {
         this(
+                first,
                 size,
                 mix.equals(Mix.USUAL) ? "" : " " + mix,
                 sprites,
@@ -46,15 +48,16 @@ final class SceneSource implements SampleSource {
     }
 
     /** @param kind by which they are told from usual ones in the fingerprint */
-    SceneSource(int size, String kind, Path sprites, boolean cuda, Function<Sprites, Composer> composer) {
+    SceneSource(long first, int size, String kind, Path sprites, boolean cuda, Function<Sprites, Composer> composer) {
         Sprites opened = Sprites.open(sprites);
+        this.first = first;
         this.size = size;
         this.composer = composer.apply(opened);
         this.renderer = SceneRenderer.on(cuda, opened);
         this.placement = new Placement(torch.ScalarType.Float, cuda);
         try {
             this.fingerprint = new ContentHash()
-                    .text(FORMAT + kind)
+                    .text(FORMAT + kind + (first == 0 ? "" : " from " + first))
                     .text(String.valueOf(size))
                     .file(sprites.resolve("noto.json"))
                     .file(sprites.resolve("fluent-emoji.json"))
@@ -76,12 +79,12 @@ final class SceneSource implements SampleSource {
 
     @Override
     public String name(int sample) {
-        return "scene " + sample;
+        return "scene " + (first + sample);
     }
 
     @Override
     public String caption(int sample) {
-        return composer.compose(sample).text();
+        return scene(sample).text();
     }
 
     @Override
@@ -109,6 +112,6 @@ final class SceneSource implements SampleSource {
 
     /** What the whole picture of a sample shows. */
     Scene scene(int sample) {
-        return composer.compose(sample);
+        return composer.compose(first + sample);
     }
 }
