@@ -280,6 +280,26 @@ class AttentionTest {
         });
     }
 
+    @Test
+    void scalesOfOtherHeadsAreRefused() {
+        Tensors.run(() -> {
+            Tensor angles = torch.randn(5, 1, 8);
+            Tensor turns = torch.polar(torch.ones_like(angles), angles);
+            Tensor fits = torch.ones(16).to(torch.ScalarType.BFloat16);
+            Tensor shorter = fits.narrow(0, 0, 15);
+            Preparation.Norms norms = new Preparation.Norms(fits, fits);
+            new Preparation(norms, Optional.empty(), 0, turns).requireFor(5, 16);
+            String message = "norm has shape [15] of BFloat16, expected [16] of BFloat16 without gaps";
+            assertThatThrownBy(() -> new Preparation(new Preparation.Norms(fits, shorter), Optional.empty(), 0, turns)
+                            .requireFor(5, 16))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage(message);
+            assertThatThrownBy(() -> new Preparation(norms, Optional.of(new Preparation.Norms(shorter, fits)), 2, turns)
+                            .requireFor(5, 16))
+                    .hasMessage(message);
+        });
+    }
+
     /** Random scales and angles. */
     static Preparation preparation(long tokens, long textTokens, long headDim, Placement placement) {
         Tensor angles = torch.randn(tokens, 1, headDim / 2).mul_(new Scalar(3));

@@ -231,7 +231,7 @@ public final class CudaAttention implements PartialAttention {
                                     })
                             .stream(Cuda.currentStream());
             operands.describe(arguments.query(), arguments.key(), arguments.value(), arguments.output());
-            preparation.ifPresent(lacking -> describe(lacking, arguments));
+            preparation.ifPresent(lacking -> describe(lacking, operands, arguments));
             if (logSumExp != null) {
                 arguments.log_sum_exp(logSumExp.data_ptr_float());
             }
@@ -244,7 +244,8 @@ public final class CudaAttention implements PartialAttention {
         });
     }
 
-    private static void describe(Preparation preparation, CudaAttentionArguments arguments) {
+    private static void describe(Preparation preparation, Operands operands, CudaAttentionArguments arguments) {
+        preparation.requireFor(operands.query().size(0), operands.headDim());
         arguments
                 .query_norm(preparation.norms().query().data_ptr())
                 .key_norm(preparation.norms().key().data_ptr())

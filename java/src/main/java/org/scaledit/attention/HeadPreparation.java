@@ -2,7 +2,6 @@ package org.scaledit.attention;
 
 import static org.scaledit.bindings.ScaleDitCore.*;
 
-import java.util.Arrays;
 import java.util.Optional;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.pytorch.Tensor;
@@ -12,6 +11,7 @@ import org.scaledit.attention.Preparation.Norms;
 import org.scaledit.bindings.CudaNormAndRotateArguments;
 import org.scaledit.bindings.MatrixView;
 import org.scaledit.bindings.Status;
+import org.scaledit.tensor.CoreViews;
 import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.Tensors;
 
@@ -59,18 +59,8 @@ record HeadPreparation(Tensor norm, Optional<Tensor> textNorm, long textTokens, 
     /** The core knows the sizes of what is given alone: the others' are looked at here. */
     private void requireFor(Tensor given) {
         Preparation.requireTurns(turns, given.size(0), given.size(2));
-        requireNorm(norm, given);
-        textNorm.ifPresent(ofText -> requireNorm(ofText, given));
-    }
-
-    private static void requireNorm(Tensor norm, Tensor given) {
-        boolean fits = norm.scalar_type().intern() == torch.ScalarType.BFloat16
-                && norm.is_contiguous()
-                && Arrays.equals(norm.shape(), new long[] {given.size(2)});
-        if (!fits) {
-            throw new IllegalArgumentException("norm has shape " + Tensors.shape(norm) + " of "
-                    + norm.scalar_type().intern() + ", expected [" + given.size(2) + "] of BFloat16 without gaps");
-        }
+        Preparation.requireNorm(norm, given.size(2));
+        textNorm.ifPresent(ofText -> Preparation.requireNorm(ofText, given.size(2)));
     }
 
     private Tensor compute(Tensor given, @Nullable Tensor gradient) {
@@ -107,7 +97,6 @@ record HeadPreparation(Tensor norm, Optional<Tensor> textNorm, long textTokens, 
     }
 
     static void describe(Tensor heads, MatrixView view) {
-        boolean bfloat16 = heads.scalar_type().intern() == torch.ScalarType.BFloat16;
-        view.data(heads.data_ptr()).row_stride(heads.stride(0)).dtype(bfloat16 ? SCALEDIT_BFLOAT16 : SCALEDIT_FLOAT32);
+        CoreViews.describe(heads, heads.stride(0), view);
     }
 }

@@ -6,6 +6,7 @@ import java.util.Arrays;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.bindings.TensorView;
+import org.scaledit.tensor.CoreViews;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 
@@ -146,11 +147,10 @@ record Operands(Tensor query, Tensor key, Tensor value, Tensor output) {
     }
 
     private static void describe(TensorView view, Tensor tensor) {
-        boolean float32 = tensor.scalar_type().intern() == torch.ScalarType.Float;
         view.data(tensor.data_ptr())
                 .token_stride(tensor.stride(0))
                 .head_stride(tensor.stride(1))
-                .dtype(float32 ? SCALEDIT_FLOAT32 : SCALEDIT_BFLOAT16);
+                .dtype(CoreViews.dtype(tensor));
     }
 
     /** The output as {@code [tokens, heads * head_dim]}. */

@@ -28,7 +28,12 @@ public record Preparation(Norms norms, Optional<Norms> textNorms, long textToken
      * @param query {@code [head_dim]}
      * @param key {@code [head_dim]}
      */
-    public record Norms(Tensor query, Tensor key) {}
+    public record Norms(Tensor query, Tensor key) {
+        private void requireFor(long headDim) {
+            requireNorm(query, headDim);
+            requireNorm(key, headDim);
+        }
+    }
 
     /**
      * Queries as attention multiplies them: {@code [tokens, heads, head_dim]}, or {@code [batch, tokens, heads, head_dim]}, →
@@ -76,6 +81,27 @@ public record Preparation(Norms norms, Optional<Norms> textNorms, long textToken
             }
             return output;
         });
+    }
+
+    /**
+     * The core is told where they begin alone.
+     *
+     * @throws IllegalArgumentException naming what is not of so many tokens, or of so many channels
+     */
+    void requireFor(long tokens, long headDim) {
+        requireTurns(turns, tokens, headDim);
+        norms.requireFor(headDim);
+        textNorms.ifPresent(ofText -> ofText.requireFor(headDim));
+    }
+
+    static void requireNorm(Tensor norm, long headDim) {
+        boolean fits = norm.scalar_type().intern() == torch.ScalarType.BFloat16
+                && norm.is_contiguous()
+                && Arrays.equals(norm.shape(), new long[] {headDim});
+        if (!fits) {
+            throw new IllegalArgumentException("norm has shape " + Tensors.shape(norm) + " of "
+                    + norm.scalar_type().intern() + ", expected [" + headDim + "] of BFloat16 without gaps");
+        }
     }
 
     /**

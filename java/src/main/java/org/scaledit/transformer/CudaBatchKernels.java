@@ -18,6 +18,7 @@ import org.scaledit.bindings.MatrixView;
 import org.scaledit.bindings.PictureGradients;
 import org.scaledit.bindings.PictureVectors;
 import org.scaledit.bindings.Status;
+import org.scaledit.tensor.CoreViews;
 import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
@@ -229,7 +230,7 @@ final class CudaBatchKernels implements BatchKernels {
     /** @param tokens [batch, rows, columns] */
     private static void describe(Tensor tokens, MatrixView view) {
         requireEven(tokens, torch.ScalarType.BFloat16);
-        view.data(tokens.data_ptr()).row_stride(tokens.stride(1)).dtype(SCALEDIT_BFLOAT16);
+        CoreViews.describe(tokens, tokens.stride(1), view);
     }
 
     /** The core knows rows of one distance alone. */

@@ -14,6 +14,7 @@ import org.scaledit.bindings.CudaQuantizeArguments;
 import org.scaledit.bindings.MatrixView;
 import org.scaledit.bindings.ModulationPart;
 import org.scaledit.bindings.Status;
+import org.scaledit.tensor.CoreViews;
 import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.Matrix;
 import org.scaledit.tensor.Placement;
@@ -144,17 +145,7 @@ enum CudaTokenWise implements TokenWise {
     }
 
     private static void describe(Tensor x, MatrixView view) {
-        view.data(x.data_ptr()).row_stride(x.stride(0)).dtype(dtype(x));
-    }
-
-    private static int dtype(Tensor x) {
-        return switch (x.scalar_type().intern()) {
-            case BFloat16 -> SCALEDIT_BFLOAT16;
-            case Float8_e4m3fn -> SCALEDIT_E4M3;
-            default ->
-                throw new IllegalArgumentException(
-                        "tokens are " + x.scalar_type().intern() + ", expected BFloat16 or Float8_e4m3fn");
-        };
+        CoreViews.describe(x, x.stride(0), view);
     }
 
     /** Without guidance rows in a call the core takes no parts of theirs, whether there are any or not. */

@@ -8,6 +8,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.bindings.CudaGroupNormArguments;
 import org.scaledit.bindings.MatrixView;
 import org.scaledit.bindings.Status;
+import org.scaledit.tensor.CoreViews;
 import org.scaledit.tensor.Cuda;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
@@ -58,9 +59,6 @@ final class CudaGroupNorm {
     }
 
     private static void describe(Tensor picture, MatrixView view) {
-        boolean bfloat16 = picture.scalar_type().intern() == torch.ScalarType.BFloat16;
-        view.data(picture.data_ptr())
-                .row_stride(picture.size(1))
-                .dtype(bfloat16 ? SCALEDIT_BFLOAT16 : SCALEDIT_FLOAT32);
+        CoreViews.describe(picture, picture.size(1), view);
     }
 }
