@@ -322,6 +322,7 @@ class MainTest {
                 "--memory low --device cpu --model pom.xml | memory low is for a GPU alone, expected device cuda",
                 "--gpus 2 --profile | --profile is given with --gpus, expected one of them",
                 "--gpus all --memory low | --memory low is given with --gpus, expected one of them",
+                "--gpus 2 --pictures 8192 | pictures are [8192], expected some of the sizes [1024, 2048, 4096]",
                 "--gpus 2 --device cpu | gpus is 2, expected --device cuda beside it",
                 "--gpus 0 | gpus is 0, expected 1 or more",
                 "--gpus 2 --methods linear | method linear is asked of several GPUs, expected scaledit, scaledit-fp8 or",

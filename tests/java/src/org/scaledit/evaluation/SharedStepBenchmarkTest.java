@@ -25,7 +25,7 @@ class SharedStepBenchmarkTest {
         SharedStepBenchmark benchmark = SharedStepBenchmark.open(
                 Optional.of(Golden.tinyFlux()),
                 new SharedStepBenchmark.Plan(
-                        List.of(Method.SCALEDIT, Method.SCALEDIT_EXACT), List.of(512, 768), 16, 1, 2),
+                        List.of(Method.SCALEDIT, Method.SCALEDIT_EXACT), List.of(512, 768), List.of(), 16, 1, 2),
                 OptionalInt.of(2),
                 false);
         assertThat(benchmark.hardware()).containsKeys("device", "torch", "java");
@@ -57,7 +57,7 @@ class SharedStepBenchmarkTest {
         SharedStepBenchmark.open(
                         Optional.of(Golden.tinyFlux()),
                         new SharedStepBenchmark.Plan(
-                                List.of(Method.SCALEDIT, Method.SCALEDIT_EXACT), List.of(512), 16, 1, 1),
+                                List.of(Method.SCALEDIT, Method.SCALEDIT_EXACT), List.of(512), List.of(), 16, 1, 1),
                         OptionalInt.of(2),
                         true)
                 .run(measured::add);
@@ -79,7 +79,8 @@ class SharedStepBenchmarkTest {
                 List.of(0.012, 0.02),
                 28 << 20,
                 384 << 20,
-                List.of(16L << 30, 17L << 30));
+                List.of(16L << 30, 17L << 30),
+                Optional.empty());
         assertThat(measurement.speedUp()).hasValue(1.92);
         assertThat(measurement.line().split("\\s+"))
                 .containsExactly(
@@ -98,9 +99,44 @@ class SharedStepBenchmarkTest {
         assertThat(SharedMeasurement.head()).hasSameSizeAs(measurement.line());
     }
 
+    /** 28 steps of guidance and 28 of high resolution of the tiny model, by one rank and by two, and decoded likewise. */
+    @Test
+    void picturesOfRanksThatShareTheCpuAreMeasured() {
+        List<SharedMeasurement> measured = new ArrayList<>();
+        SharedStepBenchmark.open(
+                        Optional.of(Golden.tinyFlux()),
+                        new SharedStepBenchmark.Plan(
+                                List.of(Method.SCALEDIT_EXACT), List.of(512), List.of(512), 16, 0, 1),
+                        OptionalInt.of(2),
+                        false)
+                .run(measured::add);
+        SharedMeasurement.Pictures pictures = measured.get(0).pictures().orElseThrow();
+        assertThat(measured).hasSize(1);
+        for (Measurement.Picture picture : List.of(pictures.alone().orElseThrow(), pictures.together())) {
+            assertThat(picture.guidanceSteps()).isEqualTo(28);
+            assertThat(picture.highResolutionSteps()).isEqualTo(28);
+            assertThat(picture.guidance()).isPositive();
+            assertThat(picture.highResolution()).isPositive();
+            assertThat(picture.decode()).isPositive();
+        }
+        assertThat(measured.get(0).line().lines().skip(1))
+                .containsExactly(
+                        "    picture by one: " + pictures.alone().orElseThrow().text(),
+                        "    picture by all: " + pictures.together().text());
+    }
+
+    @Test
+    void picturesAreOfSizesThatAreMeasured() {
+        assertThatThrownBy(() ->
+                        new SharedStepBenchmark.Plan(List.of(Method.SCALEDIT), List.of(512), List.of(1024), 16, 1, 1))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("pictures are [1024], expected some of the sizes [512]");
+    }
+
     @Test
     void onlyScaleDitIsComputedTogether() {
-        assertThatThrownBy(() -> new SharedStepBenchmark.Plan(List.of(Method.DENSE_FLASH), List.of(512), 16, 1, 1))
+        assertThatThrownBy(() ->
+                        new SharedStepBenchmark.Plan(List.of(Method.DENSE_FLASH), List.of(512), List.of(), 16, 1, 1))
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("method dense-flash is asked of several GPUs, expected scaledit, scaledit-fp8 or"
                         + " scaledit-exact");

@@ -130,7 +130,8 @@ final class BenchCommand implements Callable<Integer> {
             description =
                     "Measure steps that the first N GPUs compute together, or all, beside those of one: seconds, what a GPU"
                             + " takes from others in a layer and what it would take in ring attention, the time of a step"
-                            + " that it exchanges or waits, and the memory that is handed out on it. Methods: scaledit,"
+                            + " that it exchanges or waits, and the memory that is handed out on it. With --pictures, whole"
+                            + " pictures as well. Methods: scaledit,"
                             + " scaledit-fp8, scaledit-exact; default: the first two. Random weights, or --model.")
     private @Nullable GpusOption gpus;
 
@@ -176,7 +177,6 @@ final class BenchCommand implements Callable<Integer> {
     /** What several GPUs do. */
     private int together(GpusOption asked) {
         Map<String, Boolean> ofOneGpu = new LinkedHashMap<>();
-        ofOneGpu.put("--pictures", !pictures.isEmpty());
         ofOneGpu.put("--profile", profile);
         ofOneGpu.put("--output", output != null);
         ofOneGpu.put("--memory low", memory == Memory.LOW);
@@ -192,7 +192,7 @@ final class BenchCommand implements Callable<Integer> {
         List<Method> measured = methods.isEmpty() ? List.of(Method.SCALEDIT, Method.SCALEDIT_FP8) : given.methods();
         SharedStepBenchmark benchmark = SharedStepBenchmark.open(
                 Optional.ofNullable(model),
-                new SharedStepBenchmark.Plan(measured, given.sizes(), textTokens, warmUp, steps),
+                new SharedStepBenchmark.Plan(measured, given.sizes(), given.pictures(), textTokens, warmUp, steps),
                 asked.count(),
                 true);
         PrintWriter out = spec.commandLine().getOut();

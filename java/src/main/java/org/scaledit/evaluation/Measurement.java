@@ -1,5 +1,6 @@
 package org.scaledit.evaluation;
 
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
@@ -48,6 +49,19 @@ public record Measurement(Method method, int size, long tokens, Optional<Result>
         /** Of all of it. */
         public double seconds() {
             return guidance + highResolution + decode;
+        }
+
+        /** In words. */
+        String text() {
+            return String.format(
+                    Locale.ROOT,
+                    "%d steps of guidance %.2f s, %d of high resolution %.2f s, decode %.2f s, together %.2f s",
+                    guidanceSteps,
+                    guidance,
+                    highResolutionSteps,
+                    highResolution,
+                    decode,
+                    seconds());
         }
     }
 

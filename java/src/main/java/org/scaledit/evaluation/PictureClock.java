@@ -9,6 +9,7 @@ import org.scaledit.ImageRequest;
 import org.scaledit.attention.AttentionWindow;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.image.Pixels;
+import org.scaledit.sampling.Noise;
 import org.scaledit.sampling.PictureSampler;
 import org.scaledit.sampling.Plan;
 import org.scaledit.sampling.Prompt;
@@ -21,6 +22,7 @@ import org.scaledit.text.Conditioning;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.vae.AutoencoderKl;
+import org.scaledit.vae.BandConsumer;
 import org.scaledit.vae.Latents;
 import org.scaledit.vae.TileListener;
 
@@ -42,11 +44,39 @@ final class PictureClock implements AutoCloseable {
         this.hardware = hardware;
     }
 
+    /** Who paints, all together or alone. */
+    interface Hands {
+        Hands ALONE = new Hands() {
+            @Override
+            public Tensor sample(
+                    PictureSampler.Models models, Plan plan, Prompt prompt, Noise noise, SamplingListener listener) {
+                return PictureSampler.sample(models, plan, prompt, noise, listener);
+            }
+
+            @Override
+            public void decode(AutoencoderKl vae, Tensor raw, BandConsumer sink) {
+                vae.decode(raw, TileListener.NONE, sink);
+            }
+        };
+
+        Tensor sample(PictureSampler.Models models, Plan plan, Prompt prompt, Noise noise, SamplingListener listener);
+
+        void decode(AutoencoderKl vae, Tensor raw, BandConsumer sink);
+    }
+
     /** Of one picture, after another one of two steps. */
-    Measurement.Picture measure(FluxTransformer transformer, Method method, int textTokens, TokenGrid grid) {
-        ImageRequest defaults = ImageRequest.of("");
-        paint(transformer, plan(defaults.steps(1).guideSteps(1), method, grid), textTokens);
-        return paint(transformer, plan(defaults, method, grid), textTokens);
+    Measurement.Picture measure(
+            FluxTransformer transformer, Method method, int textTokens, TokenGrid grid, Hands hands) {
+        paint(transformer, shortPlan(method, grid), textTokens, hands);
+        return paint(transformer, plan(method, grid), textTokens, hands);
+    }
+
+    static Plan shortPlan(Method method, TokenGrid grid) {
+        return plan(ImageRequest.of("").steps(1).guideSteps(1), method, grid);
+    }
+
+    static Plan plan(Method method, TokenGrid grid) {
+        return plan(ImageRequest.of(""), method, grid);
     }
 
     private static Plan plan(ImageRequest request, Method method, TokenGrid grid) {
@@ -63,7 +93,11 @@ final class PictureClock implements AutoCloseable {
                 OptionalDouble.empty());
     }
 
-    private Measurement.Picture paint(FluxTransformer transformer, Plan plan, int textTokens) {
+    AutoencoderKl vae() {
+        return vae;
+    }
+
+    private Measurement.Picture paint(FluxTransformer transformer, Plan plan, int textTokens, Hands hands) {
         return Tensors.compute(() -> {
             FluxConfig config = transformer.config();
             // Noise stands in for the text: time does not depend on it.
@@ -74,17 +108,17 @@ final class PictureClock implements AutoCloseable {
             PictureSampler.Models models = new PictureSampler.Models(directory, transformer, transformer, vae);
             Stages stages = new Stages();
             Tensor latents = Tensors.scoped(() -> Placement.FLOAT32_CPU.place(
-                    PictureSampler.sample(models, plan, Prompt.of(text), new SeededNoise(SEED), stages)));
+                    hands.sample(models, plan, Prompt.of(text), new SeededNoise(SEED), stages)));
             double sampled = stages.next();
-            decode(latents, plan.lastGrid());
+            decode(latents, plan.lastGrid(), hands);
             return new Measurement.Picture(plan.guideSteps(), stages.guidance, plan.steps(), sampled, stages.next());
         });
     }
 
-    private void decode(Tensor latents, TokenGrid grid) {
+    private void decode(Tensor latents, TokenGrid grid, Hands hands) {
         Tensor raw = Latents.unscale(Latents.unpack(latents, grid.height(), grid.width()), vae.config());
         Pixels pixels = new Pixels(grid.pixelWidth(), grid.pixelHeight());
-        vae.decode(raw, TileListener.NONE, pixels::put);
+        hands.decode(vae, raw, pixels::put);
     }
 
     /** Reads the clock where one stage ends and the next begins. */

@@ -57,15 +57,7 @@ public record Report(Map<String, String> hardware, String model, List<Measuremen
     }
 
     private static String picture(Measurement.Picture picture) {
-        return String.format(
-                Locale.ROOT,
-                "    picture: %d steps of guidance %.2f s, %d of high resolution %.2f s, decode %.2f s, together %.2f s%n",
-                picture.guidanceSteps(),
-                picture.guidance(),
-                picture.highResolutionSteps(),
-                picture.highResolution(),
-                picture.decode(),
-                picture.seconds());
+        return String.format("    picture: %s%n", picture.text());
     }
 
     /** A line for each part of a step, the longest first; nothing if there was no profile. */

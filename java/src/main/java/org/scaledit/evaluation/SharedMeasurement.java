@@ -3,6 +3,7 @@ package org.scaledit.evaluation;
 import java.util.Collections;
 import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 import java.util.OptionalDouble;
 
 /**
@@ -15,7 +16,8 @@ import java.util.OptionalDouble;
  * @param bytes that a GPU took from others in one layer, the most of them: keys and values of border cells and of guidance, and
  *     parts of the text's output
  * @param ringBytes what it would take in ring attention: keys and values of all image and guidance tokens that are not its own
- * @param peakBytes the most memory of each GPU that was handed out, weights and all; 0 on a CPU
+ * @param peakBytes the most memory of each GPU that was handed out in a step, weights and all; 0 on a CPU
+ * @param pictures whole ones, if asked for
  */
 public record SharedMeasurement(
         Method method,
@@ -25,10 +27,24 @@ public record SharedMeasurement(
         List<Double> exchanging,
         long bytes,
         long ringBytes,
-        List<Long> peakBytes) {
+        List<Long> peakBytes,
+        Optional<Pictures> pictures) {
     private static final double MIB = 1L << 20;
     private static final double GIB = 1L << 30;
     private static final String ROW = "%-15s %5s %4s %9s %9s %8s %12s %12s %14s %10s%n";
+
+    /**
+     * Whole pictures.
+     *
+     * @param alone by one GPU in the same run; empty if it was out of memory
+     */
+    public record Pictures(Optional<Measurement.Picture> alone, Measurement.Picture together) {
+        private String lines() {
+            return alone.map(one -> String.format("    picture by one: %s%n", one.text()))
+                            .orElse("")
+                    + String.format("    picture by all: %s%n", together.text());
+        }
+    }
 
     /** The head of the table. */
     public static String head() {
@@ -47,8 +63,12 @@ public record SharedMeasurement(
                 "GiB a GPU");
     }
 
-    /** Its line of the table. */
+    /** Its line of the table, and what is said of pictures below. */
     public String line() {
+        return step() + pictures.map(Pictures::lines).orElse("");
+    }
+
+    private String step() {
         return String.format(
                 Locale.ROOT,
                 ROW,

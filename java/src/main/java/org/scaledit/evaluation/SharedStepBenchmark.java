@@ -33,7 +33,7 @@ import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.transformer.LoraScope;
 
-/** Measures a sampling step that several GPUs compute together, beside that of one of them. */
+/** Measures a sampling step that several GPUs compute together, and whole pictures, beside those of one of them. */
 public final class SharedStepBenchmark {
     private static final double GUIDANCE = 4.5;
 
@@ -42,14 +42,18 @@ public final class SharedStepBenchmark {
      *
      * @param methods those of Scale-DiT, without training
      * @param sizes pixels along each side of a square picture, multiples of 16
+     * @param pictures those of the sizes at which whole pictures are painted, too
      * @param textTokens of each sequence
      * @param warmUp steps that are not counted
      * @param steps that are counted: their median is the result
      */
-    public record Plan(List<Method> methods, List<Integer> sizes, int textTokens, int warmUp, int steps) {
+    public record Plan(
+            List<Method> methods, List<Integer> sizes, List<Integer> pictures, int textTokens, int warmUp, int steps) {
         public Plan {
             methods = List.copyOf(methods);
             sizes = List.copyOf(sizes);
+            pictures = List.copyOf(pictures);
+            StepBenchmark.requireSizes(pictures, sizes);
             for (Method method : methods) {
                 if (!method.paints()) {
                     throw new IllegalArgumentException("method " + method.label()
@@ -63,6 +67,7 @@ public final class SharedStepBenchmark {
     private final Plan plan;
     private final Placement placement;
     private final Hardware hardware;
+    private final SharedPictureClock pictureClock;
 
     // Of each rank, of what is measured now.
     private final double[] exchanging;
@@ -75,6 +80,7 @@ public final class SharedStepBenchmark {
         this.plan = plan;
         this.placement = placement;
         this.hardware = new Hardware(placement.cuda());
+        this.pictureClock = new SharedPictureClock(ranks, plan.textTokens);
         this.exchanging = new double[ranks];
         this.bytes = new long[ranks];
         this.ringBytes = new long[ranks];
@@ -128,10 +134,33 @@ public final class SharedStepBenchmark {
      * @throws RuntimeException in one sentence, if a size does not fit the GPUs
      */
     public void run(Consumer<SharedMeasurement> done) {
-        Ranks.run(exchanging.length, placement.cuda(), exchange -> measure(exchange, done));
+        if (plan.pictures.isEmpty() || directory.isPresent()) {
+            run(directory, done);
+        } else {
+            try (RandomCheckpoint random = new RandomCheckpoint()) {
+                run(Optional.of(random.directory()), done);
+            }
+        }
     }
 
-    private void measure(Exchange exchange, Consumer<SharedMeasurement> done) {
+    /** @param checkpoint with the schedule and the autoencoder, if there are pictures */
+    private void run(Optional<ModelDirectory> checkpoint, Consumer<SharedMeasurement> done) {
+        if (plan.pictures.isEmpty()) {
+            ranks(exchange -> measure(exchange, Optional.empty(), done));
+            return;
+        }
+        ranks(exchange -> {
+            try (PictureClock clock = new PictureClock(checkpoint.orElseThrow(), placement, hardware)) {
+                measure(exchange, Optional.of(clock), done);
+            }
+        });
+    }
+
+    private void ranks(Ranks.Work work) {
+        Ranks.run(exchanging.length, placement.cuda(), work);
+    }
+
+    private void measure(Exchange exchange, Optional<PictureClock> clock, Consumer<SharedMeasurement> done) {
         for (Method.Form form : Method.Form.values()) {
             List<Method> methods = plan.methods.stream()
                     .filter(method -> method.form() == form)
@@ -142,7 +171,7 @@ public final class SharedStepBenchmark {
             try (FluxTransformer transformer = load(form == Method.Form.FP8)) {
                 for (int size : plan.sizes) {
                     for (Method method : methods) {
-                        measure(method, size, transformer, exchange, done);
+                        measure(method, size, transformer, clock, exchange, done);
                     }
                 }
             }
@@ -156,13 +185,22 @@ public final class SharedStepBenchmark {
     }
 
     private void measure(
-            Method method, int size, FluxTransformer transformer, Exchange exchange, Consumer<SharedMeasurement> done) {
+            Method method,
+            int size,
+            FluxTransformer transformer,
+            Optional<PictureClock> clock,
+            Exchange exchange,
+            Consumer<SharedMeasurement> done) {
         TokenGrid grid = TokenGrid.ofPixels(size, size);
         OptionalDouble alone = exchange.rank() == 0 ? alone(method, grid, transformer) : OptionalDouble.empty();
         exchange.meet();
         double together;
+        Optional<SharedMeasurement.Pictures> pictures = Optional.empty();
         try {
             together = together(method, grid, transformer, new ProfiledExchange(exchange));
+            if (plan.pictures.contains(size)) {
+                pictures = pictures(method, grid, transformer, clock.orElseThrow(), exchange);
+            }
         } catch (RuntimeException e) {
             throw Cuda.isOutOfMemory(e)
                     ? new IllegalStateException(
@@ -178,7 +216,8 @@ public final class SharedStepBenchmark {
                     Arrays.stream(exchanging).boxed().toList(),
                     Arrays.stream(bytes).max().orElse(0),
                     Arrays.stream(ringBytes).max().orElse(0),
-                    Arrays.stream(peakBytes).boxed().toList()));
+                    Arrays.stream(peakBytes).boxed().toList(),
+                    pictures));
         }
         exchange.meet(); // until then the numbers are of this one
     }
@@ -198,6 +237,26 @@ public final class SharedStepBenchmark {
             }
             throw e;
         }
+    }
+
+    private Optional<SharedMeasurement.Pictures> pictures(
+            Method method, TokenGrid grid, FluxTransformer transformer, PictureClock clock, Exchange exchange) {
+        Optional<Measurement.Picture> alone = Optional.empty();
+        if (exchange.rank() == 0) {
+            try {
+                alone = Optional.of(
+                        clock.measure(transformer, method, plan.textTokens, grid, PictureClock.Hands.ALONE));
+            } catch (RuntimeException e) {
+                if (!Cuda.isOutOfMemory(e)) {
+                    throw e;
+                }
+            }
+        }
+        exchange.meet();
+        Optional<Measurement.Picture> ofOne = alone;
+        return pictureClock
+                .measure(clock, transformer, method, grid, exchange)
+                .map(ofAll -> new SharedMeasurement.Pictures(ofOne, ofAll));
     }
 
     private double together(Method method, TokenGrid grid, FluxTransformer transformer, ProfiledExchange exchange) {

@@ -68,10 +68,7 @@ public final class StepBenchmark implements AutoCloseable {
             requireDistinct("methods", methods.stream().map(Method::label).toList());
             requireDistinct("sizes", sizes);
             requireDistinct("pictures", pictures);
-            if (!sizes.containsAll(pictures)) {
-                throw new IllegalArgumentException(
-                        "pictures are " + pictures + ", expected some of the sizes " + sizes);
-            }
+            requireSizes(pictures, sizes);
             if (!pictures.isEmpty() && !methods.isEmpty() && methods.stream().noneMatch(Method::paints)) {
                 throw new IllegalArgumentException(
                         "pictures are painted by the methods of Scale-DiT alone, expected one of" + " them beside "
@@ -97,6 +94,13 @@ public final class StepBenchmark implements AutoCloseable {
             if (!condition) {
                 throw new IllegalArgumentException(name + " is " + given + ", expected " + expected);
             }
+        }
+    }
+
+    /** @throws IllegalArgumentException if pictures are of a size that is not measured */
+    static void requireSizes(List<Integer> pictures, List<Integer> sizes) {
+        if (!sizes.containsAll(pictures)) {
+            throw new IllegalArgumentException("pictures are " + pictures + ", expected some of the sizes " + sizes);
         }
     }
 
@@ -253,7 +257,7 @@ public final class StepBenchmark implements AutoCloseable {
     private Measurement.Picture picture(
             Plan plan, Method method, TokenGrid grid, FluxTransformer transformer, ModelDirectory checkpoint) {
         try (PictureClock clock = new PictureClock(checkpoint, placement, hardware)) {
-            return clock.measure(transformer, method, plan.textTokens, grid);
+            return clock.measure(transformer, method, plan.textTokens, grid, PictureClock.Hands.ALONE);
         }
     }
 
