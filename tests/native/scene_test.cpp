@@ -457,8 +457,9 @@ TEST(Scene, WhatCannotBeIsOneSentence) {
     refuse([](auto&, auto& i) { i.sprite.side = 0; }, "scene.item[0].sprite.side is 0, expected 1 to 16384");
     refuse([](auto&, auto& i) { i.sprite.part.rows = 0; }, "scene.item[0].sprite.part.rows is 0, expected at least 1");
     refuse([](auto&, auto& i) { i.shadow.side = 256; }, "scene.item[0].shadow.side is 256, expected 128");
-    refuse([](auto&, auto& i) { i.shadow_deviation = 0; },
-           "scene.item[0].shadow_deviation is 0, expected above 0, up to 1");
+    refuse([](auto&, auto& i) { i.shadow_deviation = 0; }, "scene.item[0].shadow_deviation is 0, expected 1e-06 to 1");
+    refuse([](auto&, auto& i) { i.shadow_deviation = 1e-200; },
+           "scene.item[0].shadow_deviation is 1e-200, expected 1e-06 to 1");
 
     const TestScene test = spoilt([](TestScene& t) { t.items[0].shaded = {}; });
     Bytes output(test.values());
@@ -487,6 +488,15 @@ TEST(Scene, WhatCannotBeIsOneSentence) {
     arguments.scene = shaded.scene;
     arguments.instruction_set = 0;
     refuse_call("workspace_bytes is 0, expected at least " + std::to_string(shaded.workspace_bytes()));
+    std::vector<std::uint8_t> room(shaded.workspace_bytes() + shaded.values() + 64);
+    std::uint8_t* const workspace = room.data() + (64 - reinterpret_cast<std::uintptr_t>(room.data()) % 64) % 64;
+    arguments.workspace = workspace;
+    arguments.workspace_bytes = shaded.workspace_bytes();
+    arguments.output = workspace + shaded.workspace_bytes() - 1;
+    refuse_call("workspace overlaps output, expected memory of its own");
+    arguments.output = const_cast<std::uint32_t*>(shaded.items[0].sprite.argb);
+    refuse_call("scene.item[0].sprite.argb overlaps output, expected memory of its own");
+    arguments.output = output.data();
     shaded.items[0].sprite.argb = nullptr;
     refuse_call("scene.item[0].sprite.argb is null, expected the sprite's pixels");
     EXPECT_TRUE(std::all_of(output.begin(), output.end(), [](auto byte) { return byte == 0; }));

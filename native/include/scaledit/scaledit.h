@@ -704,7 +704,7 @@ typedef struct scaledit_scene_item {
     double own_hue;           // degrees
     double hue;               // degrees
     double saturation;        // 0 .. 1, of what is brightest
-    double value;             // a factor, above 0
+    double value;             // a factor, 0 .. 10
     scaledit_rectangle seen;  // of the picture's pixels: elsewhere it is not painted; without rows no sprite is read
     scaledit_sprite sprite;
     // A shadow lies under the item and on those before it: its alpha, blurred, on a canvas of the same size.
@@ -712,7 +712,7 @@ typedef struct scaledit_scene_item {
     double shadow_x;            // of the canvas' middle
     double shadow_y;
     double shadow_darkness;   // what is taken of the light, 0 .. 1
-    double shadow_deviation;  // of the Gaussian, above 0; it reaches three of these, and half a canvas at most
+    double shadow_deviation;  // of the Gaussian, 1e-6 .. 1; it reaches three of these, and half a canvas at most
     scaledit_sprite shadow;   // whole, with a side of 128
 } scaledit_scene_item;
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <vector>
 
 #include "abi/attention_checks.h"
 #include "abi/cuda.h"
@@ -30,6 +31,9 @@ constexpr std::size_t kWorkspaceAlignment = 64;
 // Lengths and places of items stay so near that every pixel of a sprite has a number.
 constexpr double kFarthest = 16;
 constexpr double kSmallestCanvas = 0.001;
+
+// Whose square a double still tells from 0, on any canvas.
+constexpr double kSmallestDeviation = 1e-6;
 
 void expect_within(double value, const std::string& name, double least, double most) {
     expect(least <= value && value <= most, name, value, to_text(least) + " to " + to_text(most));
@@ -112,8 +116,7 @@ void check_item(const scaledit_scene_item& item, const std::string& name, std::i
         expect_within(item.shadow_x, name + ".shadow_x", -kFarthest, kFarthest);
         expect_within(item.shadow_y, name + ".shadow_y", -kFarthest, kFarthest);
         expect_within(item.shadow_darkness, name + ".shadow_darkness", 0, 1);
-        expect(item.shadow_deviation > 0 && item.shadow_deviation <= 1, name + ".shadow_deviation",
-               item.shadow_deviation, "above 0, up to 1");
+        expect_within(item.shadow_deviation, name + ".shadow_deviation", kSmallestDeviation, 1);
         check_sprite(item.shadow, name + ".shadow");
         const std::int32_t pixels = item.shadow.part.rows * item.shadow.part.columns;
         expect(item.shadow.side == scene::kShadowCanvas, name + ".shadow.side", item.shadow.side,
@@ -140,16 +143,36 @@ void check_scene(const scaledit_scene& s) {
     }
 }
 
-void check_sprite_pixels(const scaledit_scene& s) {
+struct Memory {
+    std::string name;
+    const void* data;
+    std::size_t bytes;
+};
+
+// Checks the sprites' pixels, those that are read.
+std::vector<Memory> sprite_pixels(const scaledit_scene& s) {
+    std::vector<Memory> read;
     for (std::int32_t i = 0; i < s.items; ++i) {
         const std::string name = "scene.item[" + to_text(i) + "]";
         const auto check = [&](const scaledit_rectangle& part, const scaledit_sprite& sprite, const char* which) {
             if (!is_empty(part)) {
                 abi::expect_aligned(sprite.argb, sizeof(std::uint32_t), name + which, "the sprite's pixels");
+                read.push_back({name + which, sprite.argb,
+                                sizeof(std::uint32_t) * static_cast<std::size_t>(sprite.part.rows) *
+                                    static_cast<std::size_t>(sprite.part.columns)});
             }
         };
         check(s.item[i].seen, s.item[i].sprite, ".sprite.argb");
         check(s.item[i].shaded, s.item[i].shadow, ".shadow.argb");
+    }
+    return read;
+}
+
+void expect_apart(const Memory& written, const Memory& other) {
+    const auto one = reinterpret_cast<std::uintptr_t>(written.data);
+    const auto two = reinterpret_cast<std::uintptr_t>(other.data);
+    if (one < two + other.bytes && two < one + written.bytes) {
+        scaledit::fail_invalid(other.name + " overlaps " + written.name + ", expected memory of its own");
     }
 }
 
@@ -164,13 +187,21 @@ bool checked(const Arguments* arguments, const char* type) {
     if (is_empty(a.scene.part)) {
         return false;
     }
-    check_sprite_pixels(a.scene);
-    abi::expect_aligned(a.output, a.pixels == SCALEDIT_PIXELS_FLOAT32 ? sizeof(float) : 1, "output",
-                        "room for the pixels");
+    const std::vector<Memory> read = sprite_pixels(a.scene);
+    const std::size_t value_bytes = a.pixels == SCALEDIT_PIXELS_FLOAT32 ? sizeof(float) : 1;
+    abi::expect_aligned(a.output, value_bytes, "output", "room for the pixels");
     const std::size_t needed = scene::workspace_bytes(a.scene);
     expect(a.workspace_bytes >= needed, "workspace_bytes", a.workspace_bytes, "at least " + to_text(needed));
     if (needed > 0) {
         abi::expect_aligned(a.workspace, kWorkspaceAlignment, "workspace", to_text(needed) + " bytes");
+    }
+    const auto pixels = static_cast<std::size_t>(a.scene.part.rows) * static_cast<std::size_t>(a.scene.part.columns);
+    const Memory output{"output", a.output, 3 * pixels * value_bytes};
+    const Memory workspace{"workspace", a.workspace, needed};
+    expect_apart(output, workspace);
+    for (const Memory& sprite : read) {
+        expect_apart(output, sprite);
+        expect_apart(workspace, sprite);
     }
     return true;
 }
