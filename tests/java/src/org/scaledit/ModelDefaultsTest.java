@@ -15,6 +15,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.ImageRequest.Init;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.testing.Golden;
 
@@ -158,6 +159,20 @@ class ModelDefaultsTest {
     }
 
     /** A LoRA in the model's directory is taken unless the user says which ones, or none; a picture knows which of the three it was. */
+    /** A model may say how strong its pictures are, and a request that they begin with noise. */
+    @Test
+    void areNoReasonToRefuseNoiseButAStrengthOfOnesOwnIs() {
+        ImageRequest usual = ImageRequest.of("");
+        ImageRequest strong = ImageRequest.of("x").strength(0.5);
+        ImageRequest ofModel = usual.init(Init.GUIDANCE).strength(0.3);
+        assertThat(strong.over(ofModel).strength()).isEqualTo(0.5);
+        assertThat(ImageRequest.of("x").init(Init.NOISE).over(ofModel).init()).isEqualTo(Init.NOISE);
+        assertThatThrownBy(() -> strong.over(usual))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("strength is given with init noise, expected init guidance, of whose steps it is a share");
+        assertThatThrownBy(() -> strong.init(Init.NOISE).over(ofModel)).hasMessageContaining("with init noise");
+    }
+
     @Test
     void bringALora() throws IOException {
         Path model = Golden.copyOfTinyFlux(folder.resolve("model"));

@@ -68,6 +68,7 @@ public final class ImageRequest implements Cloneable {
     private @Nullable Path guideImage;
     private Init init = Init.NOISE;
     private double strength = 18 / 28.0;
+    private boolean givesStrength;
     private int window = 16;
     private int reach = 1;
     private GuidanceAttention guidanceAttention = GuidanceAttention.GLOBAL;
@@ -233,7 +234,10 @@ public final class ImageRequest implements Cloneable {
      */
     public ImageRequest strength(double strength) {
         require(strength > 0 && strength <= 1, "strength", strength, "more than 0 and at most 1");
-        return with(copy -> copy.strength = strength);
+        return with(copy -> {
+            copy.strength = strength;
+            copy.givesStrength = true;
+        });
     }
 
     /** Tokens along a window's side: 16, 32 or 64. Default 16. */
@@ -436,11 +440,19 @@ public final class ImageRequest implements Cloneable {
         });
     }
 
-    /** What was set here, and for everything else what the other request has. */
+    /**
+     * What was set here, and for everything else what the other request has.
+     *
+     * @throws IllegalArgumentException if a strength was set here which would be ignored
+     */
     ImageRequest over(ImageRequest defaults) {
         ImageRequest result = defaults;
         for (Consumer<ImageRequest> change : changes) {
             result = result.with(change);
+        }
+        if (givesStrength && result.init == Init.NOISE) {
+            throw new IllegalArgumentException(
+                    "strength is given with init noise, expected init guidance, of whose steps it is a share");
         }
         return result;
     }

@@ -404,6 +404,19 @@ class LoraTrainingTest {
                 Optional.empty());
     }
 
+    /** As when there was no memory for the first step. */
+    @Test
+    void aResultWithoutACheckpointIsToBeRemoved() throws IOException {
+        Path checkpoint = folder.resolve("none.checkpoint.safetensors");
+        Path result = Files.createDirectory(folder.resolve("begun"));
+        for (boolean resume : new boolean[] {false, true}) {
+            assertThatThrownBy(() -> TrainingCheckpoint.requireStart(checkpoint, result, resume))
+                    .isInstanceOf(TrainingException.class)
+                    .hasMessage(result + " exists, but no " + checkpoint
+                            + " to go on from: remove it, or choose another output");
+        }
+    }
+
     @Test
     void aTrainingIsResumedWithWhatItBeganWith() throws IOException {
         Path ownData = DrawnPictures.in(folder.resolve("own"), 3, 64, 64);

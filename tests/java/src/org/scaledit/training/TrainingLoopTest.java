@@ -34,6 +34,8 @@ class TrainingLoopTest {
         }
     };
 
+    private long painted; // after so many steps pictures are, and that fails
+
     private List<LossLog.Row> read() {
         List<LossLog.Row> rows = List.copyOf(unread);
         unread.clear();
@@ -66,11 +68,28 @@ class TrainingLoopTest {
                     }
 
                     @Override
+                    public void between(long made) {
+                        if (made == painted) {
+                            events.add("between " + made);
+                            throw new IllegalStateException("no memory");
+                        }
+                    }
+
+                    @Override
                     public long samples(long steps) {
                         return steps;
                     }
                 },
                 listener);
+    }
+
+    /** The last steps are not lost with pictures of them. */
+    @Test
+    void whatIsMadeIsWrittenBeforeItIsPaintedWith() {
+        painted = 7;
+        assertThatThrownBy(() -> run(7, 5, 0)).hasMessage("no memory");
+        assertThat(events).endsWith("7", "write 7", "saved 7", "between 7");
+        assertThat(events).filteredOn("write 7"::equals).hasSize(1);
     }
 
     @Test

@@ -91,7 +91,8 @@ public final class Main implements Runnable {
             say(command, oneLine(exception), exception);
             return CommandLine.ExitCode.USAGE;
         }
-        say(command, exception instanceof CancellationException ? "Cancelled" : oneLine(exception), exception);
+        boolean cancelled = exception instanceof CancellationException && exception.getMessage() == null;
+        say(command, cancelled ? "Cancelled" : oneLine(exception), exception);
         return CommandLine.ExitCode.SOFTWARE;
     }
 

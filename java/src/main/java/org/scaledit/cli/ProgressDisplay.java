@@ -71,6 +71,9 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
 
     final class Lines implements ProgressDisplay {
         private final PrintWriter err;
+        private String shown = "";
+        private long shownSteps;
+        private long shownPercent;
 
         Lines(PrintWriter err) {
             this.err = err;
@@ -79,8 +82,13 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
         @Override
         public void show(String stage, long step, long steps, String message) {
             long percent = 100 * step / steps;
-            long percentBefore = 100 * (step - 1) / steps;
-            if (step > 0 && percent > percentBefore) {
+            if (!stage.equals(shown) || steps != shownSteps || percent < shownPercent) {
+                shown = stage;
+                shownSteps = steps;
+                shownPercent = step == 0 ? 0 : 100 * (step - 1) / steps; // one that goes on says no old percents
+            }
+            if (percent > shownPercent) {
+                shownPercent = percent;
                 err.println(stage + " " + step + "/" + steps + ", " + message);
                 err.flush();
             }
@@ -95,6 +103,7 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
 
         private final int stageColumns;
         private String shown = "";
+        private long shownSteps;
         private @Nullable ProgressBar bar;
 
         Bars(int stageColumns) {
@@ -103,9 +112,10 @@ interface ProgressDisplay extends Consumer<Progress>, AutoCloseable {
 
         @Override
         public void show(String stage, long step, long steps, String message) {
-            if (bar == null || !stage.equals(shown)) {
+            if (bar == null || !stage.equals(shown) || steps != shownSteps) {
                 close();
                 shown = stage;
+                shownSteps = steps;
                 bar = new ProgressBarBuilder()
                         .setTaskName(stage + " ".repeat(Math.max(0, stageColumns - stage.length())))
                         .setInitialMax(steps)

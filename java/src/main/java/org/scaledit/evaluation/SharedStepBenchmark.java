@@ -145,22 +145,10 @@ public final class SharedStepBenchmark {
 
     /** @param checkpoint with the schedule and the autoencoder, if there are pictures */
     private void run(Optional<ModelDirectory> checkpoint, Consumer<SharedMeasurement> done) {
-        if (plan.pictures.isEmpty()) {
-            ranks(exchange -> measure(exchange, Optional.empty(), done));
-            return;
-        }
-        ranks(exchange -> {
-            try (PictureClock clock = new PictureClock(checkpoint.orElseThrow(), placement, hardware)) {
-                measure(exchange, Optional.of(clock), done);
-            }
-        });
+        Ranks.run(exchanging.length, placement.cuda(), exchange -> measure(exchange, checkpoint, done));
     }
 
-    private void ranks(Ranks.Work work) {
-        Ranks.run(exchanging.length, placement.cuda(), work);
-    }
-
-    private void measure(Exchange exchange, Optional<PictureClock> clock, Consumer<SharedMeasurement> done) {
+    private void measure(Exchange exchange, Optional<ModelDirectory> checkpoint, Consumer<SharedMeasurement> done) {
         for (Method.Form form : Method.Form.values()) {
             List<Method> methods = plan.methods.stream()
                     .filter(method -> method.form() == form)
@@ -171,7 +159,7 @@ public final class SharedStepBenchmark {
             try (FluxTransformer transformer = load(form == Method.Form.FP8)) {
                 for (int size : plan.sizes) {
                     for (Method method : methods) {
-                        measure(method, size, transformer, clock, exchange, done);
+                        measure(method, size, transformer, checkpoint, exchange, done);
                     }
                 }
             }
@@ -188,7 +176,7 @@ public final class SharedStepBenchmark {
             Method method,
             int size,
             FluxTransformer transformer,
-            Optional<PictureClock> clock,
+            Optional<ModelDirectory> checkpoint,
             Exchange exchange,
             Consumer<SharedMeasurement> done) {
         TokenGrid grid = TokenGrid.ofPixels(size, size);
@@ -199,7 +187,10 @@ public final class SharedStepBenchmark {
         try {
             together = together(method, grid, transformer, new ProfiledExchange(exchange));
             if (plan.pictures.contains(size)) {
-                pictures = pictures(method, grid, transformer, clock.orElseThrow(), exchange);
+                // Only now, as the autoencoder is no part of a step's memory.
+                try (PictureClock clock = new PictureClock(checkpoint.orElseThrow(), placement, hardware)) {
+                    pictures = pictures(method, grid, transformer, clock, exchange);
+                }
             }
         } catch (RuntimeException e) {
             throw Cuda.isOutOfMemory(e)

@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.Consumer;
 import org.scaledit.file.Reasons;
 
 /** The course of a training, a line of {@code loss.csv} for each step. */
@@ -88,10 +89,10 @@ public final class LossLog implements AutoCloseable {
 
     /** A log without rows, in the place of one that was there. */
     static LossLog begin(Path file) {
-        LossLog log = new LossLog(file, List.of());
-        log.cut(0);
-        log.write(HEADER + "\n");
-        return log;
+        return new LossLog(file, List.of()).begun(log -> {
+            log.cut(0);
+            log.write(HEADER + "\n");
+        });
     }
 
     /**
@@ -105,11 +106,21 @@ public final class LossLog implements AutoCloseable {
             throw new TrainingException(
                     file + " has " + kept.size() + " rows, expected the " + steps + " of the checkpoint beside it");
         }
-        LossLog log = new LossLog(file, kept);
-        log.cut(HEADER.length()
-                + 1
-                + kept.stream().mapToLong(row -> row.line().length()).sum());
-        return log;
+        return new LossLog(file, kept)
+                .begun(log -> log.cut(HEADER.length()
+                        + 1
+                        + kept.stream().mapToLong(row -> row.line().length()).sum()));
+    }
+
+    /** Closed if that fails: nobody has it yet. */
+    private LossLog begun(Consumer<LossLog> how) {
+        try {
+            how.accept(this);
+            return this;
+        } catch (RuntimeException | Error e) {
+            close();
+            throw e;
+        }
     }
 
     /** All until now. */

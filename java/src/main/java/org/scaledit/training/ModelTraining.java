@@ -366,9 +366,14 @@ public final class ModelTraining {
                 return new FrozenWeights(Optional.empty(), Map.of());
             }
             Weights weights = Weights.of(model.weights(part), placement);
-            Map<String, Tensor> tensors = new LinkedHashMap<>();
-            shapes.forEach((name, shape) -> tensors.put(name, weights.load(name, shape)));
-            return new FrozenWeights(Optional.of(weights), tensors);
+            try {
+                Map<String, Tensor> tensors = new LinkedHashMap<>();
+                shapes.forEach((name, shape) -> tensors.put(name, weights.load(name, shape)));
+                return new FrozenWeights(Optional.of(weights), tensors);
+            } catch (RuntimeException | Error e) {
+                weights.close();
+                throw e;
+            }
         }
 
         @Override

@@ -57,6 +57,10 @@ final class TrainingCheckpoint implements AutoCloseable {
      * @param result the folder that comes out
      */
     static void requireStart(Path first, Path result, boolean resume) {
+        if (Files.exists(result) && !Files.exists(first)) {
+            throw new TrainingException(
+                    result + " exists, but no " + first + " to go on from: remove it, or choose another output");
+        }
         if (resume && !Files.exists(first)) {
             throw new TrainingException("there is no " + first + " to resume from");
         }

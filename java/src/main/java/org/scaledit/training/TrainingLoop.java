@@ -75,7 +75,7 @@ final class TrainingLoop {
                 nanoseconds += System.nanoTime() - begun;
                 made++;
                 hear(known);
-                if (made % length.saveEvery == 0 && made < length.steps) {
+                if (made % length.saveEvery == 0 || made == length.steps) {
                     write();
                 }
                 steps.between(made);
@@ -86,7 +86,9 @@ final class TrainingLoop {
             }
             throw e;
         }
-        write();
+        if (first == made) { // there was nothing to do
+            write();
+        }
     }
 
     /** Nothing is written that nobody has looked at. */
