@@ -40,7 +40,7 @@ public class SceneItem extends Pointer {
     public native double own_hue(); public native SceneItem own_hue(double setter);           // degrees
     public native double hue(); public native SceneItem hue(double setter);               // degrees
     public native double saturation(); public native SceneItem saturation(double setter);        // 0 .. 1, of what is brightest
-    public native double value(); public native SceneItem value(double setter);             // a factor, above 0
+    public native double value(); public native SceneItem value(double setter);             // a factor, 0 .. 10
     public native @ByRef PixelRectangle seen(); public native SceneItem seen(PixelRectangle setter);  // of the picture's pixels: elsewhere it is not painted; without rows no sprite is read
     public native @ByRef SpriteView sprite(); public native SceneItem sprite(SpriteView setter);
     // A shadow lies under the item and on those before it: its alpha, blurred, on a canvas of the same size.
@@ -48,6 +48,6 @@ public class SceneItem extends Pointer {
     public native double shadow_x(); public native SceneItem shadow_x(double setter);            // of the canvas' middle
     public native double shadow_y(); public native SceneItem shadow_y(double setter);
     public native double shadow_darkness(); public native SceneItem shadow_darkness(double setter);   // what is taken of the light, 0 .. 1
-    public native double shadow_deviation(); public native SceneItem shadow_deviation(double setter);  // of the Gaussian, above 0; it reaches three of these, and half a canvas at most
+    public native double shadow_deviation(); public native SceneItem shadow_deviation(double setter);  // of the Gaussian, 1e-6 .. 1; it reaches three of these, and half a canvas at most
     public native @ByRef SpriteView shadow(); public native SceneItem shadow(SpriteView setter);   // whole, with a side of 128
 }
