@@ -203,6 +203,7 @@ class MainTest {
             quoteCharacter = '`',
             value = {
                 "--width 100 | width is 100 pixels, expected a multiple of 16 from 16 to 65536",
+                "--seed 3 --noise pom.xml | --seed is given with --noise, expected one of them: noise is what a seed draws",
                 "--width abc | Invalid value for option '--width': 'abc' is not an int",
                 "--height 100 | height is 100 pixels, expected a multiple of 16 from 16 to 65536",
                 "--model nowhere | option '--model' (DIR) should be specified only once",

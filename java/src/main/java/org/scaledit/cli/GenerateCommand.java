@@ -212,6 +212,10 @@ final class GenerateCommand implements Callable<Integer> {
         request = height == null ? request : request.height(height);
         request = guideImage == null ? request : request.guideImage(guideImage);
         request = options.applied(request);
+        if (seed != null && noise != null) {
+            throw new IllegalArgumentException(
+                    "--seed is given with --noise, expected one of them: noise is what a seed draws");
+        }
         request = seed == null ? request : request.seed(seed);
         request = noise == null ? request : request.noise(noise);
         return trace == null ? request : request.trace(trace);
