@@ -171,6 +171,9 @@ class ModelDefaultsTest {
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("strength is given with init noise, expected init guidance, of whose steps it is a share");
         assertThatThrownBy(() -> strong.init(Init.NOISE).over(ofModel)).hasMessageContaining("with init noise");
+        ImageRequest ofPicture = ImageRequest.of("x").init(Init.GUIDANCE).recordedStrength(0.4);
+        assertThat(ofPicture.over(usual).strength()).isEqualTo(0.4);
+        assertThat(ofPicture.init(Init.NOISE).over(usual).init()).isEqualTo(Init.NOISE);
     }
 
     @Test

@@ -233,11 +233,13 @@ public final class ImageRequest implements Cloneable {
      * even; more than 0, at most 1. Default 18/28.
      */
     public ImageRequest strength(double strength) {
+        return recordedStrength(strength).with(copy -> copy.givesStrength = true);
+    }
+
+    /** A picture's settings name one whatever it began with: another beginning leaves it without effect, and is no mistake. */
+    ImageRequest recordedStrength(double strength) {
         require(strength > 0 && strength <= 1, "strength", strength, "more than 0 and at most 1");
-        return with(copy -> {
-            copy.strength = strength;
-            copy.givesStrength = true;
-        });
+        return with(copy -> copy.strength = strength);
     }
 
     /** Tokens along a window's side: 16, 32 or 64. Default 16. */

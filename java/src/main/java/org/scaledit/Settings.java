@@ -132,16 +132,13 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
                 .guideSteps(required(json, "guideSteps").asInt())
                 .guideGuidance(required(json, "guideGuidance").asDouble())
                 .init(constant(json, "init", ImageRequest.Init.class))
+                .recordedStrength(required(json, "strength").asDouble())
                 .window(required(json, "window").asInt())
                 .reach(required(json, "reach").asInt())
                 .guidanceAttention(constant(json, "guidanceAttention", ImageRequest.GuidanceAttention.class))
                 .guidanceText(required(json, "guidanceText").asBoolean())
                 .guidanceMargin(required(json, "guidanceMargin").asInt())
                 .attention(constant(json, "attention", ImageRequest.AttentionKind.class));
-        double strength = required(json, "strength").asDouble();
-        if (request.init() == ImageRequest.Init.GUIDANCE) { // of noise it says nothing
-            request = request.strength(strength);
-        }
         if (json.has("clipPrompt")) {
             request = request.clipPrompt(json.get("clipPrompt").asText());
         }
