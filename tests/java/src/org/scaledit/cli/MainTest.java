@@ -237,6 +237,8 @@ class MainTest {
                 "--verbose=2 | Invalid value for option '--verbose': '2' is not a boolean",
                 "--ratio 3 | ratio is 3, expected 1, 2, 4 or 8, or 0 for no guidance image",
                 "--ratio 0 --guide-steps 4 | --guide-steps is given with ratio 0, expected 1, 2, 4 or 8: there is no guidance image",
+                "--ratio 0 --lora pom.xml | --lora is given with ratio 0, expected 1, 2, 4 or 8: there is no guidance image",
+                "--levels 0 --lora pom.xml | --lora is given with 0 levels, expected 1 or more: a picture of plain FLUX has no",
                 "--ratio 0 --levels 2 | ratio is 0, which is a picture without a guidance image, expected 1 level",
                 "--init noise --strength 0.5 | --strength is given with init noise, expected init guidance, of whose steps",
                 "--guide-image pom.xml --guide-steps 4 | --guide-steps is given with a guidance image, expected one of them",

@@ -246,6 +246,7 @@ final class GenerationOptions {
         ofHighResolution.put("guidance-attention", guidanceAttention);
         ofHighResolution.put("guidance-text", guidanceText);
         ofHighResolution.put("guidance-margin", guidanceMargin);
+        ofHighResolution.put("lora", loras);
         ofHighResolution.put("lora-scope", loraScope);
         requireNone(
                 ofHighResolution,
@@ -262,6 +263,10 @@ final class GenerationOptions {
         ofGuidance.put("guidance-attention", guidanceAttention);
         ofGuidance.put("guidance-text", guidanceText);
         ofGuidance.put("guidance-margin", guidanceMargin);
+        if (loraScope == null || loraScope == ScaleDit.LoraScope.GUIDANCE) {
+            ofGuidance.put("lora", loras); // acts on guidance tokens alone
+            ofGuidance.put("lora-scope", loraScope);
+        }
         requireNone(ofGuidance, "with ratio 0, expected 1, 2, 4 or 8: there is no guidance image");
     }
 
