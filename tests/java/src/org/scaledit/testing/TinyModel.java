@@ -39,7 +39,7 @@ public final class TinyModel {
             }
             """;
 
-    /** The same of scenes, in the first phase of which it learns to recognise objects, by Muon. */
+    /** The same of scenes, by Muon: it learns to recognise objects, in the first phase, and to tell a layout. */
     public static final String RECOGNISING = CONFIG.replace("\"folder\": \"data\"", "\"scenes\": 5")
             .replace("\"picture_sizes\": [64, 80]", "\"picture_sizes\": [64, 128]")
             .replace("\"size\": 32, \"batch\": 3", "\"size\": 64, \"batch\": 3, \"samples\": 3")
@@ -48,7 +48,8 @@ public final class TinyModel {
                     "\"optimizer\": \"muon\", \"phases\": [{\"size\": 64, \"batch\": 3")
             .replace(
                     "\"timesteps\"",
-                    "\"recognition\": {\"block\": 1, \"weight\": 0.1, \"emphasis\": 3, \"phases\": 1}, \"timesteps\"");
+                    "\"recognition\": {\"block\": 1, \"weight\": 0.1, \"emphasis\": 3, \"phases\": 1},"
+                            + " \"layout\": {\"cells\": 2, \"weight\": 0.2}, \"timesteps\"");
 
     private TinyModel() {}
 }

@@ -1,6 +1,7 @@
 package org.scaledit.text;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
 
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -54,7 +55,7 @@ class TrainedTextEncodersTest {
     }
 
     private static TrainedTextEncoders trained() {
-        return new TrainedTextEncoders(TINY, clip, t5, Placement.FLOAT32_CPU);
+        return new TrainedTextEncoders(TINY, clip, t5, Placement.FLOAT32_CPU, false);
     }
 
     @Test
@@ -72,6 +73,33 @@ class TrainedTextEncodersTest {
                 }
             });
         }
+    }
+
+    /** With scores scaled instead, as they are trained, and back again. */
+    @Test
+    void trainedQueriesAskTheSame() {
+        long headDim = TINY.config("text_encoder_2").integer("d_kv");
+        String query = "encoder.block.1.layer.0.SelfAttention.q.weight";
+        Tensors.run(() -> {
+            Map<String, Tensor> scaled = new LinkedHashMap<>();
+            t5.forEach((name, weight) -> scaled.put(name, TrainedQueries.of(name, weight.detach(), headDim)));
+            Tensor asStored = Objects.requireNonNull(t5.get(query));
+            Tensor asTrained = Objects.requireNonNull(scaled.get(query));
+            assertThat(Golden.relativeL2(asTrained, asStored)).isCloseTo(Math.sqrt(headDim) - 1, within(1e-5));
+            assertThat(Golden.relativeL2(TrainedQueries.stored(query, asTrained, headDim), asStored))
+                    .isLessThan(1e-6);
+            try (TrainedTextEncoders files = trained();
+                    TrainedTextEncoders training =
+                            new TrainedTextEncoders(TINY, clip, scaled, Placement.FLOAT32_CPU, true)) {
+                Tensor expected =
+                        files.encode(files.tokens(TEXTS, TEXTS, TOKENS)).states();
+                assertThat(Golden.relativeL2(
+                                training.encode(training.tokens(TEXTS, TEXTS, TOKENS))
+                                        .states(),
+                                expected))
+                        .isLessThan(2e-6);
+            }
+        });
     }
 
     private static Tensor loss(TrainedTextEncoders trained) {

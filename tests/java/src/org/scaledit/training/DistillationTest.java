@@ -168,7 +168,8 @@ class DistillationTest {
                 Safetensors clip = model.weights(ModelFiles.CLIP);
                 Safetensors t5 = model.weights(ModelFiles.T5);
                 TrainedTransformer plain = new TrainedTransformer(config, tensors(transformer), placement, false);
-                TrainedTextEncoders encoders = new TrainedTextEncoders(model, tensors(clip), tensors(t5), placement);
+                TrainedTextEncoders encoders =
+                        new TrainedTextEncoders(model, tensors(clip), tensors(t5), placement, false);
                 Teacher few5 = new Teacher(
                         new TrainedTransformer(config, tensors(transformer), placement, false),
                         new ModelRecipe.Distillation(2, 2, Optional.of(few)),
@@ -184,7 +185,14 @@ class DistillationTest {
                 Conditioning none = encoders.encode(encoders.tokens(List.of(""), List.of(""), TEXT_TOKENS));
                 Teacher.Lesson lesson = few5.lesson(
                         new TransformerObjective.Batch(
-                                grid, image, noise, Tensors.of(sigmas, 4), 2, tokens, Optional.empty()),
+                                grid,
+                                image,
+                                noise,
+                                Tensors.of(sigmas, 4),
+                                2,
+                                tokens,
+                                Optional.empty(),
+                                Optional.empty()),
                         image,
                         noise,
                         text);

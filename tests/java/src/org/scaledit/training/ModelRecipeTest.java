@@ -43,17 +43,23 @@ class ModelRecipeTest {
                 .doesNotContainKey("text.tokens");
     }
 
-    /** The one that is committed, which what ships may be trained further by. */
+    /** Those that are committed; what ships may be trained further by the first, and be the teacher of the second. */
     @Test
-    void theDemoModelsRecipeIsOne() throws IOException {
+    void theDemoModelsRecipesAreSome() throws IOException {
         Path demo = Path.of("../../tools/demo-model");
         ModelRecipe recipe = ModelRecipe.read(demo.resolve("model.json"));
         assertThat(recipe.transformer().config().width()).isEqualTo(256);
         assertThat(recipe.data().scenes()).isPositive();
-        ModelRecipe further = read("{\"start\": \"" + demo.toRealPath().resolve("weights") + "\","
+        Path weights = demo.toRealPath().resolve("weights");
+        ModelRecipe further = read("{\"start\": \"" + weights + "\","
                 + Files.readString(demo.resolve("model.json")).substring(1));
         assertThat(further.transformer().config())
                 .isEqualTo(recipe.transformer().config());
+        ModelRecipe fewSteps =
+                read(Files.readString(demo.resolve("few-steps.json")).replace(": \"model\"", ": \"" + weights + "\""));
+        assertThat(fewSteps.transformer().config())
+                .isEqualTo(recipe.transformer().config());
+        assertThat(fewSteps.transformer().distillation()).isPresent();
     }
 
     @ParameterizedTest
@@ -77,6 +83,8 @@ class ModelRecipeTest {
             "caption_dropout": 0.2 | "caption_dropout": 2 | has transformer.caption_dropout 2.0, expected a number from 0.0 to 1.0
             "caption_dropout": 0.2 | "caption_dropout": 0.2, "pooled_dropout": -1 | has transformer.pooled_dropout -1.0, expected a number from 0.0 to 1.0
             "timesteps": "logit-normal" | "timesteps": "logit-normal", "recognition": {"block": 1, "weight": 0.1, "emphasis": 3, "phases": 1} | has transformer.recognition true, expected none, as only data.scenes tell what they show
+            "timesteps": "logit-normal" | "timesteps": "logit-normal", "layout": {"cells": 2, "weight": 1} | has transformer.layout true, expected none, as only data.scenes tell what they show
+            "heads": 2, "hidden": 32} | "heads": 2, "hidden": 32, "anew": true} | has text.t5.anew true, expected false without start, as all of it is new then
             "timesteps": "logit-normal" | "timesteps": "logit-normal", "shift": 0 | has transformer.shift 0.0, expected a number from 0.01 to 100.0
             "timesteps": "logit-normal" | "timesteps": "normal" | has transformer.timesteps normal, expected logit-normal or uniform
             "size": 32, "batch": 3 | "size": 40, "batch": 3 | has transformer.training.phases[0].size 40, expected a multiple of 16
@@ -104,6 +112,19 @@ class ModelRecipeTest {
         String mix = "{\"scenes\": 9, \"mix\": {\"one\": 2, \"two\": 0, \"same\": 0, \"several\": 0, \"plain\": 0}}";
         assertThatThrownBy(() -> read(TinyModel.CONFIG.replace("{\"folder\": \"data\"}", mix)))
                 .hasCauseInstanceOf(IllegalArgumentException.class);
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', quoteCharacter = '`', textBlock = """
+            "cells": 2 | "cells": 17 | cells 17, expected an integer from 1 to 16
+            "weight": 0.2 | "weight": -1 | weight -1.0, expected a number from 0.0 to 100.0
+            "weight": 0.2 | "weight": 0.2, "heads": 2 | heads, expected none but cells, weight
+            """)
+    void whatIsWrongWithLayoutIsNamed(String right, String wrong, String message) throws IOException {
+        assertThat(read(TinyModel.RECOGNISING).transformer().layout()).contains(new ModelRecipe.Layout(2, 0.2));
+        assertThatThrownBy(() -> read(TinyModel.RECOGNISING.replace(right, wrong)))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(folder.resolve("model.json") + " has transformer.layout." + message);
     }
 
     @ParameterizedTest

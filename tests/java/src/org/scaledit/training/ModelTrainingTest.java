@@ -330,12 +330,26 @@ class ModelTrainingTest {
         assertThat(rows.get(0).gradientNorm()).isNotEqualTo(others.get(0).gradientNorm());
         assertThat(rows.get(3).loss()).isNotEqualTo(others.get(3).loss());
 
+        ModelTraining.Run blind =
+                run("blind", TinyModel.RECOGNISING.replace("\"weight\": 0.2", "\"weight\": 0"), false);
+        ModelTraining.run(blind, stage -> SilentListener.NONE);
+        List<LossLog.Row> unread = LossLog.read(blind.lossLog(Stage.TRANSFORMER));
+        assertThat(rows.get(0).loss()).isEqualTo(unread.get(0).loss());
+        assertThat(rows.get(0).gradientNorm()).isNotEqualTo(unread.get(0).gradientNorm());
+        assertThat(rows.get(3).loss()).isNotEqualTo(unread.get(3).loss());
+
         // Trained further, a model has none of its weights to begin with.
         String further =
                 TinyModel.RECOGNISING.replaceFirst("\\{", "{\"start\": \"" + folder.resolve("whole/model") + "\",");
         ModelTraining.Run more = run("more", further, false);
         ModelTraining.run(more, stage -> SilentListener.NONE);
-        assertThat(LossLog.read(more.lossLog(Stage.TRANSFORMER))).hasSize(8);
+        List<LossLog.Row> goesOn = LossLog.read(more.lossLog(Stage.TRANSFORMER));
+        assertThat(goesOn).hasSize(8);
+        ModelTraining.Run anew =
+                run("anew", further.replace("\"hidden\": 32}", "\"hidden\": 32, \"anew\": true}"), false);
+        ModelTraining.run(anew, stage -> SilentListener.NONE);
+        double ofNewT5 = LossLog.read(anew.lossLog(Stage.TRANSFORMER)).get(0).loss();
+        assertThat(ofNewT5).isNotEqualTo(goesOn.get(0).loss());
     }
 
     /** In bfloat16, and with each block computed once more: nearly the same losses. */

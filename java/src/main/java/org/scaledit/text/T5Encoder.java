@@ -34,11 +34,13 @@ public final class T5Encoder implements AutoCloseable {
     private final Sizes sizes;
     private final RelativePositions positions;
     private final Layers layers;
+    private final double scale; // of the scores
 
-    private T5Encoder(Sizes sizes, RelativePositions positions, Layers layers) {
+    private T5Encoder(Sizes sizes, RelativePositions positions, Layers layers, double scale) {
         this.sizes = sizes;
         this.positions = positions;
         this.layers = layers;
+        this.scale = scale;
     }
 
     /**
@@ -49,18 +51,23 @@ public final class T5Encoder implements AutoCloseable {
         Config config = model.config(PART);
         Sizes sizes = sizes(config);
         RelativePositions positions = positions(config);
-        return new T5Encoder(sizes, positions, Layers.open(contents(model, sizes, positions), placement, inParts));
+        return new T5Encoder(sizes, positions, Layers.open(contents(model, sizes, positions), placement, inParts), 1);
     }
 
     /**
-     * The encoder of a model's configuration with weights that are there already, such as those in training; they stay the
-     * caller's.
+     * The encoder of a model's configuration with weights that are there already; they stay the caller's.
+     *
+     * @param trained whether they are {@link TrainedQueries}
      */
-    static T5Encoder of(ModelDirectory model, Map<String, Tensor> weights, Placement placement) {
+    static T5Encoder of(ModelDirectory model, Map<String, Tensor> weights, Placement placement, boolean trained) {
         Config config = model.config(PART);
         Sizes sizes = sizes(config);
         RelativePositions positions = positions(config);
-        return new T5Encoder(sizes, positions, Layers.of(contents(model, sizes, positions), weights, placement));
+        return new T5Encoder(
+                sizes,
+                positions,
+                Layers.of(contents(model, sizes, positions), weights, placement),
+                trained ? TrainedQueries.scale(sizes.inner / sizes.heads) : 1);
     }
 
     /** Name and shape of every tensor of a model with this configuration. */
@@ -168,7 +175,7 @@ public final class T5Encoder implements AutoCloseable {
             Tensor key = part.linear(input, layer + "SelfAttention.k");
             Tensor value = part.linear(input, layer + "SelfAttention.v");
             // T5 does not scale its scores: its weights were initialised for that.
-            Tensor attended = Layers.attention(query, key, value, sizes.heads, Tensors.optional(bias), false, 1);
+            Tensor attended = Layers.attention(query, key, value, sizes.heads, Tensors.optional(bias), false, scale);
             return states.add(part.linear(attended, layer + "SelfAttention.o"));
         });
     }

@@ -21,11 +21,16 @@ public final class TrainedTextEncoders implements AutoCloseable {
     /**
      * @param model has the encoders' configurations and the tokenizers
      * @param clip weights by transformers' names: leaves of torch's autograd, which stay the caller's; {@code t5} likewise
+     * @param trained whether T5's are {@link TrainedQueries}; if not, both are as files have them
      */
     public TrainedTextEncoders(
-            ModelDirectory model, Map<String, Tensor> clip, Map<String, Tensor> t5, Placement placement) {
+            ModelDirectory model,
+            Map<String, Tensor> clip,
+            Map<String, Tensor> t5,
+            Placement placement,
+            boolean trained) {
         this.clip = ClipTextEncoder.of(model, clip, placement);
-        this.t5 = T5Encoder.of(model, t5, placement);
+        this.t5 = T5Encoder.of(model, t5, placement, trained);
         this.clipTokenizer = ClipTokenizer.load(model.part("tokenizer"));
         try {
             this.t5Tokenizer = T5Tokenizer.load(model.part("tokenizer_2"));

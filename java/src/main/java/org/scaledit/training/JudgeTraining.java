@@ -107,7 +107,7 @@ public final class JudgeTraining {
         Map<String, long[]> shapes = recipe.network().expectedTensors();
         try (ParameterSet parameters =
                 new ParameterSet(shapes, run.placement, recipe.training().mostBatches())) {
-            try (InitialWeights start = new InitialWeights(SampleOrder.start(recipe.seed()), 1)) {
+            try (InitialWeights start = new InitialWeights(SampleOrder.start(recipe.seed()))) {
                 parameters.begin(start);
             }
             JudgeObjective objective = new JudgeObjective(recipe, source, parameters.leaves(""), run.placement);

@@ -46,8 +46,9 @@ public record ModelRecipe(
      *
      * @param tokens T5's length
      * @param frozen a model whose encoders and tokenizers are taken as they are; without one they are trained along
+     * @param t5Anew whether T5 begins with random weights where a model is trained further
      */
-    public record Text(int tokens, Optional<Path> frozen, Clip clip, T5 t5) {}
+    public record Text(int tokens, Optional<Path> frozen, Clip clip, T5 t5, boolean t5Anew) {}
 
     /** @param tokens in a text, padding included */
     public record Clip(int tokens, int width, int layers, int heads) {
@@ -66,6 +67,10 @@ public record ModelRecipe(
         static T5 of(ModelDirectory model) {
             Config t5 = model.config(ModelFiles.T5);
             return new T5(t5.integer("d_model"), t5.integer("num_layers"), t5.integer("num_heads"), t5.integer("d_ff"));
+        }
+
+        int headDim() {
+            return width / heads;
         }
     }
 
@@ -107,6 +112,7 @@ public record ModelRecipe(
      *     Diffusion 3 was left out in 46.4 % (arXiv 2403.03206)
      * @param shift of noise levels, as a schedule has it: more than 1 for more noise, where a picture's composition is decided
      * @param recognition what it learns besides
+     * @param layout what its T5 encoder does
      * @param distillation what it learns instead of the pictures' own velocities
      */
     public record Transformer(
@@ -117,6 +123,7 @@ public record ModelRecipe(
             double shift,
             boolean checkpointing,
             Optional<Recognition> recognition,
+            Optional<Layout> layout,
             Optional<Distillation> distillation,
             Training training) {
         /** What a distillation asks for. */
@@ -148,6 +155,15 @@ public record ModelRecipe(
      * @param phases in the first of which it is done
      */
     public record Recognition(int block, double weight, double emphasis, int phases) {}
+
+    /**
+     * To say from T5's states alone which object is in each cell of a grid over the picture. What a sentence says of left and right
+     * is little of a picture's loss; an encoder that is asked for it has it in a few hundred steps. Only scenes know what they show.
+     *
+     * @param cells along each side of the grid
+     * @param weight in the loss
+     */
+    public record Layout(int cells, double weight) {}
 
     /** What changes the weights. */
     public enum Method {

@@ -20,6 +20,7 @@ import org.scaledit.training.ModelRecipe.Clip;
 import org.scaledit.training.ModelRecipe.Data;
 import org.scaledit.training.ModelRecipe.Distillation;
 import org.scaledit.training.ModelRecipe.FewSteps;
+import org.scaledit.training.ModelRecipe.Layout;
 import org.scaledit.training.ModelRecipe.Method;
 import org.scaledit.training.ModelRecipe.Phase;
 import org.scaledit.training.ModelRecipe.Recognition;
@@ -51,6 +52,11 @@ final class ModelRecipeFile {
                 ? Optional.of(config.file().resolveSibling(config.text("start")))
                 : Optional.empty();
         requireTokens(textConfig, text, start, transformer.config());
+        config.require(
+                start.isPresent() || !text.t5Anew(),
+                "text.t5.anew",
+                true,
+                "false without start, as all of it is new then");
         transformer.distillation().ifPresent(asked -> {
             int most = transformer.config().withoutGuidanceEmbedder().textTokens();
             config.require(text.tokens() <= most, "text.tokens", text.tokens(), most + " or fewer, as start has");
@@ -106,7 +112,7 @@ final class ModelRecipeFile {
             Path model = config.file().resolveSibling(config.text("model"));
             ModelDirectory directory = ModelDirectory.open(model);
             TextEncoders.check(directory);
-            return new Text(tokens, Optional.of(model), Clip.of(directory), T5.of(directory));
+            return new Text(tokens, Optional.of(model), Clip.of(directory), T5.of(directory), false);
         }
         Config clip = config.object("clip");
         Config t5 = config.object("t5");
@@ -122,7 +128,8 @@ final class ModelRecipeFile {
                         multiple(t5, "width", integer(t5, "heads", 1, 64)),
                         integer(t5, "layers", 1, 48),
                         t5.integer("heads"),
-                        integer(t5, "hidden", 1, 65_536)));
+                        integer(t5, "hidden", 1, 65_536)),
+                t5.has("anew") && t5.flag("anew"));
     }
 
     /** A picture is made with as many tokens as the encoders' own tokenizer allows. */
@@ -245,6 +252,7 @@ final class ModelRecipeFile {
                 number(config, "shift", 0.01, 100, 1),
                 config.flag("checkpointing"),
                 config.has("recognition") ? Optional.of(recognition(config, flux, training, data)) : Optional.empty(),
+                config.has("layout") ? Optional.of(layout(config, text, data)) : Optional.empty(),
                 config.has("distillation") ? Optional.of(distillation(config, flux)) : Optional.empty(),
                 training);
     }
@@ -281,6 +289,14 @@ final class ModelRecipeFile {
                 number(config, "weight", 0, 100),
                 number(config, "emphasis", 1, 100),
                 integer(config, "phases", 1, training.phases().size()));
+    }
+
+    private static Layout layout(Config transformer, Text text, Data data) {
+        transformer.require(data.folder().isEmpty(), "layout", "true", "none, as only data.scenes tell what they show");
+        transformer.require(
+                text.frozen().isEmpty(), "layout", "true", "none beside text.model, whose encoders are not trained");
+        Config config = transformer.object("layout");
+        return new Layout(integer(config, "cells", 1, 16), number(config, "weight", 0, 100));
     }
 
     private static Method method(Config training) {

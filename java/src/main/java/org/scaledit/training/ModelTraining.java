@@ -19,6 +19,7 @@ import org.scaledit.ranks.Exchange;
 import org.scaledit.ranks.Ranks;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
+import org.scaledit.text.TrainedQueries;
 import org.scaledit.text.TrainedTextEncoders;
 import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
@@ -35,6 +36,7 @@ import org.scaledit.vae.VaeConfig;
  */
 public final class ModelTraining {
     private static final String GUIDANCE_EMBEDDER = ".guidance_embedder.";
+    private static final String T5 = ModelFiles.T5 + ".";
 
     /** Captions that the tokenizers' words are taken from. */
     private static final int CAPTIONS = 20_000;
@@ -186,9 +188,7 @@ public final class ModelTraining {
 
     /** With random weights; if a model is trained further, only those that it has not. */
     private void begin(ParameterSet parameters) {
-        ModelRecipe.T5 t5 = recipe.text().t5();
-        long seed = SampleOrder.start(recipe.seed());
-        try (InitialWeights random = new InitialWeights(seed, t5.width() / t5.heads())) {
+        try (InitialWeights random = new InitialWeights(SampleOrder.start(recipe.seed()))) {
             if (recipe.start().isEmpty()) {
                 parameters.begin(random);
                 return;
@@ -197,8 +197,20 @@ public final class ModelTraining {
                     new StartedWeights(ModelDirectory.open(recipe.start().get()))) {
                 boolean distils = recipe.transformer().distillation().isPresent();
                 parameters.begin((name, shape) -> {
-                    boolean added = name.startsWith(Recognition.PREFIX) || distils && name.contains(GUIDANCE_EMBEDDER);
-                    return (added ? random : start).of(name, shape);
+                    boolean added = name.startsWith(Recognition.PREFIX)
+                            || name.startsWith(Layout.PREFIX)
+                            || recipe.text().t5Anew() && name.startsWith(T5)
+                            || distils && name.contains(GUIDANCE_EMBEDDER);
+                    if (added) {
+                        return random.of(name, shape);
+                    }
+                    Tensor started = start.of(name, shape);
+                    return name.startsWith(T5)
+                            ? TrainedQueries.of(
+                                    name.substring(T5.length()),
+                                    started,
+                                    recipe.text().t5().headDim())
+                            : started;
                 });
             }
         }
@@ -288,8 +300,16 @@ public final class ModelTraining {
             Recognition.expectedTensors(recipe.transformer().config().width())
                     .forEach((name, shape) -> shapes.put(Recognition.PREFIX + name, shape));
         }
+        recipe.transformer()
+                .layout()
+                .ifPresent(layout -> Layout.expectedTensors(
+                                layout, recipe.text().t5().width())
+                        .forEach((name, shape) -> shapes.put(Layout.PREFIX + name, shape)));
         String vae = TrainingSet.identity(model, ModelFiles.VAE);
         Map<String, String> origin = origin("text", "transformer");
+        if (!frozen) {
+            origin.put("text.t5.queries", "scaled"); // see TrainedQueries
+        }
         origin.put(
                 TrainingCheckpoint.MODEL,
                 vae
@@ -321,8 +341,9 @@ public final class ModelTraining {
                     TrainedTextEncoders encoders = new TrainedTextEncoders(
                             model,
                             frozen ? clipWeights.tensors : parameters.leaves(ModelFiles.CLIP + "."),
-                            frozen ? t5Weights.tensors : parameters.leaves(ModelFiles.T5 + "."),
-                            run.placement);
+                            frozen ? t5Weights.tensors : parameters.leaves(T5),
+                            run.placement,
+                            !frozen);
                     TransformerObjective objective = new TransformerObjective(
                             recipe,
                             source,

@@ -14,6 +14,7 @@ import org.scaledit.sampling.TokenGrid;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.text.Conditioning;
+import org.scaledit.text.TrainedQueries;
 import org.scaledit.text.TrainedTextEncoders;
 import org.scaledit.transformer.TrainedTransformer;
 
@@ -36,6 +37,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     private final TrainedTransformer transformer;
     private final Optional<Teacher> teacher;
     private final Optional<Recognition> recognition;
+    private final Optional<Layout> layout;
     private final TrainedTextEncoders encoders;
     private final Map<Integer, LatentSet> latents = new LinkedHashMap<>(); // of the phase, by size
     private boolean recognises; // in the phase
@@ -73,6 +75,9 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         this.recognition = recipe.transformer()
                 .recognition()
                 .map(each -> new Recognition(each, parameters.leaves(Recognition.PREFIX), placement));
+        this.layout = recipe.transformer()
+                .layout()
+                .map(each -> new Layout(each, recipe.text().t5().heads(), parameters.leaves(Layout.PREFIX), placement));
     }
 
     /**
@@ -83,6 +88,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
      * @param sigmas [batch], float32
      * @param guidance scale of all of them
      * @param shown what is to be recognised
+     * @param cells what T5's states are to tell: as {@link Layout#loss} takes it
      */
     record Batch(
             TokenGrid grid,
@@ -91,7 +97,8 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             Tensor sigmas,
             double guidance,
             TrainedTextEncoders.Tokens tokens,
-            Optional<Recognition.Shown> shown)
+            Optional<Recognition.Shown> shown,
+            Optional<Tensor> cells)
             implements AutoCloseable {
         @Override
         public void close() {
@@ -99,6 +106,7 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
             noise.close();
             sigmas.close();
             shown.ifPresent(Recognition.Shown::close);
+            cells.ifPresent(Tensor::close);
         }
     }
 
@@ -156,7 +164,15 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                 recognises
                         ? Optional.of(
                                 Recognition.Shown.of(source, samples, set.grid().width(), placement))
-                        : Optional.empty());
+                        : Optional.empty(),
+                recipe.transformer().layout().map(each -> objects(samples, each.cells())));
+    }
+
+    /** [samples, cells · cells] */
+    private Tensor objects(int[] samples, int cells) {
+        try (Recognition.Shown shown = Recognition.Shown.of(source, samples, cells, placement)) {
+            return Tensors.outlive(() -> new Tensor(shown.objects()));
+        }
     }
 
     @Override
@@ -164,18 +180,32 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         return Tensors.scoped(() -> {
             Tensor image = Tensors.toFloat32(placement.place(batch.images));
             Tensor noise = Tensors.toFloat32(placement.place(batch.noise));
-            Conditioning text = encoders.encode(batch.tokens);
+            Conditioning encoded = encoders.encode(batch.tokens);
+            Conditioning text =
+                    layout.isPresent() ? new Conditioning(leaf(encoded.states()), encoded.pooled()) : encoded;
             Teacher.Lesson lesson = teacher.isPresent()
                     ? teacher.get().lesson(batch, image, noise, text)
                     : new Teacher.Lesson(
                             torch.lerp(image, noise, Teacher.perSample(batch.sigmas, placement)), noise.sub(image));
-            return transformer
+            Tensor loss = transformer
                     .addGradients(
                             of(batch, placement.place(lesson.noised()), batch.sigmas, text),
                             velocity -> loss(velocity, lesson.velocity(), batch).mul(new Scalar(share)),
                             batch.shown.map(shown -> recognition.orElseThrow().hiddenLoss(shown, share)))
                     .div(new Scalar(share));
+            layout.ifPresent(each -> {
+                each.loss(text.states(), batch.cells.orElseThrow())
+                        .mul(new Scalar(share))
+                        .backward();
+                encoded.states().mul(text.states().grad()).sum().backward(); // whose gradient this is
+            });
+            return loss;
         });
+    }
+
+    /** To add two losses' gradients up at, before they go on. */
+    private static Tensor leaf(Tensor states) {
+        return states.detach().set_requires_grad(true);
     }
 
     /** @param sigmas at which the pictures are noised */
@@ -198,6 +228,10 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         for (String part : List.of(ModelFiles.CLIP, ModelFiles.T5, ModelFiles.TRANSFORMER)) {
             Tensors.run(() -> {
                 Map<String, Tensor> averages = parameters.averages(part + ".");
+                if (part.equals(ModelFiles.T5)) {
+                    averages.replaceAll((name, weight) -> TrainedQueries.stored(
+                            name, weight, recipe.text().t5().headDim()));
+                }
                 if (!averages.isEmpty()) {
                     files.weights(part, averages);
                 }
