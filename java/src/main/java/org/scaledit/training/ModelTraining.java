@@ -10,6 +10,7 @@ import java.util.Optional;
 import java.util.concurrent.CancellationException;
 import java.util.function.Function;
 import java.util.stream.IntStream;
+import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.scaledit.checkpoint.ModelDirectory;
@@ -37,6 +38,10 @@ import org.scaledit.vae.VaeConfig;
 public final class ModelTraining {
     private static final String GUIDANCE_EMBEDDER = ".guidance_embedder.";
     private static final String T5 = ModelFiles.T5 + ".";
+    private static final String T5_NORM = T5 + "encoder.final_layer_norm.weight";
+
+    /** Of a new T5's states, so that a transformer that knows another one is not led far astray at first. */
+    private static final double NEW_T5 = 0.1;
 
     /** Captions that the tokenizers' words are taken from. */
     private static final int CAPTIONS = 20_000;
@@ -202,7 +207,8 @@ public final class ModelTraining {
                             || recipe.text().t5Anew() && name.startsWith(T5)
                             || distils && name.contains(GUIDANCE_EMBEDDER);
                     if (added) {
-                        return random.of(name, shape);
+                        Tensor begun = random.of(name, shape);
+                        return name.equals(T5_NORM) ? begun.mul(new Scalar(NEW_T5)) : begun;
                     }
                     Tensor started = start.of(name, shape);
                     return name.startsWith(T5)
