@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -60,6 +61,9 @@ class ModelRecipeTest {
         assertThat(fewSteps.transformer().config())
                 .isEqualTo(recipe.transformer().config());
         assertThat(fewSteps.transformer().distillation()).isPresent();
+        for (ModelRecipe shared : List.of(recipe, fewSteps)) {
+            shared.transformer().training().requireRanks(4); // tools/demo-model/train DIR 4
+        }
     }
 
     @ParameterizedTest

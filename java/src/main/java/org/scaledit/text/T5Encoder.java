@@ -34,7 +34,7 @@ public final class T5Encoder implements AutoCloseable {
     private final Sizes sizes;
     private final RelativePositions positions;
     private final Layers layers;
-    private final double scale; // of the scores
+    private final double scale; // of the scores: 1 but in training, as T5's weights were initialised for that
 
     private T5Encoder(Sizes sizes, RelativePositions positions, Layers layers, double scale) {
         this.sizes = sizes;
@@ -174,7 +174,6 @@ public final class T5Encoder implements AutoCloseable {
             Tensor query = part.linear(input, layer + "SelfAttention.q");
             Tensor key = part.linear(input, layer + "SelfAttention.k");
             Tensor value = part.linear(input, layer + "SelfAttention.v");
-            // T5 does not scale its scores: its weights were initialised for that.
             Tensor attended = Layers.attention(query, key, value, sizes.heads, Tensors.optional(bias), false, scale);
             return states.add(part.linear(attended, layer + "SelfAttention.o"));
         });
