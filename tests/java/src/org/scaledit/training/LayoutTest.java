@@ -19,8 +19,8 @@ class LayoutTest {
 
     private final Map<String, Tensor> weights = new HashMap<>();
 
-    private Layout layout(double weight) {
-        ModelRecipe.Layout recipe = new ModelRecipe.Layout(CELLS, weight);
+    private Layout layout() {
+        ModelRecipe.Layout recipe = new ModelRecipe.Layout(CELLS, 0.5);
         try (InitialWeights random = new InitialWeights(5)) {
             Layout.expectedTensors(recipe, WIDTH)
                     .forEach((name, shape) -> weights.put(
@@ -50,15 +50,16 @@ class LayoutTest {
         long classes = Sightings.background(SceneSource.VOCABULARY) + 1;
         Tensors.run(() -> {
             Tensor objects = Tensors.of(new long[] {3, 4, 5, 6, 4, 3, 6, 5}, 2, CELLS * CELLS);
-            assertThat(layout(0.5).loss(states(), objects).item_double())
-                    .isCloseTo(0.5 * Math.log(classes), within(1e-5));
+            Layout layout = layout();
+            assertThat(layout.weight()).isEqualTo(0.5);
+            assertThat(layout.loss(states(), objects).item_double()).isCloseTo(Math.log(classes), within(1e-5));
         });
     }
 
     /** The same four objects stand elsewhere: only each cell's own reading of its caption can tell. */
     @Test
     void itLearnsWhereObjectsAreAndTellsTheStates() {
-        Layout layout = layout(1);
+        Layout layout = layout();
         Tensors.run(() -> {
             Tensor states = states().set_requires_grad(true);
             Tensor objects = Tensors.of(new long[] {3, 4, 5, 6, 4, 3, 6, 5}, 2, CELLS * CELLS);

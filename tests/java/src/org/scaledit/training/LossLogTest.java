@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.List;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -21,7 +22,7 @@ class LossLogTest {
     @BeforeEach
     void threeSteps() {
         file = folder.resolve("loss.csv");
-        try (LossLog log = LossLog.begin(file)) {
+        try (LossLog log = LossLog.begin(file, List.of())) {
             for (int step = 1; step <= 3; step++) {
                 log.add(row(step));
             }
@@ -42,11 +43,36 @@ class LossLogTest {
         assertThat(LossLog.read(file)).containsExactly(row(1), row(2), row(3));
     }
 
+    @Test
+    void whatIsLearntBesidesHasColumns() throws IOException {
+        List<String> names = List.of("recognition", "layout");
+        LossLog.Row both = new LossLog.Row(1, 0.5, 1, 2, List.of(5.25, 3.5));
+        LossLog.Row one = new LossLog.Row(2, 0.5, 1, 2, List.of(Double.NaN, 3.0));
+        try (LossLog log = LossLog.begin(file, names)) {
+            log.add(both);
+            log.add(one);
+        }
+        assertThat(Files.readString(file))
+                .isEqualTo("step,loss,learning_rate,gradient_norm,recognition,layout\n"
+                        + "1,0.5,1.0,2.0,5.25,3.5\n"
+                        + "2,0.5,1.0,2.0,,3.0\n");
+        assertThat(LossLog.read(file)).containsExactly(both, one);
+        LossLog.resume(file, 1, names).close();
+        assertThat(LossLog.read(file)).containsExactly(both);
+        assertThatThrownBy(() -> LossLog.resume(file, 1, List.of("layout")))
+                .isInstanceOf(TrainingException.class)
+                .hasMessage(
+                        file + " is not the log of a training, expected step,loss,learning_rate,gradient_norm,layout in"
+                                + " its first line, and then a line for each step");
+        Files.writeString(file, Files.readString(file) + "2,0.5,1.0,2.0,3.0\n");
+        assertThatThrownBy(() -> LossLog.read(file)).isInstanceOf(TrainingException.class);
+    }
+
     @ParameterizedTest
     @ValueSource(strings = {"", "4,0.2", "4,0.2,1.0E-6,0.25\nxyz"})
     void whatComesAfterTheCheckpointIsCutOff(String killed) throws IOException {
         Files.writeString(file, Files.readString(file) + killed);
-        try (LossLog log = LossLog.resume(file, 2)) {
+        try (LossLog log = LossLog.resume(file, 2, List.of())) {
             log.force();
             assertThat(LossLog.read(file)).containsExactly(row(1), row(2));
             log.add(row(3));
@@ -56,7 +82,7 @@ class LossLogTest {
 
     @Test
     void aLogThatLacksStepsIsRefused() {
-        assertThatThrownBy(() -> LossLog.resume(file, 4))
+        assertThatThrownBy(() -> LossLog.resume(file, 4, List.of()))
                 .isInstanceOf(TrainingException.class)
                 .hasMessage(file + " has 3 rows, expected the 4 of the checkpoint beside it");
     }
@@ -73,27 +99,27 @@ class LossLogTest {
             })
     void anotherFileIsRefused(String content) throws IOException {
         Files.writeString(file, content);
-        assertThatThrownBy(() -> LossLog.resume(file, 1))
+        assertThatThrownBy(() -> LossLog.resume(file, 1, List.of()))
                 .isInstanceOf(TrainingException.class)
                 .hasMessageStartingWith(file + " is not the log of a training, expected step,loss,");
     }
 
     @Test
     void aTrainingRunsOnce() {
-        try (LossLog running = LossLog.resume(file, 3)) {
-            assertThatThrownBy(() -> LossLog.resume(file, 1))
+        try (LossLog running = LossLog.resume(file, 3, List.of())) {
+            assertThatThrownBy(() -> LossLog.resume(file, 1, List.of()))
                     .isInstanceOf(TrainingException.class)
                     .hasMessage(file + " is being written: this training is running already");
             running.add(row(4));
         }
         assertThat(LossLog.read(file)).hasSize(4);
-        LossLog.resume(file, 4).close();
+        LossLog.resume(file, 4, List.of()).close();
     }
 
     @Test
     void aFileThatCannotBeWrittenIsNamed() {
         Path nowhere = folder.resolve("none/loss.csv");
-        assertThatThrownBy(() -> LossLog.begin(nowhere))
+        assertThatThrownBy(() -> LossLog.begin(nowhere, List.of()))
                 .isInstanceOf(TrainingException.class)
                 .hasMessageContaining(nowhere.toString());
     }

@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 
 import java.io.IOException;
 import java.nio.file.Files;
@@ -28,6 +29,7 @@ import org.scaledit.checkpoint.Quantization;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.sampling.SeededNoise;
 import org.scaledit.sampling.TokenGrid;
+import org.scaledit.scenes.Sightings;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Drawings;
@@ -325,6 +327,14 @@ class ModelTrainingTest {
                 run("without", TinyModel.RECOGNISING.replace("\"weight\": 0.1", "\"weight\": 0"), false);
         ModelTraining.run(without, stage -> SilentListener.NONE);
         List<LossLog.Row> rows = LossLog.read(whole.lossLog(Stage.TRANSFORMER));
+        assertThat(whole.lossLog(Stage.TRANSFORMER))
+                .content()
+                .startsWith("step,loss,learning_rate,gradient_norm,recognition,layout\n");
+        double ofChance = Math.log(Sightings.background(SceneSource.VOCABULARY) + 1);
+        assertThat(rows.get(0).others().get(0)).isBetween(ofChance - 1e-3, ofChance + Math.log(Sightings.PARTS) + 1e-3);
+        assertThat(rows.get(0).others().get(1)).isCloseTo(ofChance, within(1e-3));
+        assertThat(rows.get(7).others().get(0)).isNaN(); // its phase has ended
+        assertThat(rows.get(7).others().get(1)).isLessThan(ofChance);
         List<LossLog.Row> others = LossLog.read(without.lossLog(Stage.TRANSFORMER));
         assertThat(rows.get(0).loss()).isEqualTo(others.get(0).loss());
         assertThat(rows.get(0).gradientNorm()).isNotEqualTo(others.get(0).gradientNorm());

@@ -152,15 +152,15 @@ class ParameterSetTest {
                 parameters.clearGradients();
                 backward(parameters);
                 double norm = norm(parameters);
-                parameters.noteLoss(2, torch.full(new long[] {}, new Scalar(3)));
-                parameters.noteLoss(0, torch.full(new long[] {}, new Scalar(5)));
-                assertThat(Tensors.floats(parameters.losses(3))).containsExactly(5, 0, 3);
+                parameters.noteLosses(2, torch.full(new long[] {1}, new Scalar(3)));
+                parameters.noteLosses(0, torch.full(new long[] {1}, new Scalar(5)));
+                assertThat(Tensors.floats(parameters.losses(3, 1))).containsExactly(5, 0, 3);
                 assertThat(norm(parameters)).isEqualTo(norm);
                 Tensor summed = parameters.summed();
                 assertThat(Tensors.floats(summed.narrow(0, summed.numel() - 3, 3)))
                         .containsExactly(5, 0, 3);
                 parameters.clearGradients();
-                assertThat(Tensors.floats(parameters.losses(3))).containsExactly(0, 0, 0);
+                assertThat(Tensors.floats(parameters.losses(3, 1))).containsExactly(0, 0, 0);
             });
         }
     }

@@ -12,10 +12,14 @@ import org.scaledit.tensor.Tensors;
 
 class UnreadStepsTest {
     private static void add(UnreadSteps unread, long step, double norm, float... losses) {
+        addEach(unread, step, norm, 1, losses);
+    }
+
+    private static void addEach(UnreadSteps unread, long step, double norm, int each, float... losses) {
         Tensors.run(() -> unread.add(
                 step,
                 step / 8.0,
-                Tensors.of(losses, losses.length),
+                Tensors.of(losses, losses.length / each, each),
                 torch.full(new long[] {}, new Scalar(norm)).to(torch.ScalarType.Double),
                 batch -> "batch " + batch));
     }
@@ -33,6 +37,19 @@ class UnreadStepsTest {
                             new LossLog.Row(6, 1, 0.75, 4),
                             new LossLog.Row(7, 2, 0.875, 8));
             assertThat(unread.read()).isEmpty();
+        }
+    }
+
+    /** What is learnt besides may be no number: then the step has none. */
+    @Test
+    void otherLossesAreMeansAsWell() {
+        try (UnreadSteps unread = new UnreadSteps(3)) {
+            addEach(unread, 5, 2, 3, 0.25f, 8, Float.NaN, 0.75f, 4, Float.NaN);
+            add(unread, 6, 4, 1);
+            assertThat(unread.read())
+                    .containsExactly(
+                            new LossLog.Row(5, 0.5, 0.625, 2, List.of(6.0, Double.NaN)),
+                            new LossLog.Row(6, 1, 0.75, 4));
         }
     }
 
@@ -78,7 +95,7 @@ class UnreadStepsTest {
     void numbersAreThoseOfWhenTheStepWasMade() {
         try (UnreadSteps unread = new UnreadSteps(2)) {
             Tensors.run(() -> {
-                Tensor losses = Tensors.of(new float[] {3}, 1);
+                Tensor losses = Tensors.of(new float[] {3}, 1, 1);
                 Tensor norm = torch.full(new long[] {}, new Scalar(5));
                 unread.add(1, 0, losses, norm, batch -> "a");
                 losses.zero_(); // as the next step does

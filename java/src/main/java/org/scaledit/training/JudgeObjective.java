@@ -117,7 +117,7 @@ final class JudgeObjective implements PartTraining.Objective<JudgeObjective.Batc
                     .div(something.sum())
                     .add(named(predictions.colours(), colours).div(coloured));
             loss.mul(new Scalar(share)).backward();
-            return loss.detach();
+            return loss.detach().unsqueeze(0);
         });
     }
 

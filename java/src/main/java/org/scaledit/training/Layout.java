@@ -3,7 +3,6 @@ package org.scaledit.training;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Objects;
-import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
 import org.bytedeco.pytorch.global.torch;
@@ -54,8 +53,13 @@ final class Layout {
         return shapes;
     }
 
+    /** Of its {@link #loss} in the training's. */
+    double weight() {
+        return recipe.weight();
+    }
+
     /**
-     * The cells' mean cross-entropy, times the recipe's weight: a scalar in float32.
+     * The cells' mean cross-entropy: a scalar in float32.
      *
      * @param states T5's: [batch, tokens, width]
      * @param objects what is in each cell, as in {@link Sightings}: [batch, cells · cells], int64
@@ -75,8 +79,7 @@ final class Layout {
             Tensor logits = torch.linear(
                     normed(read), weights.get(OBJECT + ".weight"), new TensorOptional(weights.get(OBJECT + ".bias")));
             Tensor known = placement.with(torch.ScalarType.Long).place(objects).flatten();
-            return torch.cross_entropy_loss(Tensors.toFloat32(logits).flatten(0, 1), known)
-                    .mul(new Scalar(recipe.weight()));
+            return torch.cross_entropy_loss(Tensors.toFloat32(logits).flatten(0, 1), known);
         });
     }
 

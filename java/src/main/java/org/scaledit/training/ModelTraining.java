@@ -332,7 +332,10 @@ public final class ModelTraining {
         try (ParameterSet parameters = new ParameterSet(
                 muon ? Muon.ordered(shapes) : shapes,
                 run.placement,
-                recipe.transformer().training().mostBatches())) {
+                recipe.transformer().training().mostBatches()
+                        * (1
+                                + TransformerObjective.otherLosses(recipe.transformer())
+                                        .size()))) {
             begin(parameters);
             FluxConfig taught = recipe.transformer().config().withoutGuidanceEmbedder();
             boolean distils = recipe.transformer().distillation().isPresent();

@@ -29,7 +29,7 @@ final class ParameterSet implements AutoCloseable {
     private final Tensor average; // likewise
     private final Tensor summed; // [all + losses], float32: gradients, and behind them the losses that they are of
     private final Tensor gradients; // [all]
-    private final Tensor losses; // [losses]
+    private final Tensor losses; // [losses], those of a batch beside each other
     private final Tensor working; // in the computation's precision; the values themselves if that is float32
     private final Tensor workingGradients; // likewise
     private final Map<String, Place> places = new LinkedHashMap<>();
@@ -59,7 +59,7 @@ final class ParameterSet implements AutoCloseable {
      *
      * @param shapes of the weights by name
      * @param placement of the computation
-     * @param losses the most that gradients are of together
+     * @param losses the most that are noted of a step
      */
     ParameterSet(Map<String, long[]> shapes, Placement placement, int losses) {
         this.placement = placement;
@@ -204,9 +204,14 @@ final class ParameterSet implements AutoCloseable {
         });
     }
 
-    /** Notes a loss, a scalar, that the gradients are of. */
-    void noteLoss(int number, Tensor loss) {
-        Tensors.run(() -> losses.select(0, number).copy_(loss));
+    /**
+     * Notes the losses of one of the batches that the gradients are of.
+     *
+     * @param noted as many of each batch
+     */
+    void noteLosses(int batch, Tensor noted) {
+        long each = noted.numel();
+        Tensors.run(() -> losses.narrow(0, batch * each, each).copy_(noted));
     }
 
     /** Adds the leaves' gradients, in the computation's precision, to those in float32. */
@@ -224,9 +229,12 @@ final class ParameterSet implements AutoCloseable {
         return summed;
     }
 
-    /** The first losses that were noted, zero those that were not: {@code [count]}, a view in the caller's scope. */
-    Tensor losses(int count) {
-        return losses.narrow(0, 0, count);
+    /**
+     * The losses that were noted of the first batches, zero those that were not: {@code [batches, each]}, a view in the caller's
+     * scope.
+     */
+    Tensor losses(int batches, int each) {
+        return losses.narrow(0, 0, (long) batches * each).view(batches, each);
     }
 
     /** The length of all gradients together: a scalar, float64, in the caller's scope. */

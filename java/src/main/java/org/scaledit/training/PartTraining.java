@@ -37,9 +37,15 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
          */
         B batch(ModelRecipe.Batch kind, long count, int[] samples);
 
+        /** What is learnt besides the loss: names. */
+        default List<String> otherLosses() {
+            return List.of();
+        }
+
         /**
-         * Adds the gradients of {@code share} times the loss to those of the parameters; returns the loss, a scalar without a
-         * graph, in the caller's scope. On a GPU both may still be in its queue.
+         * Adds the gradients of {@code share} times the loss to those of the parameters; returns the loss and behind it
+         * {@link #otherLosses}, no number where the batch has none: {@code [1 + others]} without a graph, in the caller's scope.
+         * On a GPU both may still be in its queue.
          */
         Tensor addGradients(B batch, double share);
 
@@ -156,7 +162,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             int number = i;
             TrainingLoop.throwIfInterruptedAfter(step - 1);
             try (B next = coming.take(TrainingLoop.after(step - 1))) {
-                Tensors.run(() -> parameters.noteLoss(number, objective.addGradients(next, share)));
+                Tensors.run(() -> parameters.noteLosses(number, objective.addGradients(next, share)));
             } catch (RuntimeException e) {
                 throw e;
             } catch (Exception e) {
@@ -171,7 +177,8 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
             unread.add(
                     step,
                     optimizer.learningRate(),
-                    parameters.losses(current.batches().size()),
+                    parameters.losses(
+                            current.batches().size(), 1 + otherLosses().size()),
                     norm,
                     number -> name(current, step, number));
         });
@@ -179,6 +186,11 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
         parameters.update();
         parameters.follow(decay(training.average(), step));
         return unread.isFull() ? unread.read() : List.of();
+    }
+
+    @Override
+    public List<String> otherLosses() {
+        return objective.otherLosses();
     }
 
     @Override

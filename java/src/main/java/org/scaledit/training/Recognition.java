@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.function.Consumer;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.TensorOptional;
@@ -86,16 +87,17 @@ final class Recognition {
      * Both layers' cross-entropy, times the recipe's weight.
      *
      * @param share that the loss is multiplied by as well
+     * @param listener gets it without either
      */
-    TrainedTransformer.HiddenLoss hiddenLoss(Shown shown, double share) {
+    TrainedTransformer.HiddenLoss hiddenLoss(Shown shown, double share, Consumer<Tensor> listener) {
         return new TrainedTransformer.HiddenLoss(
                 recipe.block(),
                 hidden -> Tensors.scoped(() -> {
                     Tensor normed = torch.layer_norm(
                             hidden, new long[] {hidden.size(2)}, Tensors.none(), Tensors.none(), EPSILON, true);
-                    return missed(normed, OBJECT, shown.objects)
-                            .add(missed(normed, PART, shown.parts))
-                            .mul(new Scalar(recipe.weight() * share));
+                    Tensor missed = missed(normed, OBJECT, shown.objects).add(missed(normed, PART, shown.parts));
+                    listener.accept(missed);
+                    return missed.mul(new Scalar(recipe.weight() * share));
                 }));
     }
 

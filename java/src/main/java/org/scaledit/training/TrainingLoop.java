@@ -47,6 +47,11 @@ final class TrainingLoop {
             return List.of();
         }
 
+        /** Names of {@link LossLog.Row#others}. */
+        default List<String> otherLosses() {
+            return List.of();
+        }
+
         /** Writes the state after so many steps. */
         void write(long step);
 
@@ -62,7 +67,9 @@ final class TrainingLoop {
      * @throws CancellationException if the thread is interrupted, once the steps that were made are written
      */
     static void run(Length length, long first, Steps steps, TrainingListener listener) {
-        try (LossLog log = first == 0 ? LossLog.begin(length.lossLog) : LossLog.resume(length.lossLog, first)) {
+        List<String> others = steps.otherLosses();
+        try (LossLog log =
+                first == 0 ? LossLog.begin(length.lossLog, others) : LossLog.resume(length.lossLog, first, others)) {
             new TrainingLoop(length, first, steps, listener, log).run();
         }
     }

@@ -27,6 +27,9 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
     /** Of the distilled guidance: an image is trained as it is. */
     private static final double GUIDANCE = 1;
 
+    private static final String RECOGNITION = "recognition";
+    private static final String LAYOUT = "layout";
+
     private final ModelRecipe recipe;
     private final SampleSource source;
     private final SampleOrder order;
@@ -175,9 +178,31 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
         }
     }
 
+    /** @param recipe of the transformer */
+    static List<String> otherLosses(ModelRecipe.Transformer recipe) {
+        List<String> names = new ArrayList<>();
+        recipe.recognition().ifPresent(each -> names.add(RECOGNITION));
+        recipe.layout().ifPresent(each -> names.add(LAYOUT));
+        return names;
+    }
+
+    @Override
+    public List<String> otherLosses() {
+        return otherLosses(recipe.transformer());
+    }
+
+    private void note(Tensor others, String name, Tensor loss) {
+        int place = otherLosses().indexOf(name);
+        Tensors.run(() -> others.select(0, place).copy_(loss.detach()));
+    }
+
     @Override
     public Tensor addGradients(Batch batch, double share) {
         return Tensors.scoped(() -> {
+            Tensor others = torch.full(
+                    new long[] {otherLosses().size()},
+                    new Scalar(Double.NaN),
+                    placement.with(torch.ScalarType.Float).options());
             Tensor image = Tensors.toFloat32(placement.place(batch.images));
             Tensor noise = Tensors.toFloat32(placement.place(batch.noise));
             Conditioning encoded = encoders.encode(batch.tokens);
@@ -191,15 +216,17 @@ final class TransformerObjective implements PartTraining.Objective<TransformerOb
                     .addGradients(
                             of(batch, placement.place(lesson.noised()), batch.sigmas, text),
                             velocity -> loss(velocity, lesson.velocity(), batch).mul(new Scalar(share)),
-                            batch.shown.map(shown -> recognition.orElseThrow().hiddenLoss(shown, share)))
+                            batch.shown.map(shown -> recognition
+                                    .orElseThrow()
+                                    .hiddenLoss(shown, share, missed -> note(others, RECOGNITION, missed))))
                     .div(new Scalar(share));
             layout.ifPresent(each -> {
-                each.loss(text.states(), batch.cells.orElseThrow())
-                        .mul(new Scalar(share))
-                        .backward();
+                Tensor missed = each.loss(text.states(), batch.cells.orElseThrow());
+                note(others, LAYOUT, missed);
+                missed.mul(new Scalar(each.weight() * share)).backward();
                 encoded.states().mul(text.states().grad()).sum().backward(); // whose gradient this is
             });
-            return loss;
+            return Tensors.concatenate(0, Tensors.toFloat32(loss).unsqueeze(0), others);
         });
     }
 

@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Deque;
 import java.util.List;
 import java.util.function.IntFunction;
@@ -35,13 +36,14 @@ final class UnreadSteps implements AutoCloseable {
     }
 
     /**
-     * @param numbers the losses of its batches, and the norm of their gradients: [batches + 1]
+     * @param each losses of a batch
+     * @param numbers these losses, and the norm of their gradients: [batches · each + 1]
      * @param batch what a batch is, for messages
      */
-    private record Step(long step, double learningRate, Tensor numbers, IntFunction<String> batch) {}
+    private record Step(long step, double learningRate, int each, Tensor numbers, IntFunction<String> batch) {}
 
     /**
-     * @param losses of its batches: [batches]
+     * @param losses of its batches, and behind each what else is learnt: [batches, each]
      * @param norm of their gradients: a scalar
      * @param batch what a batch is, for messages
      */
@@ -49,8 +51,11 @@ final class UnreadSteps implements AutoCloseable {
         steps.add(new Step(
                 step,
                 learningRate,
+                (int) losses.size(1),
                 Tensors.outlive(() -> Tensors.concatenate(
-                        0, Tensors.toFloat32(losses), Tensors.toFloat32(norm).unsqueeze(0))),
+                        0,
+                        Tensors.toFloat32(losses).flatten(),
+                        Tensors.toFloat32(norm).unsqueeze(0))),
                 batch));
     }
 
@@ -73,21 +78,28 @@ final class UnreadSteps implements AutoCloseable {
         List<LossLog.Row> rows = new ArrayList<>();
         int next = 0;
         for (Step step : steps) {
-            int batches = (int) step.numbers.numel() - 1;
-            double sum = 0;
+            int batches = ((int) step.numbers.numel() - 1) / step.each;
+            double[] sums = new double[step.each];
             for (int batch = 0; batch < batches; batch++) {
-                double loss = numbers[next++];
+                double loss = numbers[next];
                 if (!Double.isFinite(loss)) {
                     throw new TrainingException("the loss of " + step.batch.apply(batch) + " is " + loss + " at step "
                             + step.step + ", expected a number");
                 }
-                sum += loss;
+                for (int i = 0; i < step.each; i++) {
+                    sums[i] += numbers[next++];
+                }
             }
             double norm = numbers[next++];
             if (!Double.isFinite(norm)) {
                 throw new TrainingException("the gradients are no numbers at step " + step.step);
             }
-            rows.add(new LossLog.Row(step.step, sum / batches, step.learningRate, norm));
+            rows.add(new LossLog.Row(
+                    step.step,
+                    sums[0] / batches,
+                    step.learningRate,
+                    norm,
+                    Arrays.stream(sums).skip(1).mapToObj(sum -> sum / batches).toList()));
         }
         pace(rows.size());
         close();

@@ -90,7 +90,7 @@ final class VaeObjective implements PartTraining.Objective<VaeObjective.Batch> {
                     .add(differences(error).mul(new Scalar(recipe.gradient())))
                     .add(posterior.divergence().mul(new Scalar(recipe.divergence())));
             loss.mul(new Scalar(share)).backward();
-            return loss.detach();
+            return loss.detach().unsqueeze(0);
         });
     }
 
