@@ -328,14 +328,12 @@ public final class ModelTraining {
                                         ModelFiles.CLIP,
                                         ModelFiles.T5))
                                 .orElse(""));
+        int losses = 1 + TransformerObjective.otherLosses(recipe.transformer()).size(); // of a batch
         boolean muon = recipe.transformer().training().method() == ModelRecipe.Method.MUON;
         try (ParameterSet parameters = new ParameterSet(
                 muon ? Muon.ordered(shapes) : shapes,
                 run.placement,
-                recipe.transformer().training().mostBatches()
-                        * (1
-                                + TransformerObjective.otherLosses(recipe.transformer())
-                                        .size()))) {
+                recipe.transformer().training().mostBatches() * losses)) {
             begin(parameters);
             FluxConfig taught = recipe.transformer().config().withoutGuidanceEmbedder();
             boolean distils = recipe.transformer().distillation().isPresent();
