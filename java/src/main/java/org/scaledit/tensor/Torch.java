@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.net.URL;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.bytedeco.javacpp.Loader;
 import org.bytedeco.pytorch.global.torch;
 import org.bytedeco.pytorch.global.torch_cuda;
@@ -15,6 +16,8 @@ public final class Torch {
     static final String EXTENSION_PROPERTY = "org.bytedeco.javacpp.platform.extension";
 
     static final String GPU_EXTENSION = "-gpu";
+
+    private static final AtomicBoolean THREADS_CHOSEN = new AtomicBoolean();
 
     /** A library of each artifact whose platform jar is needed; the extension is a part of its classifier. */
     private record Part(String artifact, String library, String extension) {
@@ -49,6 +52,21 @@ public final class Torch {
             Loader.load(isGpuBuild() ? torch_cuda.class : torch.class);
         } catch (LinkageError e) {
             throw failed(e);
+        }
+        if (THREADS_CHOSEN.compareAndSet(false, true)) {
+            useAllCores();
+        }
+    }
+
+    /**
+     * On a processor that it does not know, one newer than itself for example, libtorch takes one thread, and NNPACK, which does
+     * not know it either, says so at every convolution.
+     */
+    private static void useAllCores() {
+        int cores = Math.min(Loader.totalCores(), Runtime.getRuntime().availableProcessors());
+        if (torch.get_num_threads() == 1 && cores > 1 && System.getenv("OMP_NUM_THREADS") == null) {
+            torch.set_num_threads(cores);
+            torch.globalContext().setUserEnabledNNPACK(false);
         }
     }
 
