@@ -30,6 +30,7 @@ import org.scaledit.judge.Judge;
 import org.scaledit.judge.Scoring;
 import org.scaledit.judge.Shares;
 import org.scaledit.sampling.TokenGrid;
+import org.scaledit.scenes.Background;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.Probe;
 import org.scaledit.scenes.Scene;
@@ -166,7 +167,9 @@ public final class PromptBenchmark {
     private void add(Probe probe, Scene scene, Painter painter) {
         byte[] rgb = painter.paint(scene);
         int side = side(rgb);
-        seams.add(rgb, side);
+        if (scene.background() != Background.BRICK_WALL) {
+            seams.add(rgb, side);
+        }
         Tensors.run(() -> {
             Tensor picture = Pixels.toTensor(rgb, side);
             List<Detection> seen = judge.detect(picture);
@@ -187,8 +190,8 @@ public final class PromptBenchmark {
     }
 
     /**
-     * How much neighbouring pixels differ across borders of windows, in parts of how much others do; none if a picture has one
-     * window.
+     * How much neighbouring pixels differ across borders of windows, in parts of how much others do; none if pictures have one
+     * window. Those of brick walls do not count, whose joints lie along such borders.
      */
     public OptionalDouble seams() {
         return seams.ratio();
