@@ -9,6 +9,7 @@ import java.util.Objects;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.TensorVector;
 import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.AfterEach;
@@ -61,6 +62,31 @@ class LayerTest {
                 1);
         assertThat(Golden.maxAbsoluteDifference(output, expected)).isLessThan(1e-5f);
         assertThat(x.isNull()).isFalse();
+    }
+
+    /** Their numbers fill none of the blocks that oneDNN computes at a time; with several threads it is asked in any case. */
+    @ParameterizedTest
+    @CsvSource({"64, 80", "192, 203", "192, 320"})
+    void lastChannelsAreRight(int in, int out) {
+        Convolution convolution = Convolution.same("conv", in, out, 1);
+        Map<String, Tensor> weights = weights(convolution);
+        Tensor x = torch.randn(1, in, 64, 64).contiguous(torch.MemoryFormat.ChannelsLast);
+        int threads = torch.get_num_threads();
+        torch.set_num_threads(2);
+        try {
+            Tensor output = convolution.forward(weights, x, 1);
+            Tensor expected = torch.einsum(
+                    "bchw,oc->bohw",
+                    new TensorVector(
+                            float64(x),
+                            float64(Objects.requireNonNull(weights.get("conv.weight")))
+                                    .view(out, in)));
+            Tensor bias =
+                    float64(Objects.requireNonNull(weights.get("conv.bias"))).view(1, out, 1, 1);
+            assertThat(Golden.maxAbsoluteDifference(output, expected.add(bias))).isLessThan(1e-4f);
+        } finally {
+            torch.set_num_threads(threads);
+        }
     }
 
     @Test

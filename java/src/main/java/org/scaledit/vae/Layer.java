@@ -119,6 +119,20 @@ public sealed interface Layer {
         }
 
         private Tensor convolve(Map<String, Tensor> weights, Tensor x) {
+            if (kernel == 1 && stride == 1 && padding == 0 && !x.is_cuda()) {
+                return product(weights, x);
+            }
+            if (!x.is_cuda() && weight(weights, name).requires_grad()) {
+                // For gradients oneDNN 3.7 takes, on some processors, what lies beside fewer than 16 channels for more
+                // of them.
+                return torch.thnn_conv2d(
+                        x.contiguous(),
+                        weight(weights, name).contiguous(),
+                        new long[] {kernel, kernel},
+                        optional(bias(weights, name)),
+                        new long[] {stride, stride},
+                        new long[] {padding, padding});
+            }
             return torch.conv2d(
                     x,
                     weight(weights, name),
@@ -127,6 +141,16 @@ public sealed interface Layer {
                     new long[] {padding, padding},
                     new long[] {1, 1},
                     1);
+        }
+
+        /**
+         * Of a pixel's channels. As a convolution oneDNN 3.7 computes some of the last channels wrongly, on some processors, where
+         * AVX-512 takes 32 or 48 at a time and their number is no multiple of that.
+         */
+        private Tensor product(Map<String, Tensor> weights, Tensor x) {
+            return torch.linear(
+                            x.permute(0, 2, 3, 1), weight(weights, name).view(out, in), optional(bias(weights, name)))
+                    .permute(0, 3, 1, 2);
         }
 
         @Override
