@@ -17,7 +17,7 @@ public final class Torch {
 
     static final String GPU_EXTENSION = "-gpu";
 
-    private static final AtomicBoolean THREADS_CHOSEN = new AtomicBoolean();
+    private static final AtomicBoolean PROCESSOR_CHECKED = new AtomicBoolean();
 
     /** A library of each artifact whose platform jar is needed; the extension is a part of its classifier. */
     private record Part(String artifact, String library, String extension) {
@@ -53,8 +53,8 @@ public final class Torch {
         } catch (LinkageError e) {
             throw failed(e);
         }
-        if (THREADS_CHOSEN.compareAndSet(false, true)) {
-            useAllCores();
+        if (PROCESSOR_CHECKED.compareAndSet(false, true)) {
+            makeUpForUnknownProcessor();
         }
     }
 
@@ -62,7 +62,7 @@ public final class Torch {
      * On a processor that it does not know, one newer than itself for example, libtorch takes one thread, and NNPACK, which does
      * not know it either, says so at every convolution.
      */
-    private static void useAllCores() {
+    private static void makeUpForUnknownProcessor() {
         int cores = Math.min(Loader.totalCores(), Runtime.getRuntime().availableProcessors());
         if (torch.get_num_threads() == 1 && cores > 1 && System.getenv("OMP_NUM_THREADS") == null) {
             torch.set_num_threads(cores);
