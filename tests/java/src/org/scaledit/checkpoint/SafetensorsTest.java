@@ -13,6 +13,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.HexFormat;
+import java.util.Locale;
 import java.util.Map;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -114,8 +115,14 @@ class SafetensorsTest {
             byte[] data = new byte[before + bytes];
             System.arraycopy(number, 0, data, before, bytes);
             write(
-                    "{'pad': {'dtype': 'U8', 'shape': [%d], 'data_offsets': [0, %d]}, 'x': {'dtype': '%s', 'shape': [1], 'data_offsets': [%d, %d]}}"
-                            .formatted(before, before, dtype, before, before + bytes),
+                    String.format(
+                            Locale.ROOT,
+                            "{'pad': {'dtype': 'U8', 'shape': [%d], 'data_offsets': [0, %d]}, 'x': {'dtype': '%s', 'shape': [1], 'data_offsets': [%d, %d]}}",
+                            before,
+                            before,
+                            dtype,
+                            before,
+                            before + bytes),
                     data);
             try (Safetensors source = Safetensors.open(file)) {
                 Tensors.run(() -> assertThat(

@@ -16,6 +16,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.Set;
 import java.util.SplittableRandom;
@@ -631,7 +632,7 @@ class SceneTest {
         for (int i = 0; i < lines.size(); i++) {
             JsonNode json = new ObjectMapper().readTree(lines.get(i));
             Scene scene = scenes.get(40 + i);
-            assertThat(json.get("file_name").asText()).isEqualTo(String.format("%08d.png", i));
+            assertThat(json.get("file_name").asText()).isEqualTo(String.format(Locale.ROOT, "%08d.png", i));
             assertThat(json.get("text").asText()).isEqualTo(scene.text().isEmpty() ? scene.caption() : scene.text());
             assertThat(json.get("caption").asText()).isEqualTo(scene.caption());
             assertThat(json.get("seed").asLong()).isEqualTo(40 + i);

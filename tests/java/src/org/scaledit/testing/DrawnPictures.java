@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Locale;
 import java.util.Map;
 import org.scaledit.image.Pixels;
 import org.scaledit.image.PngFile;
@@ -17,7 +18,7 @@ public final class DrawnPictures {
         try {
             Files.createDirectories(folder);
             for (int i = 0; i < count; i++) {
-                String name = String.format("picture%02d", i);
+                String name = String.format(Locale.ROOT, "picture%02d", i);
                 PngFile.write(
                         folder.resolve(name + ".png"),
                         i % 3 == 2 ? drawn(i, 2 * width, height / 2) : drawn(i, width, height),

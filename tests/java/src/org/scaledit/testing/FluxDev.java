@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.stream.Collectors;
 
@@ -239,7 +240,7 @@ public final class FluxDev {
         }
         List<String> entries = new ArrayList<>();
         for (int i = 0; i < shards.size(); i++) {
-            String file = "%s-%05d-of-%05d.safetensors".formatted(stem, i + 1, shards.size());
+            String file = String.format(Locale.ROOT, "%s-%05d-of-%05d.safetensors", stem, i + 1, shards.size());
             writeFile(folder.resolve(file), shards.get(i));
             shards.get(i).keySet().forEach(name -> entries.add("\"%s\": \"%s\"".formatted(name, file)));
         }
@@ -254,8 +255,13 @@ public final class FluxDev {
         long offset = 0;
         for (Map.Entry<String, long[]> tensor : shapes.entrySet()) {
             long end = offset + bytes(tensor.getValue());
-            entries.add("\"%s\":{\"dtype\":\"BF16\",\"shape\":%s,\"data_offsets\":[%d,%d]}"
-                    .formatted(tensor.getKey(), Arrays.toString(tensor.getValue()), offset, end));
+            entries.add(String.format(
+                    Locale.ROOT,
+                    "\"%s\":{\"dtype\":\"BF16\",\"shape\":%s,\"data_offsets\":[%d,%d]}",
+                    tensor.getKey(),
+                    Arrays.toString(tensor.getValue()),
+                    offset,
+                    end));
             offset = end;
         }
         String json = entries.stream().collect(Collectors.joining(",", "{", "}"));

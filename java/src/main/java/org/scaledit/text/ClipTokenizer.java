@@ -4,6 +4,7 @@ import com.fasterxml.jackson.core.io.JsonStringEncoder;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Locale;
 import java.util.stream.Collectors;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
@@ -62,8 +63,8 @@ public final class ClipTokenizer implements AutoCloseable {
         Config ids = Config.read(vocabulary);
         int start = ids.integer(START);
         int end = ids.integer(END);
-        String json =
-                TOKENIZER.formatted(start, end, end, start, read(vocabulary), merges(folder.resolve("merges.txt")));
+        String json = String.format(
+                Locale.ROOT, TOKENIZER, start, end, end, start, read(vocabulary), merges(folder.resolve("merges.txt")));
         return new ClipTokenizer(Tokenizer.of(json, folder));
     }
 

@@ -66,11 +66,11 @@ public record TokenizerFiles(Map<String, String> contents, int tokens) {
         files.put(
                 "merges.txt",
                 "#version: 0.2\n" + merges.stream().map(merge -> merge + "\n").collect(Collectors.joining()));
-        files.put("tokenizer_config.json", """
+        files.put("tokenizer_config.json", String.format(Locale.ROOT, """
                 {"tokenizer_class": "CLIPTokenizer", "do_lower_case": true, "model_max_length": %d,
                  "bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
                  "pad_token": "<|endoftext|>"}
-                """.formatted(length));
+                """, length));
         return new TokenizerFiles(files, tokens.size());
     }
 
@@ -103,7 +103,11 @@ public record TokenizerFiles(Map<String, String> contents, int tokens) {
         ArrayNode vocabulary = JSON.createArrayNode();
         pieces.forEach((piece, score) -> vocabulary.addArray().add(piece).add(score));
         Map<String, String> files = new LinkedHashMap<>();
-        files.put("tokenizer.json", """
+        files.put(
+                "tokenizer.json",
+                String.format(
+                        Locale.ROOT,
+                        """
                 {"version": "1.0", "truncation": null, "padding": null,
                  "added_tokens": [%s],
                  "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}]},
@@ -116,12 +120,13 @@ public record TokenizerFiles(Map<String, String> contents, int tokens) {
                   "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}},
                  "decoder": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true},
                  "model": {"type": "Unigram", "unk_id": 2, "byte_fallback": false, "vocab": %s}}
-                """.formatted(
-                        String.join(", ", special(0, "<pad>"), special(1, "</s>"), special(2, "<unk>")), vocabulary));
-        files.put("tokenizer_config.json", """
+                """,
+                        String.join(", ", special(0, "<pad>"), special(1, "</s>"), special(2, "<unk>")),
+                        vocabulary));
+        files.put("tokenizer_config.json", String.format(Locale.ROOT, """
                 {"tokenizer_class": "T5Tokenizer", "model_max_length": %d, "extra_ids": 0, "eos_token": "</s>",
                  "unk_token": "<unk>", "pad_token": "<pad>"}
-                """.formatted(length));
+                """, length));
         return new TokenizerFiles(files, pieces.size());
     }
 

@@ -54,11 +54,16 @@ record ModelFiles(Path folder) {
             beginText(recipe, captions.get());
         }
         FluxConfig flux = recipe.transformer().config();
-        write(TRANSFORMER, CONFIG, """
+        write(
+                TRANSFORMER,
+                CONFIG,
+                String.format(
+                        Locale.ROOT,
+                        """
                 {"_class_name": "FluxTransformer2DModel", "in_channels": %d, "out_channels": null, "patch_size": 1,
                  "num_layers": %d, "num_single_layers": %d, "num_attention_heads": %d, "attention_head_dim": %d,
                  "joint_attention_dim": %d, "pooled_projection_dim": %d, "guidance_embeds": %b, "axes_dims_rope": %s}
-                """.formatted(
+                """,
                         flux.latentChannels(),
                         flux.doubleBlocks(),
                         flux.singleBlocks(),
@@ -69,11 +74,14 @@ record ModelFiles(Path folder) {
                         flux.guidanceEmbedder(),
                         flux.axes()));
         boolean fewSteps = recipe.transformer().fewSteps().isPresent();
-        write("scheduler", "scheduler_config.json", """
+        write(
+                "scheduler",
+                "scheduler_config.json",
+                String.format(Locale.ROOT, """
                 {"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000, "shift": %s,
                  "use_dynamic_shifting": %b, "base_image_seq_len": 256, "max_image_seq_len": 4096, "base_shift": 0.5,
                  "max_shift": 1.15}
-                """.formatted(Schedule.HIGH_RESOLUTION_SHIFT, !fewSteps));
+                """, Schedule.HIGH_RESOLUTION_SHIFT, !fewSteps));
         write("", "model_index.json", """
                 {"_class_name": "FluxPipeline",
                  "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
@@ -92,12 +100,17 @@ record ModelFiles(Path folder) {
         int clipTokens = tokenizer(CLIP_TOKENIZER, TokenizerFiles.clip(captions, clip.tokens()));
         int t5Tokens = tokenizer(
                 T5_TOKENIZER, TokenizerFiles.t5(captions, recipe.text().tokens()));
-        write(CLIP, CONFIG, """
+        write(
+                CLIP,
+                CONFIG,
+                String.format(
+                        Locale.ROOT,
+                        """
                 {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_act": "quick_gelu",
                  "hidden_size": %d, "num_hidden_layers": %d, "num_attention_heads": %d, "intermediate_size": %d,
                  "projection_dim": %d, "max_position_embeddings": %d, "vocab_size": %d, "layer_norm_eps": 1e-05,
                  "bos_token_id": %d, "eos_token_id": %d, "pad_token_id": %d, "dtype": "float32"}
-                """.formatted(
+                """,
                         clip.width(),
                         clip.layers(),
                         clip.heads(),
@@ -108,13 +121,18 @@ record ModelFiles(Path folder) {
                         clipTokens - 2,
                         clipTokens - 1,
                         clipTokens - 1));
-        write(T5, CONFIG, """
+        write(
+                T5,
+                CONFIG,
+                String.format(
+                        Locale.ROOT,
+                        """
                 {"architectures": ["T5EncoderModel"], "model_type": "t5", "feed_forward_proj": "gated-gelu",
                  "dense_act_fn": "gelu_new", "is_gated_act": true, "d_model": %d, "num_layers": %d, "num_heads": %d,
                  "d_kv": %d, "d_ff": %d, "vocab_size": %d, "relative_attention_num_buckets": %d,
                  "relative_attention_max_distance": %d, "layer_norm_epsilon": 1e-06, "is_encoder_decoder": false,
                  "use_cache": false, "pad_token_id": 0, "eos_token_id": 1, "dtype": "float32"}
-                """.formatted(
+                """,
                         t5.width(),
                         t5.layers(),
                         t5.heads(),
