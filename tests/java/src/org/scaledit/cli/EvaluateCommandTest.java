@@ -12,6 +12,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CancellationException;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -147,10 +148,10 @@ class EvaluateCommandTest {
             if (++painted[0] == 3) {
                 Thread.currentThread().interrupt();
             }
-            return new SceneRenderer(opened).render(scene, 64);
+            return new PromptBenchmark.Picture(new SceneRenderer(opened).render(scene, 64), 16);
         };
         try (Judge judge = Judge.open(folder.resolve("run/judge"), Placement.FLOAT32_CPU)) {
-            PromptBenchmark.Order order = new PromptBenchmark.Order(10, 64, 16, 0);
+            PromptBenchmark.Order order = new PromptBenchmark.Order(10, 64, 0);
             assertThatThrownBy(() -> PromptBenchmark.run(judge, composer, order, painter, (done, all, right) -> {}))
                     .isInstanceOf(CancellationException.class);
             assertThat(painted[0]).isEqualTo(3);
@@ -175,6 +176,29 @@ class EvaluateCommandTest {
             assertThat(json.path("painter").asText()).isEqualTo(tiny);
             assertThat(json.path("right").path("one").asDouble()).isZero(); // coloured texture
             assertThat(json.has("seams")).isEqualTo(size.endsWith("--ratio 2")); // 320 pixels, 2 x 2 windows
+        }
+    }
+
+    /** 320 pixels are one window of 32 tokens, where the model's own settings say so, and 2 × 2 of the usual 16. */
+    @Test
+    void seamsAreThoseOfTheWindowsThatTheModelPaintsIn() throws IOException {
+        Path model = folder.resolve("wide");
+        try (Stream<Path> files = Files.walk(Golden.tinyFlux())) {
+            for (Path file : files.toList()) {
+                Files.copy(file, model.resolve(Golden.tinyFlux().relativize(file)));
+            }
+        }
+        String options = "--prompts 2 --guide-steps 1 --steps 1 --quiet --size 160 --levels 2 --ratio 2";
+        for (int window : new int[] {16, 32}) {
+            Files.writeString(model.resolve("generation_config.json"), "{\"window\": " + window + "}");
+            List<String> arguments = new ArrayList<>(List.of(model.toString()));
+            arguments.addAll(List.of(options.split(" ")));
+            assertThat(evaluated("wide" + window, arguments.toArray(String[]::new))
+                            .status())
+                    .isZero();
+            JsonNode json = new ObjectMapper()
+                    .readTree(folder.resolve("wide" + window + "/prompts.json").toFile());
+            assertThat(json.has("seams")).isEqualTo(window == 16);
         }
     }
 

@@ -21,12 +21,12 @@ class SeamsTest {
 
     @Test
     void noiseHasNoneAndAWindowThatIsBrighterHasSome() {
-        Seams none = new Seams(32);
-        none.add(noise(0), SIDE);
+        Seams none = new Seams();
+        none.add(noise(0), SIDE, 32);
         assertThat(none.ratio().orElseThrow()).isCloseTo(1, within(0.03));
-        Seams some = new Seams(32);
-        some.add(noise(0), SIDE);
-        some.add(noise(150), SIDE);
+        Seams some = new Seams();
+        some.add(noise(0), SIDE, 32);
+        some.add(noise(150), SIDE, 32);
         // Mean differences: 21.3 of noise, 150 of the step, across half of the borders of one of two pictures.
         assertThat(some.ratio().orElseThrow()).isCloseTo((0.75 * 21.3 + 0.25 * 150) / 21.3, within(0.1));
     }
@@ -39,19 +39,19 @@ class SeamsTest {
             int x = i / 3 % SIDE;
             rgb[i] = (byte) (x < 32 ? x : x < 40 ? x + 2 : x == 48 ? 255 : 90); // 3 from 31 to 32, 1 about it
         }
-        Seams seams = new Seams(32);
-        seams.add(rgb, SIDE);
+        Seams seams = new Seams();
+        seams.add(rgb, SIDE, 32);
         // Columns: 3 at 32, 0 at 64; 1 at each of 27 to 37, 0 from 59 to 69. Rows are alike.
         assertThat(seams.ratio().orElseThrow()).isCloseTo(3, within(1e-9));
     }
 
     @Test
     void aPictureOfOneWindowAndAFlatOneSayNothing() {
-        Seams one = new Seams(SIDE);
-        one.add(noise(0), SIDE);
+        Seams one = new Seams();
+        one.add(noise(0), SIDE, SIDE);
         assertThat(one.ratio()).isEmpty();
-        Seams flat = new Seams(32);
-        flat.add(new byte[3 * SIDE * SIDE], SIDE);
+        Seams flat = new Seams();
+        flat.add(new byte[3 * SIDE * SIDE], SIDE, 32);
         assertThat(flat.ratio()).isEmpty();
     }
 }

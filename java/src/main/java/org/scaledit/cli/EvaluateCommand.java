@@ -116,8 +116,7 @@ final class EvaluateCommand implements Callable<Integer> {
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
             int side = size == null ? opinion.size() : size;
-            int window = request(side, opinion).window();
-            PromptBenchmark.Order order = new PromptBenchmark.Order(prompts, side, window, seed);
+            PromptBenchmark.Order order = new PromptBenchmark.Order(prompts, side, seed);
             Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
             Composer composer = new Composer(Vocabulary.standard(), opened, true);
             PromptBenchmark.Listener listener = (done, all, right) ->

@@ -44,10 +44,22 @@ public final class PromptBenchmark {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final int SHOWN = 400; // on the contact sheet
 
+    /**
+     * A square.
+     *
+     * @param rgb red, green and blue of each pixel, row by row: {@code [side · side · 3]}
+     * @param window tokens along each side of a window that it was painted in, whose borders are looked at
+     */
+    public record Picture(byte[] rgb, int window) {
+        /** Pixels along each side: with several levels more than were asked for. */
+        private int side() {
+            return (int) Math.sqrt(rgb.length / 3.0);
+        }
+    }
+
     /** Paints a scene that is known by its caption, or by all of it. */
     public interface Painter {
-        /** @return red, green and blue of each pixel of a square, row by row: {@code [side · side · 3]} */
-        byte[] paint(Scene scene);
+        Picture paint(Scene scene);
 
         /**
          * The same, which writes each picture as it is painted: 00000.png, 00001.png and so on, with the caption.
@@ -57,14 +69,14 @@ public final class PromptBenchmark {
         default Painter keepingIn(Path folder) {
             AtomicInteger number = new AtomicInteger();
             return scene -> {
-                byte[] rgb = paint(scene);
+                Picture picture = paint(scene);
                 Path file = folder.resolve(String.format(Locale.ROOT, "%05d.png", number.getAndIncrement()));
-                PngFile.write(file, rgb, side(rgb), Map.of("Description", scene.caption()));
-                return rgb;
+                PngFile.write(file, picture.rgb, picture.side(), Map.of("Description", scene.caption()));
+                return picture;
             };
         }
 
-        /** A model's pictures: from the caption, with the scene's seed. */
+        /** A model's pictures: from the caption, with the scene's seed, in the windows that the model's own settings may say. */
         static Painter of(ScaleDit model, ImageRequest request) {
             return scene -> {
                 GeneratedImage image =
@@ -73,13 +85,14 @@ public final class PromptBenchmark {
                 for (int y = 0; y < image.height(); y++) {
                     System.arraycopy(image.row(y), 0, rgb, 3 * image.width() * y, 3 * image.width());
                 }
-                return rgb;
+                return new Picture(rgb, image.request().window());
             };
         }
 
-        /** True renders: what the judge makes of these is the most that a model can reach. */
+        /** True renders: what the judge makes of these is the most that a model can reach. Borders are those of usual windows. */
         static Painter of(SceneRenderer renderer, int size) {
-            return scene -> renderer.render(scene, size);
+            int window = ImageRequest.of("").window();
+            return scene -> new Picture(renderer.render(scene, size), window);
         }
     }
 
@@ -88,9 +101,8 @@ public final class PromptBenchmark {
      *
      * @param count of all probes together, which take turns
      * @param size pixels along each side of a picture
-     * @param window tokens likewise of a window, whose borders are looked at
      */
-    public record Order(int count, int size, int window, long seed) {
+    public record Order(int count, int size, long seed) {
         public Order {
             if (count < 1) {
                 throw new IllegalArgumentException("prompts is " + count + ", expected 1 or more");
@@ -110,13 +122,12 @@ public final class PromptBenchmark {
     private final Order order;
     private final List<Row> rows = new ArrayList<>();
     private final ContactSheet sheet;
-    private final Seams seams;
+    private final Seams seams = new Seams();
 
     private PromptBenchmark(Judge judge, Order order) {
         this.judge = judge;
         this.order = order;
         this.sheet = new ContactSheet(order.count, SHOWN);
-        this.seams = new Seams(order.window * TokenGrid.PIXELS_PER_TOKEN);
     }
 
     /**
@@ -165,23 +176,17 @@ public final class PromptBenchmark {
     }
 
     private void add(Probe probe, Scene scene, Painter painter) {
-        byte[] rgb = painter.paint(scene);
-        int side = side(rgb);
+        Picture painted = painter.paint(scene);
         if (scene.background() != Background.BRICK_WALL) {
-            seams.add(rgb, side);
+            seams.add(painted.rgb, painted.side(), painted.window * TokenGrid.PIXELS_PER_TOKEN);
         }
         Tensors.run(() -> {
-            Tensor picture = Pixels.toTensor(rgb, side);
+            Tensor picture = Pixels.toTensor(painted.rgb, painted.side());
             List<Detection> seen = judge.detect(picture);
             boolean right = Scoring.isRight(probe, scene, seen);
             rows.add(new Row(probe, scene.caption(), seen, right));
             sheet.add(picture, right);
         });
-    }
-
-    /** Of a square, which with several levels is larger than was asked for. */
-    private static int side(byte[] rgb) {
-        return (int) Math.sqrt(rgb.length / 3.0);
     }
 
     /** How much was right. */

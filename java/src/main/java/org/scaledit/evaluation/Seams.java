@@ -13,29 +13,28 @@ final class Seams {
 
     private static final int FARTHEST = 5;
 
-    private final int window;
     private double across;
     private double inside;
     private long pairsAcross;
     private long pairsInside;
 
-    /** @param window pixels along a window's side; at least 16; windows begin at the picture's upper left corner */
-    Seams(int window) {
-        this.window = window;
-    }
-
-    /** @param rgb of a square: {@code [side · side · 3]} */
-    void add(byte[] rgb, int side) {
+    /**
+     * Adds a picture.
+     *
+     * @param rgb of a square: {@code [side · side · 3]}
+     * @param window pixels along a window's side; at least 16; windows begin at the picture's upper left corner
+     */
+    void add(byte[] rgb, int side, int window) {
         for (int y = 0; y < side; y++) {
             for (int x = 0; x < side; x++) {
                 int at = 3 * (y * side + x);
-                add(rgb, at, 3, x, side);
-                add(rgb, at, 3 * side, y, side);
+                add(rgb, at, 3, x, side, window);
+                add(rgb, at, 3 * side, y, side, window);
             }
         }
     }
 
-    private void add(byte[] rgb, int at, int stride, int place, int side) {
+    private void add(byte[] rgb, int at, int stride, int place, int side, int window) {
         int border = (place + window / 2) / window * window; // the nearest
         int away = Math.abs(place - border);
         if (border == 0 || border >= side || away > FARTHEST || away > 0 && away < NEAREST) {
