@@ -45,6 +45,8 @@ class ContentHashTest {
         assertThat(first).isEqualTo(of("config.json", "{}"));
         Files.createDirectory(folder.resolve("below"));
         assertThat(ofModel()).isEqualTo(first);
+        Files.writeString(folder.resolve(".scaledit-12ab"), "{"); // of a process that was killed
+        assertThat(ofModel()).isEqualTo(first);
         Files.move(folder.resolve("config.json"), folder.resolve("other.json"));
         assertThat(ofModel()).isNotEqualTo(first);
     }

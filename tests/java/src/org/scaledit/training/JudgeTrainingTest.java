@@ -99,7 +99,7 @@ class JudgeTrainingTest {
         JudgeTraining.run(bfloat16, SilentListener.NONE);
         assertNear(bfloat16, whole, 0.05);
         assertThatThrownBy(() -> run("whole", few, false, 3))
-                .hasMessage("a step of a phase has 2 batches, expected a multiple of the 3 GPUs");
+                .hasMessage("a step of a phase of judge has 2 batches, expected a multiple of the 3 GPUs");
         assertThatThrownBy(() -> JudgeTraining.run(run("whole", few, false, 1), SilentListener.NONE))
                 .isInstanceOf(TrainingException.class)
                 .hasMessageContaining("judge.checkpoint.safetensors exists, expected a folder without");

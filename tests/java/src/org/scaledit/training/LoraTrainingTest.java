@@ -344,6 +344,36 @@ class LoraTrainingTest {
                 .isNotEqualTo(-1);
     }
 
+    /** It closes the file that is being read for them. */
+    @Test
+    void anInterruptWhileSamplesAreMadeLosesNoStep() {
+        LoraTraining.Run run = run("painting", prodigy(), 4, 9);
+        LoraTraining.Run sampled = new LoraTraining.Run(
+                run.model(),
+                data,
+                cache,
+                run.output(),
+                run.recipe(),
+                4,
+                9,
+                false,
+                run.placement(),
+                1,
+                Optional.of(new LoraTraining.Samples(2, List.of("a disc"), 1, 4.5, 1, 3.5)));
+        assertThatThrownBy(() -> LoraTraining.run(sampled, new SilentListener() {
+                    @Override
+                    public void stepped(LossLog.Row row, long steps, Pace pace) {
+                        if (row.step() == 2) {
+                            Thread.currentThread().interrupt();
+                        }
+                    }
+                }))
+                .isInstanceOf(CancellationException.class);
+        try (TrainingCheckpoint checkpoint = TrainingCheckpoint.open(run.checkpoint())) {
+            assertThat(checkpoint.steps()).isEqualTo(2);
+        }
+    }
+
     @Test
     void bfloat16HasALossNearFloat32s() {
         LoraTraining.Run exact = run("exact", prodigy(), 3, 9);

@@ -61,8 +61,11 @@ class ModelRecipeTest {
         assertThat(fewSteps.transformer().config())
                 .isEqualTo(recipe.transformer().config());
         assertThat(fewSteps.transformer().distillation()).isPresent();
-        for (ModelRecipe shared : List.of(recipe, fewSteps)) {
-            shared.transformer().training().requireRanks(4); // tools/demo-model/train DIR 4
+        for (int gpus : new int[] {1, 2, 4}) { // tools/demo-model/train DIR 4
+            recipe.vae().training().requireRanks("vae", gpus);
+            for (ModelRecipe shared : List.of(recipe, fewSteps)) {
+                shared.transformer().training().requireRanks("transformer", gpus);
+            }
         }
     }
 

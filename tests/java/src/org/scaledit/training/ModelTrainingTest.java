@@ -182,7 +182,7 @@ class ModelTrainingTest {
         assertNear(mixed, one);
 
         assertThatThrownBy(() -> run("odd", config, false, 3))
-                .hasMessage("a step of a phase has 4 batches, expected a multiple of the 3 GPUs");
+                .hasMessage("a step of a phase of vae has 4 batches, expected a multiple of the 3 GPUs");
         assertThatThrownBy(() -> run("none", config, false, 0)).hasMessage("gpus is 0, expected 1 or more");
     }
 

@@ -32,7 +32,9 @@ import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Lora;
 import org.scaledit.checkpoint.ModelDirectory;
+import org.scaledit.ranks.Exchange;
 import org.scaledit.ranks.Ranks;
+import org.scaledit.ranks.RanksStoppedException;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.DrawnPictures;
@@ -148,6 +150,78 @@ class RanksTest {
             }
         });
         return found;
+    }
+
+    /** Of a GPU it is known only once they have been read. */
+    @Test
+    void gradientsThatAreNotWholeChangeNoMatrix() throws IOException {
+        Exchange broken = new Exchange() {
+            @Override
+            public int rank() {
+                return 0;
+            }
+
+            @Override
+            public int ranks() {
+                return 2;
+            }
+
+            @Override
+            public void meet() {}
+
+            @Override
+            public void requireOthers() {}
+
+            @Override
+            public void requireWhole() {
+                throw new RanksStoppedException();
+            }
+
+            @Override
+            public void sum(Tensor tensor) {}
+
+            @Override
+            public void share(Tensor tensor) {}
+
+            @Override
+            public Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
+                return Begun.DONE;
+            }
+
+            @Override
+            public Begun gather(Tensor own, Tensor all) {
+                return Begun.DONE;
+            }
+        };
+        ModelDirectory model = ModelDirectory.open(Golden.tinyFlux());
+        TrainingSet set = new TrainingSet(
+                Example.of(data),
+                new TrainingSet.Encoding(model, 64, 4, 8, Placement.FLOAT32_CPU),
+                ExampleCache.in(shared.resolve("cache")));
+        set.fill(List.of(), (done, all) -> {});
+        try (FluxTransformer plain = FluxTransformer.loadForTraining(model, Placement.FLOAT32_CPU);
+                Lora start = Lora.load(Golden.path("golden/lora/scaledit_lora.safetensors"));
+                FluxTransformer trained =
+                        plain.withTrainedLora(start, recipe().scope().ofTransformer());
+                StepGradients gradients = new StepGradients(recipe(), set, trained, broken, new double[ACCUMULATE]);
+                TrainingSession session = new TrainingSession(
+                        run("broken", 2, STEPS, false), Map.of(), trained, gradients, SilentListener.NONE)) {
+            Map<String, float[]> before = matrices(gradients);
+            assertThat(gradients.of(1)).isPositive(); // nobody has read them
+            assertThatThrownBy(() -> session.step(1)).isInstanceOf(RanksStoppedException.class);
+            Map<String, float[]> after = matrices(gradients);
+            before.forEach(
+                    (name, values) -> assertThat(after.get(name)).as(name).isEqualTo(values));
+        }
+    }
+
+    private static Map<String, float[]> matrices(StepGradients gradients) {
+        Map<String, float[]> matrices = new TreeMap<>();
+        gradients
+                .parameters()
+                .forEach((name, parameter) -> Tensors.run(() ->
+                        matrices.put(name, Tensors.floats(parameter.detach().flatten()))));
+        return matrices;
     }
 
     private static boolean isZero(float[] values) {

@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
+import java.nio.channels.ClosedByInterruptException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -11,6 +12,7 @@ import java.util.List;
 import java.util.concurrent.CancellationException;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.scaledit.checkpoint.CheckpointException;
 
 /** Of steps whose rows become known three at a time. */
 class TrainingLoopTest {
@@ -34,6 +36,8 @@ class TrainingLoopTest {
         }
     };
 
+    private long closedStep; // in which an interrupt closes the file that is being read
+    private boolean closesCheckpoint; // likewise the first one that is written
     private long painted; // after so many steps pictures are, and that fails
 
     private List<LossLog.Row> read() {
@@ -53,6 +57,9 @@ class TrainingLoopTest {
                         if (step == stopped) {
                             throw TrainingLoop.stopped(TrainingLoop.after(step - 1));
                         }
+                        if (step == closedStep) {
+                            closed();
+                        }
                         unread.add(new LossLog.Row(step, 0.5, 1e-3, 2));
                         return unread.size() == 3 ? read() : List.of();
                     }
@@ -64,6 +71,10 @@ class TrainingLoopTest {
 
                     @Override
                     public void write(long step) {
+                        if (closesCheckpoint) {
+                            closesCheckpoint = false;
+                            closed();
+                        }
                         events.add("write " + step);
                     }
 
@@ -81,6 +92,28 @@ class TrainingLoopTest {
                     }
                 },
                 listener);
+    }
+
+    private static void closed() {
+        Thread.currentThread().interrupt();
+        throw new CheckpointException("cannot read the cache", new ClosedByInterruptException());
+    }
+
+    @Test
+    void anInterruptThatClosesAFileStopsItLikeAnyOther() {
+        closedStep = 6;
+        assertThatThrownBy(() -> run(10, 100, 0))
+                .isInstanceOf(CancellationException.class)
+                .hasMessage("the training was stopped after 5 steps; --resume goes on from there");
+        assertThat(events).containsExactly("1", "2", "3", "4", "5", "write 5", "saved 5");
+        assertThat(Thread.interrupted()).isFalse();
+    }
+
+    @Test
+    void aCheckpointThatAnInterruptBreaksOffIsWrittenAgain() {
+        closesCheckpoint = true;
+        assertThatThrownBy(() -> run(10, 4, 0)).isInstanceOf(CancellationException.class);
+        assertThat(events).containsExactly("1", "2", "3", "4", "write 4", "saved 4");
     }
 
     /** The last steps are not lost with pictures of them. */

@@ -41,7 +41,8 @@ final class TrainJudgeCommand implements Callable<Integer> {
         JudgeTraining.Run run =
                 new JudgeTraining.Run(recipe, options.output(), sprites, options.resume(), placement, gpus);
         try (OutputFolder made = OutputFolder.make(options.output());
-                CleanInterrupt interrupt = new CleanInterrupt();
+                CleanInterrupt interrupt =
+                        CleanInterrupt.ofTraining(spec.commandLine().getErr());
                 ProgressDisplay display = ProgressDisplay.of(
                         options.quiet(),
                         StageListener.COLUMNS,

@@ -234,7 +234,8 @@ final class TrainLoraCommand implements Callable<Integer> {
         Arguments.requireExists("model", model);
         Arguments.requireExists("data", data);
         Arguments.requireWritable(output);
-        try (CleanInterrupt interrupt = new CleanInterrupt();
+        try (CleanInterrupt interrupt =
+                        CleanInterrupt.ofTraining(spec.commandLine().getErr());
                 ProgressDisplay display = ProgressDisplay.of(
                         quiet, STAGE_COLUMNS, spec.commandLine().getErr())) {
             LoraTraining.run(run, new Listener(run, display));

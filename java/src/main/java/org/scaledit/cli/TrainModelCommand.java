@@ -58,7 +58,8 @@ final class TrainModelCommand implements Callable<Integer> {
                 placement,
                 gpus);
         try (OutputFolder made = OutputFolder.make(output);
-                CleanInterrupt interrupt = new CleanInterrupt();
+                CleanInterrupt interrupt =
+                        CleanInterrupt.ofTraining(spec.commandLine().getErr());
                 ProgressDisplay display = ProgressDisplay.of(
                         options.quiet(),
                         StageListener.COLUMNS,

@@ -51,13 +51,17 @@ public final class ContentHash {
     }
 
     /**
-     * Names, sizes and contents of the files in a folder of a model, below which nothing is looked at. Of a large file only a
-     * part is read: that tells models apart, as training one changes all of its weights, and takes no time.
+     * Names, sizes and contents of the files in a folder of a model, below which nothing is looked at; hidden ones are left out,
+     * such as what a killed process has not finished. Of a large file only a part is read: that tells models apart, as training
+     * one changes all of its weights, and takes no time.
      */
     public ContentHash model(Path folder) throws IOException {
         List<Path> files;
         try (Stream<Path> entries = Files.list(folder)) {
-            files = entries.filter(Files::isRegularFile).sorted().toList();
+            files = entries.filter(Files::isRegularFile)
+                    .filter(file -> !file.getFileName().toString().startsWith("."))
+                    .sorted()
+                    .toList();
         }
         for (Path file : files) {
             text(file.getFileName().toString());

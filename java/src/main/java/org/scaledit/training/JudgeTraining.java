@@ -40,7 +40,7 @@ public final class JudgeTraining {
      */
     public record Run(JudgeRecipe recipe, Path output, Path sprites, boolean resume, Placement placement, int ranks) {
         public Run {
-            recipe.training().requireRanks(ranks);
+            recipe.training().requireRanks(WORD, ranks);
         }
 
         /** The judge's folder, as {@link Judge#open} reads it. */

@@ -236,17 +236,29 @@ public record ModelRecipe(
             return phases.stream().mapToInt(phase -> phase.batches.size()).max().orElseThrow();
         }
 
-        /** So many can deal out the batches of every step. */
-        void requireRanks(int ranks) {
+        /**
+         * So many can deal out the batches of every step.
+         *
+         * @param part that is trained, for the message
+         */
+        void requireRanks(String part, int ranks) {
             if (ranks < 1) {
                 throw new IllegalArgumentException("gpus is " + ranks + ", expected 1 or more");
             }
             for (Phase phase : phases) {
                 if (phase.batches.size() % ranks != 0) {
-                    throw new IllegalArgumentException("a step of a phase has " + phase.batches.size()
+                    throw new IllegalArgumentException("a step of a phase of " + part + " has " + phase.batches.size()
                             + " batches, expected a multiple of the " + ranks + " GPUs");
                 }
             }
+        }
+
+        /** Before the first one of a phase. */
+        long stepsBefore(Phase phase) {
+            return phases.stream()
+                    .takeWhile(each -> each != phase)
+                    .mapToLong(Phase::steps)
+                    .sum();
         }
 
         /** The one that a step, from 1, is in. */
@@ -272,6 +284,21 @@ public record ModelRecipe(
             return samples;
         }
 
+        /**
+         * How many come before a step's batch in the order of its size: of its phase those of the same size, so that each size has
+         * every one of its samples once in an epoch, and of earlier phases all.
+         *
+         * @param step from 1, in the phase
+         * @param number of the batch
+         */
+        long samplesBefore(Phase phase, long step, int number) {
+            long earlier = stepsBefore(phase);
+            int size = phase.batches.get(number).size;
+            return samples(earlier)
+                    + (step - 1 - earlier) * phase.samplesOf(size, phase.batches.size())
+                    + phase.samplesOf(size, number);
+        }
+
         LearningRate rate() {
             return new LearningRate(learningRate, floor, warmupSteps, steps());
         }
@@ -286,6 +313,15 @@ public record ModelRecipe(
         /** Samples of a step's first batches. */
         long samples(int firstBatches) {
             return batches.stream().limit(firstBatches).mapToLong(Batch::count).sum();
+        }
+
+        /** Those of one size alone. */
+        long samplesOf(int size, int firstBatches) {
+            return batches.stream()
+                    .limit(firstBatches)
+                    .filter(batch -> batch.size == size)
+                    .mapToLong(Batch::count)
+                    .sum();
         }
 
         long samplesPerStep() {

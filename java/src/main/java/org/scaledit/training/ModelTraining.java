@@ -90,9 +90,9 @@ public final class ModelTraining {
             int ranks) {
         public Run {
             if (recipe.start().isEmpty()) {
-                recipe.vae().training().requireRanks(ranks);
+                recipe.vae().training().requireRanks(Stage.VAE.word, ranks);
             }
-            recipe.transformer().training().requireRanks(ranks);
+            recipe.transformer().training().requireRanks(Stage.TRANSFORMER.word, ranks);
         }
 
         /** The model's directory. */

@@ -70,7 +70,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     private final TrainingListener listener;
     private final Optimizer optimizer;
     private final UnreadSteps unread;
-    private final Map<Integer, SampleOrder> orders = new HashMap<>(); // by the number of samples
+    private final Map<ModelRecipe.Batch, SampleOrder> orders = new HashMap<>();
     private ModelRecipe.@Nullable Phase phase; // of the batches that are being made
     private @Nullable Prefetch<B> batches;
 
@@ -208,14 +208,14 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     /** Of a step's batch. */
     private String name(ModelRecipe.Phase current, long step, int number) {
         ModelRecipe.Batch kind = current.batches().get(number);
-        int first = order(kind).sample(training.samples(step - 1) + current.samples(number));
+        int first = order(kind).sample(training.samplesBefore(current, step, number));
         return source.name(first) + (kind.count() == 1 ? "" : " and " + (kind.count() - 1) + " others");
     }
 
     /** Of the samples that a kind of batch is made of. */
     private SampleOrder order(ModelRecipe.Batch kind) {
         return orders.computeIfAbsent(
-                kind.of(source.size()), used -> new SampleOrder(seed, used, Recipe.Timesteps.UNIFORM));
+                kind, each -> new SampleOrder(seed, each.of(source.size()), Recipe.Timesteps.UNIFORM));
     }
 
     /** This rank's of a phase from a step on. */
@@ -241,8 +241,10 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
                 number -> {
                     int place = (int) (number % perStep) * exchange.ranks() + exchange.rank();
                     ModelRecipe.Batch kind = current.batches().get(place);
-                    long count = before + number / perStep * current.samplesPerStep() + current.samples(place);
-                    int[] samples = LongStream.range(count, count + kind.count())
+                    long later = number / perStep; // steps
+                    long count = before + later * current.samplesPerStep() + current.samples(place);
+                    long first = training.samplesBefore(current, step + later, place);
+                    int[] samples = LongStream.range(first, first + kind.count())
                             .mapToInt(order(kind)::sample)
                             .toArray();
                     return () -> objective.batch(kind, count, samples);
@@ -253,14 +255,7 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
     }
 
     private long stepsLeft(ModelRecipe.Phase current, long step) {
-        long end = 0;
-        for (ModelRecipe.Phase each : training.phases()) {
-            end += each.steps();
-            if (each == current) {
-                break;
-            }
-        }
-        return end - step + 1;
+        return training.stepsBefore(current) + current.steps() - step + 1;
     }
 
     private void endBatches() {

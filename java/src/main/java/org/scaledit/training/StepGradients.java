@@ -47,7 +47,8 @@ final class StepGradients implements AutoCloseable {
     }
 
     /**
-     * Gives rank 0's matrices to all ranks, and then computes their gradients, which all ranks have in the end.
+     * Gives rank 0's matrices to all ranks, and then computes their gradients, which all ranks have in the end. On GPUs these may
+     * still be in a queue: whoever has read them asks {@link #requireWhole}.
      *
      * @return the mean of the samples' losses; on rank 0 alone of all of them
      * @throws TrainingException if a loss is no number
@@ -64,12 +65,20 @@ final class StepGradients implements AutoCloseable {
             losses[sample] = add((step - 1) * losses.length + sample, step);
         }
         together(Tensor::grad, (parameter, sum) -> parameter.mutable_grad().copy_(sum), exchange::sum);
-        exchange.requireWhole();
         double sum = 0;
         for (double value : losses) {
             sum += value;
         }
         return sum / losses.length;
+    }
+
+    /**
+     * Looks whether the gradients that were read are the sum of what all ranks gave.
+     *
+     * @throws org.scaledit.ranks.RanksStoppedException if they may not be, as a rank has failed
+     */
+    void requireWhole() {
+        exchange.requireWhole();
     }
 
     /** @param count of the samples before this one */

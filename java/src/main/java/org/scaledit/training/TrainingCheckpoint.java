@@ -126,6 +126,12 @@ final class TrainingCheckpoint implements AutoCloseable {
                         });
             }
         });
+        source.metadata().forEach((name, then) -> { // what is no longer asked for
+            if (!name.equals(STEPS) && !origin.containsKey(name)) {
+                throw new TrainingException(source.path() + " was made with " + (name + " " + then).strip()
+                        + ", expected the same instead of none");
+            }
+        });
     }
 
     /** @throws CheckpointException naming a tensor that is missing or of another shape */

@@ -1,9 +1,11 @@
 package org.scaledit.training;
 
+import java.nio.channels.ClosedByInterruptException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.List;
 import java.util.concurrent.CancellationException;
+import java.util.stream.Stream;
 
 /** Makes steps one after the other, with their log, and a checkpoint so often, at the end and when it is interrupted. */
 final class TrainingLoop {
@@ -76,6 +78,20 @@ final class TrainingLoop {
 
     private void run() {
         try {
+            makeSteps();
+        } catch (CancellationException e) {
+            if (made != saved) {
+                write();
+            }
+            throw e;
+        }
+        if (first == made) { // there was nothing to do
+            write();
+        }
+    }
+
+    private void makeSteps() {
+        try {
             while (made < length.steps) {
                 long begun = System.nanoTime();
                 List<LossLog.Row> known = steps.step(made + 1);
@@ -87,15 +103,18 @@ final class TrainingLoop {
                 }
                 steps.between(made);
             }
-        } catch (CancellationException e) {
-            if (made != saved) {
-                write();
+        } catch (RuntimeException e) {
+            if (isOfInterrupt(e)) {
+                throwIfInterruptedAfter(made);
             }
             throw e;
         }
-        if (first == made) { // there was nothing to do
-            write();
-        }
+    }
+
+    /** A file that is being read or written is closed by an interrupt. */
+    private static boolean isOfInterrupt(Throwable thrown) {
+        return Stream.iterate(thrown, cause -> cause != null, Throwable::getCause)
+                .anyMatch(ClosedByInterruptException.class::isInstance);
     }
 
     /** Nothing is written that nobody has looked at. */

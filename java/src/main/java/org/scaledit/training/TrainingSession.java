@@ -90,6 +90,7 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
     public List<LossLog.Row> step(long step) {
         double loss = gradients.of(step);
         double norm = gradientNorm();
+        gradients.requireWhole(); // now that a GPU has been waited for
         if (!Double.isFinite(norm)) {
             throw new TrainingException("the gradients are no numbers at step " + step);
         }
