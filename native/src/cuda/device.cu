@@ -92,11 +92,17 @@ int common_device(const NamedMemory& first, std::initializer_list<NamedMemory> o
     return device;
 }
 
-CurrentDevice::CurrentDevice(int device) {
+CurrentDevice::CurrentDevice(int device) : device_(device) {
     check(cudaGetDevice(&before_), "cudaGetDevice");
-    check(cudaSetDevice(device), "cudaSetDevice");
+    if (device_ != before_) {
+        check(cudaSetDevice(device_), "cudaSetDevice");
+    }
 }
 
-CurrentDevice::~CurrentDevice() { cudaSetDevice(before_); }
+CurrentDevice::~CurrentDevice() {
+    if (device_ != before_ && cudaSetDevice(before_) != cudaSuccess) {
+        cudaGetLastError();  // a later call must not find it
+    }
+}
 
 }  // namespace scaledit::cuda

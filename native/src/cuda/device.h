@@ -45,6 +45,7 @@ public:
     CurrentDevice& operator=(const CurrentDevice&) = delete;
 
 private:
+    int device_;
     int before_ = 0;
 };
 

@@ -382,7 +382,9 @@ __global__ void __launch_bounds__(kConcludeThreads) conclude(const __grid_consta
     const auto [query_squares, key_sum, key_squares, value_sum, low, high] = found;
     const auto queries = static_cast<float>(sample(p.tokens, kMeasureQueryStride).count);
     const auto keys = static_cast<float>(sample(p.tokens, kMeasureStride).count);
-    const float key_mean = key_sum / keys;
+    // A sum that a NaN joined says nothing of the other keys: any mean will do for them.
+    const float mean_of_keys = key_sum / keys;
+    const float key_mean = fabsf(mean_of_keys) < INFINITY ? mean_of_keys : 0;
     const int balance =
         balance_exponent(pair_sum(query_squares) / queries, pair_sum(fmaf(-key_mean, key_sum, key_squares)) / keys);
     if (channel % 2 == 0) {
