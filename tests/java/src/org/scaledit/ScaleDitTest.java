@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CancellationException;
@@ -19,6 +20,7 @@ import java.util.function.Consumer;
 import org.bytedeco.javacpp.Pointer;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -28,6 +30,7 @@ import org.scaledit.ImageRequest.AttentionKind;
 import org.scaledit.ImageRequest.Init;
 import org.scaledit.attention.NativeAttention;
 import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.Dtype;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.checkpoint.SafetensorsWriter;
@@ -35,6 +38,8 @@ import org.scaledit.checkpoint.SafetensorsWriter.Declaration;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
 import org.scaledit.testing.ProcessMemory;
+import org.scaledit.vae.AutoencoderKl;
+import org.scaledit.vae.VaeConfig;
 
 /** The whole of it, through the door that users take. */
 class ScaleDitTest {
@@ -551,6 +556,16 @@ class ScaleDitTest {
     }
 
     @Test
+    void aPlainPictureIsOneOfOne() {
+        List<Progress> seen = new ArrayList<>();
+        try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
+            model.generate(small("stages").levels(0), seen::add);
+        }
+        assertThat(seen).extracting(Progress::stage).contains(Progress.Stage.DECODE);
+        assertThat(seen).allMatch(progress -> progress.level() == 1 && progress.levels() == 1);
+    }
+
+    @Test
     void interruptingTheThreadCancelsWithinAStepAndTheModelLivesOn() throws Exception {
         try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
             CountDownLatch begun = new CountDownLatch(1);
@@ -699,6 +714,40 @@ class ScaleDitTest {
         }
         assertThat(folder.toFile().list((dir, name) -> name.startsWith("half") || name.startsWith(".scaledit-")))
                 .isEmpty();
+    }
+
+    @Test
+    void aVaeOfOtherLatentsThanTheTransformersIsRefusedAtOnce() throws IOException {
+        Path model = Golden.copyOfTinyFlux(folder.resolve("eight"));
+        Path vae = model.resolve("vae");
+        Path config = vae.resolve("config.json");
+        Files.writeString(
+                config, Files.readString(config).replace("\"latent_channels\": 16", "\"latent_channels\": 8"));
+        Tensors.run(() -> {
+            Map<String, Tensor> weights = new LinkedHashMap<>();
+            AutoencoderKl.expectedTensors(VaeConfig.of(Config.read(config)))
+                    .forEach((name, shape) -> weights.put(name, torch.zeros(shape)));
+            SafetensorsWriter.write(vae.resolve("diffusion_pytorch_model.safetensors"), weights, Map.of());
+        });
+        String sentence =
+                "the VAE in " + vae + " has 8 latent channels, expected 16, which the transformer in %s paints";
+        assertThatThrownBy(() -> ScaleDit.builder(Golden.tinyFlux()).vae(vae).load())
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(sentence.formatted(Golden.tinyFlux().resolve("transformer")));
+        assertThatThrownBy(() -> ScaleDit.describe(model))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(sentence.formatted(model.resolve("transformer")));
+    }
+
+    @Test
+    void aModelWithoutItsSchedulersConfigIsRefusedAtOnce() throws IOException {
+        Path model = Golden.copyOfTinyFlux(folder.resolve("unscheduled"));
+        Path config = model.resolve("scheduler/scheduler_config.json");
+        Files.delete(config);
+        assertThatThrownBy(() -> ScaleDit.load(model))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(config + " does not exist");
+        assertThatThrownBy(() -> ScaleDit.describe(model)).hasMessage(config + " does not exist");
     }
 
     /** Weights of 24 GB would be read first otherwise. */

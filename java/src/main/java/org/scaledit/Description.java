@@ -16,6 +16,7 @@ import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.file.Reasons;
 import org.scaledit.image.ImageException;
 import org.scaledit.image.PngText;
+import org.scaledit.sampling.Schedule;
 import org.scaledit.tensor.Torch;
 import org.scaledit.text.TextEncoders;
 import org.scaledit.transformer.FluxConfig;
@@ -62,6 +63,8 @@ final class Description {
         FluxConfig transformer = FluxTransformer.check(directory, List.of(), LoraScope.GUIDANCE);
         TextEncoders.check(directory);
         VaeConfig vae = AutoencoderKl.check(directory.part("vae"));
+        Pipeline.requireSameLatents(directory, transformer, directory.part("vae"), vae);
+        Schedule.check(directory);
         long parameters = FluxTransformer.expectedTensors(transformer).values().stream()
                 .mapToLong(Description::elements)
                 .sum();

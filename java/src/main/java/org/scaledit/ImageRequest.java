@@ -59,6 +59,7 @@ public final class ImageRequest implements Cloneable {
     private int height = 4096;
     private OptionalLong seed = OptionalLong.empty();
     private OptionalInt ratio = OptionalInt.empty();
+    private OptionalInt chosenRatio = OptionalInt.empty(); // for a picture whose settings are taken
     private int levels = 1;
     private int plainSize = TokenGrid.MOST_PIXELS;
     private int steps = 28;
@@ -133,7 +134,7 @@ public final class ImageRequest implements Cloneable {
     /** Pixels, each a multiple of 16 from 16 to 65,536. Default 4096 × 4096. */
     public ImageRequest size(int width, int height) {
         TokenGrid.ofPixels(width, height);
-        return with(copy -> {
+        return choosingRatio(copy -> {
             copy.width = width;
             copy.height = height;
         });
@@ -142,16 +143,19 @@ public final class ImageRequest implements Cloneable {
     /** Likewise, the height as it was. */
     public ImageRequest width(int width) {
         TokenGrid.ofPixels(width, height);
-        return with(copy -> copy.width = width);
+        return choosingRatio(copy -> copy.width = width);
     }
 
     /** Likewise, the width as it was. */
     public ImageRequest height(int height) {
         TokenGrid.ofPixels(width, height);
-        return with(copy -> copy.height = height);
+        return choosingRatio(copy -> copy.height = height);
     }
 
-    /** The same seed, size and settings give the same picture. Default: a new one for every generation. */
+    /**
+     * The same seed, size and settings give the same picture. Default: a new one for every generation. It has no effect beside
+     * {@link #noise}, which a picture's request ({@link #from}) may have.
+     */
     public ImageRequest seed(long seed) {
         return with(copy -> copy.seed = OptionalLong.of(seed));
     }
@@ -159,15 +163,26 @@ public final class ImageRequest implements Cloneable {
     /**
      * How many times smaller than the picture the guidance image is on each side (ρ): 1, 2, 4 or 8. Default 4; with a {@link
      * #plainSize} the one whose first guidance image is nearest to that. With 0 there is none, and every window paints for itself
-     * what the text says: to see what guidance does.
+     * what the text says: to see what guidance does. One that was chosen for a picture is kept by {@link #from} and
+     * chosen anew when size, levels, plain size or guide image are set.
      */
     public ImageRequest ratio(int ratio) {
+        requireRatio(ratio);
+        return choosingRatio(copy -> copy.ratio = OptionalInt.of(ratio));
+    }
+
+    /** A picture's settings name one whether or not it was set: if not, it stays while what it was chosen by does. */
+    ImageRequest chosenRatio(int ratio) {
+        requireRatio(ratio);
+        return with(copy -> copy.chosenRatio = OptionalInt.of(ratio));
+    }
+
+    private static void requireRatio(int ratio) {
         require(
                 ratio == 0 || ratio == 1 || ratio == 2 || ratio == 4 || ratio == 8,
                 "ratio",
                 ratio,
                 "1, 2, 4 or 8, or 0 for no guidance image");
-        return with(copy -> copy.ratio = OptionalInt.of(ratio));
     }
 
     /**
@@ -177,7 +192,7 @@ public final class ImageRequest implements Cloneable {
      */
     public ImageRequest levels(int levels) {
         require(levels >= 0 && levels <= 8, "levels", levels, "0 to 8");
-        return with(copy -> copy.levels = levels);
+        return choosingRatio(copy -> copy.levels = levels);
     }
 
     /**
@@ -191,7 +206,7 @@ public final class ImageRequest implements Cloneable {
                 "plain size",
                 pixels,
                 "16 to " + TokenGrid.MOST_PIXELS);
-        return with(copy -> copy.plainSize = pixels);
+        return choosingRatio(copy -> copy.plainSize = pixels);
     }
 
     /** Sampling steps of the high-resolution pass. Default 28. */
@@ -220,7 +235,7 @@ public final class ImageRequest implements Cloneable {
 
     /** A picture of the user's (PNG or JPEG) in place of a generated guidance image. */
     public ImageRequest guideImage(Path image) {
-        return with(copy -> copy.guideImage = Objects.requireNonNull(image, "guide image"));
+        return choosingRatio(copy -> copy.guideImage = Objects.requireNonNull(image, "guide image"));
     }
 
     /** What the high-resolution pass starts from. Default: noise. */
@@ -342,9 +357,17 @@ public final class ImageRequest implements Cloneable {
     }
 
     public int ratio() {
+        if (chosenRatio.isPresent()) {
+            return chosenRatio.getAsInt();
+        }
         boolean plainSizeDecides = levels > 0 && guideImage == null && plainSize < TokenGrid.MOST_PIXELS;
         return ratio.orElseGet(
                 () -> plainSizeDecides ? TokenGrid.ofPixels(width, height).ratioFor(plainSize) : TokenGrid.RATIO);
+    }
+
+    /** Whether the ratio is one that nobody has set. */
+    boolean choosesRatio() {
+        return chosenRatio.isPresent() || ratio.isEmpty();
     }
 
     public int levels() {
@@ -457,6 +480,11 @@ public final class ImageRequest implements Cloneable {
                     "strength is given with init noise, expected init guidance, of whose steps it is a share");
         }
         return result;
+    }
+
+    /** A change of the ratio, or of what it is chosen by. */
+    private ImageRequest choosingRatio(Consumer<ImageRequest> change) {
+        return with(change.andThen(copy -> copy.chosenRatio = OptionalInt.empty()));
     }
 
     private ImageRequest with(Consumer<ImageRequest> change) {

@@ -18,6 +18,7 @@ import org.bytedeco.pytorch.global.torch;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.Progress.Stage;
 import org.scaledit.attention.CudaAttention;
+import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.LoraFile;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.ranks.Exchange;
@@ -48,11 +49,13 @@ import org.scaledit.vae.BandConsumer;
 import org.scaledit.vae.Latents;
 import org.scaledit.vae.SharedTiles;
 import org.scaledit.vae.TileListener;
+import org.scaledit.vae.VaeConfig;
 
 /** The models of one checkpoint, and a picture's way through them. Used by one thread at a time, but for {@link #apart}. */
 final class Pipeline implements AutoCloseable {
     private static final double GIB = 1L << 30;
     private static final int HASH_DIGITS = 16;
+    private static final int LATENTS_PER_TOKEN = 4; // a patch of 2 × 2
 
     private final ModelDirectory directory;
     private final Path vaeFolder;
@@ -185,7 +188,8 @@ final class Pipeline implements AutoCloseable {
         ModelDirectory directory = ModelDirectory.open(model);
         TextEncoders.check(directory);
         Path vaeFolder = vae == null ? directory.part("vae") : vae;
-        AutoencoderKl.check(vaeFolder);
+        VaeConfig vaeConfig = AutoencoderKl.check(vaeFolder);
+        Schedule.check(directory);
         List<ScaledLora> loras = ScaledLora.load(loraFiles);
         try {
             LoraScope loraScope = switch (scope) {
@@ -194,11 +198,22 @@ final class Pipeline implements AutoCloseable {
                 case RELEASED -> LoraScope.RELEASED;
             };
             FluxConfig config = FluxTransformer.check(directory, loras, loraScope);
+            requireSameLatents(directory, config, vaeFolder, vaeConfig);
             return new Pipeline(
                     directory, vaeFolder, config, loraFiles, loras, loraScope, placement, fp8, low, ranks, leastRanks);
         } catch (RuntimeException | Error e) {
             loras.forEach(lora -> lora.lora().close());
             throw e;
+        }
+    }
+
+    /** @throws CheckpointException in one sentence, if the VAE's latents are not those that the transformer paints */
+    static void requireSameLatents(ModelDirectory directory, FluxConfig transformer, Path vaeFolder, VaeConfig vae) {
+        int painted = transformer.latentChannels() / LATENTS_PER_TOKEN;
+        if (vae.latentChannels() != painted) {
+            throw new CheckpointException("the VAE in " + vaeFolder + " has " + vae.latentChannels()
+                    + " latent channels, expected " + painted + ", which the transformer in "
+                    + directory.part("transformer") + " paints");
         }
     }
 
@@ -472,7 +487,8 @@ final class Pipeline implements AutoCloseable {
                 new long[] {3, trace.isPresent() ? grid.pixelHeight() : 0, grid.pixelWidth()},
                 Placement.FLOAT32_CPU.options(),
                 null);
-        TileListener listener = (tiles, all) -> order.progress.send(Stage.DECODE, plan.levels(), tiles, all);
+        int level = Math.max(1, plan.levels());
+        TileListener listener = (tiles, all) -> order.progress.send(Stage.DECODE, level, tiles, all);
         BandConsumer picture = (firstRow, band) -> {
             order.picture.accept(firstRow, band);
             if (trace.isPresent()) {

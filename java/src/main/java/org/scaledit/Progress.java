@@ -7,7 +7,8 @@ import java.time.Duration;
  *
  * @param stage what is being done
  * @param level which picture of a recursion, 1 to {@code levels}
- * @param levels pictures in all; 1 unless {@link ImageRequest#levels(int)} says another number
+ * @param levels pictures in all; 1 unless {@link ImageRequest#levels(int)} or {@link ImageRequest#plainSize(int)} asks for
+ *     more
  * @param step finished steps of this stage: sampling steps, or VAE tiles
  * @param steps steps of this stage in all
  * @param elapsed since this stage began

@@ -19,6 +19,9 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
     /** Keyword of the PNG text chunk. */
     static final String KEYWORD = "scaledit";
 
+    /** Whether the ratio is one that was not set. */
+    private static final String CHOSEN = "ratioChosen";
+
     private static final ObjectMapper JSON = new ObjectMapper();
 
     /** What the PNG's text chunks say. */
@@ -39,6 +42,7 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
     static Map<String, String> command(ScaleDit.Builder model, ImageRequest request, Map<String, String> contents) {
         ObjectNode json = new Settings(model, request).json(); // without a seed: the first one draws it
         json.remove("vae");
+        json.remove(CHOSEN); // the ratio is the same whoever says it
         for (String file : List.of("guideImage", "noise")) {
             if (json.has(file)) {
                 json.put(file, "given");
@@ -81,6 +85,9 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         json.put("height", request.height());
         request.seed().ifPresent(seed -> json.put("seed", seed));
         json.put("ratio", request.ratio());
+        if (request.choosesRatio()) {
+            json.put(CHOSEN, true);
+        }
         json.put("levels", request.levels());
         json.put("plainSize", request.plainSize());
         json.put("steps", request.steps());
@@ -125,7 +132,6 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
                 .withoutNegative()
                 .size(required(json, "width").asInt(), required(json, "height").asInt())
                 .seed(required(json, "seed").asLong())
-                .ratio(required(json, "ratio").asInt())
                 .levels(required(json, "levels").asInt())
                 .steps(required(json, "steps").asInt())
                 .guidance(required(json, "guidance").asDouble())
@@ -161,6 +167,8 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         if (guideImage.isPresent()) {
             request = request.guideImage(guideImage.get());
         }
+        int ratio = required(json, "ratio").asInt(); // after what one is chosen by
+        request = json.path(CHOSEN).asBoolean() ? request.chosenRatio(ratio) : request.ratio(ratio);
         Optional<Path> noise = path(json, "noise");
         return noise.isPresent() ? request.noise(noise.get()) : request;
     }

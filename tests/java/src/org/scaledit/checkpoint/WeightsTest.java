@@ -7,6 +7,7 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CancellationException;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
 import org.junit.jupiter.api.Test;
@@ -146,6 +147,25 @@ class WeightsTest {
             assertThat(weights.load("transformer_blocks.0.attn.to_k.weight", 256, 256)
                             .numel())
                     .isEqualTo(256 * 256);
+        }
+    }
+
+    @Test
+    void anInterruptEndsTheLoading() {
+        try (Weights weights = Weights.of(open(), Placement.FLOAT32_CPU)) {
+            Thread.currentThread().interrupt();
+            assertThatThrownBy(() -> weights.load(QUERY, 256, 256))
+                    .isInstanceOf(CancellationException.class)
+                    .hasMessage("loading the weights was cancelled");
+            assertThat(Thread.interrupted()).isFalse();
+            Thread.currentThread().interrupt();
+            assertThatThrownBy(() -> weights.loadStacked(List.of(QUERY, QUERY), 0, 2, 256, 256))
+                    .isInstanceOf(CancellationException.class);
+            assertThat(weights.loadedBytes()).isZero();
+            Tensor weight = weights.load(QUERY, 256, 256);
+            Thread.currentThread().interrupt();
+            assertThat(weights.load(QUERY, 256, 256)).isSameAs(weight); // it is there
+            assertThat(Thread.interrupted()).isTrue();
         }
     }
 

@@ -17,6 +17,9 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.image.Pixels;
+import org.scaledit.image.PngFile;
+import org.scaledit.image.PngText;
 import org.scaledit.testing.Drawings;
 import org.scaledit.testing.Golden;
 import org.scaledit.testing.ModelJar;
@@ -123,6 +126,21 @@ class MainTest {
         assertThat(repeated.err()).isEmpty();
         assertThat(repeated.status()).isZero();
         assertThat(Files.mismatch(first, again)).isEqualTo(-1);
+    }
+
+    @Test
+    void aSeedIsNotIgnoredForTheNoiseOfAPicture() {
+        Path first = folder.resolve("of-a-seed.png");
+        Path noisy = folder.resolve("of-noise.png");
+        generate("-o", first.toString(), "--quiet");
+        String settings =
+                PngText.read(first, "scaledit").replaceFirst("}$", ",\"noise\":\"/there/noise.safetensors\"}");
+        PngFile.write(noisy, new Pixels(1, 1), Map.of("scaledit", settings));
+        Outcome outcome = run("generate", "--from", noisy.toString(), "--seed", "6", "-o", first.toString());
+        assertThat(outcome.err())
+                .isEqualToIgnoringNewLines("scaledit: --seed is given with --from " + noisy
+                        + ", made of the noise in /there/noise.safetensors, expected none: noise is what a seed draws");
+        assertThat(outcome.status()).isEqualTo(2);
     }
 
     @Test

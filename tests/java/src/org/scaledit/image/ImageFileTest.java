@@ -12,6 +12,7 @@ import ar.com.hjg.pngj.chunks.PngChunkTRNS;
 import java.awt.Color;
 import java.awt.Graphics2D;
 import java.awt.image.BufferedImage;
+import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -23,6 +24,7 @@ import java.util.Map;
 import java.util.Random;
 import java.util.zip.CRC32;
 import javax.imageio.ImageIO;
+import javax.imageio.stream.ImageInputStream;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.jspecify.annotations.Nullable;
@@ -180,6 +182,28 @@ class ImageFileTest {
             Tensor part = read.narrow(1, 3, 7).narrow(2, 5, 10);
             assertThat(Golden.maxAbsoluteDifference(decoded.region(3, 5, 7, 10), part))
                     .isZero();
+        }
+    }
+
+    /** Bytes 0xFF, any number of which may stand before a marker. */
+    @Test
+    void passesOverAJpegsFillBytes() throws IOException {
+        byte[] jpeg = withExif(jpeg(corners()), 6, false);
+        ByteBuffer filled = ByteBuffer.allocate(jpeg.length + 3);
+        filled.put(jpeg, 0, 2).putShort((short) 0xFFFF).put((byte) 0xFF).put(jpeg, 2, jpeg.length - 2);
+        Path file = Files.write(folder.resolve("filled.jpg"), filled.array());
+        assertThat(ImageFile.size(file)).isEqualTo(new ImageFile.Size(16, 32));
+        assertThat(ImageFile.read(file).shape()).containsExactly(3, 32, 16);
+    }
+
+    @Test
+    void aJpegThatEndsBeforeItsPixelsIsUpright() throws IOException {
+        byte[] jpeg = withExif(jpeg(corners()), 6, false);
+        for (int length = 2; length < 30; length++) {
+            try (ImageInputStream cut =
+                    ImageIO.createImageInputStream(new ByteArrayInputStream(Arrays.copyOf(jpeg, length)))) {
+                assertThat(ExifOrientation.of(cut)).isEqualTo(ExifOrientation.UPRIGHT);
+            }
         }
     }
 

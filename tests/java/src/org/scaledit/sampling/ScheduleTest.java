@@ -5,14 +5,21 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.testing.Golden;
@@ -64,6 +71,43 @@ class ScheduleTest {
     @Test
     void refusesAScheduleWithoutSteps() {
         assertThatThrownBy(() -> Schedule.shifted(0, 3)).hasMessage("steps is 0, expected at least 1");
+    }
+
+    private static Schedule read(Path folder, String fields) throws IOException {
+        Path file = Files.writeString(folder.resolve("scheduler_config.json"), "{" + fields.replace('\'', '"') + "}");
+        return Schedule.ofConfig(Config.read(file), 4, 80);
+    }
+
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            quoteCharacter = '~',
+            value = {
+                "'use_karras_sigmas': true        | use_karras_sigmas true, expected false",
+                "'use_exponential_sigmas': true   | use_exponential_sigmas true, expected false",
+                "'use_beta_sigmas': true          | use_beta_sigmas true, expected false",
+                "'invert_sigmas': true            | invert_sigmas true, expected false",
+                "'stochastic_sampling': true      | stochastic_sampling true, expected false",
+                "'shift_terminal': 0.1            | shift_terminal 0.1, expected none",
+                "'use_dynamic_shifting': true, 'time_shift_type': 'linear' | time_shift_type linear, expected exponential",
+            })
+    void refusesAnotherSchedule(String fields, String sentence, @TempDir Path folder) {
+        assertThatThrownBy(() -> read(folder, fields))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(folder.resolve("scheduler_config.json") + " has " + sentence);
+    }
+
+    /** As diffusers writes them. */
+    @Test
+    void takesWhatChangesNothing(@TempDir Path folder) throws IOException {
+        String off = "'use_karras_sigmas': false, 'use_exponential_sigmas': false, 'use_beta_sigmas': null,"
+                + " 'invert_sigmas': false, 'stochastic_sampling': false, 'shift_terminal': null, 'shift': 3.0,";
+        assertThat(read(folder, off + "'time_shift_type': 'linear'").sigmas())
+                .isEqualTo(Schedule.shifted(4, 3).sigmas());
+        Schedule dynamic = read(folder, "'use_dynamic_shifting': true");
+        assertThat(read(folder, off + "'use_dynamic_shifting': true, 'time_shift_type': 'exponential'")
+                        .sigmas())
+                .isEqualTo(dynamic.sigmas());
     }
 
     private static Schedule schedule(JsonNode one) {

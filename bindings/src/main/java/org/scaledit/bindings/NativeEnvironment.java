@@ -1,5 +1,6 @@
 package org.scaledit.bindings;
 
+import java.util.Objects;
 import org.bytedeco.javacpp.annotation.Properties;
 import org.jspecify.annotations.NullMarked;
 
@@ -16,6 +17,8 @@ public final class NativeEnvironment {
      * @throws IllegalStateException if the native core cannot be loaded, as {@link NativeLibrary#load} says
      */
     public static void setIfAbsent(String name, String value) {
+        Objects.requireNonNull(name, "name");
+        Objects.requireNonNull(value, "value");
         NativeLibrary.load();
         if (setenv(name, value, 0) != 0) {
             throw new IllegalArgumentException(

@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Objects;
 import java.util.Optional;
+import java.util.concurrent.CancellationException;
 import java.util.function.Supplier;
 import org.bytedeco.pytorch.GeneratorOptional;
 import org.bytedeco.pytorch.Tensor;
@@ -188,6 +189,7 @@ public final class Weights implements AutoCloseable {
      * A weight in the placement's precision and device. It is owned by this object: callers never close it.
      *
      * @throws CheckpointException if it is missing or has another shape
+     * @throws CancellationException if it is not loaded yet and the thread is interrupted, which takes note of it
      */
     public Tensor load(String name, long... expectedShape) {
         return loaded(prefix + name, () -> store.placement.place(rows(name, expectedShape, 0, expectedShape[0])));
@@ -198,6 +200,7 @@ public final class Weights implements AutoCloseable {
      * parts} equal parts of its rows. Owned by this object as well.
      *
      * @throws CheckpointException if one of them is missing or has another shape
+     * @throws CancellationException likewise
      */
     public Tensor loadStacked(List<String> names, int part, int parts, long... expectedShape) {
         return loaded(key(names, part, parts), () -> stacked(names, part, parts, store.placement, expectedShape));
@@ -225,6 +228,7 @@ public final class Weights implements AutoCloseable {
      * come between.
      *
      * @throws CheckpointException likewise
+     * @throws CancellationException likewise
      */
     public Matrix loadQuantised(List<String> names, int part, int parts, long... expectedShape) {
         String key = key(names, part, parts);
@@ -252,6 +256,9 @@ public final class Weights implements AutoCloseable {
 
     /** As they come, of a weight with the shape that it must have. */
     private Tensor rows(String name, long[] expectedShape, long first, long count) {
+        if (Thread.interrupted()) {
+            throw new CancellationException("loading the weights was cancelled");
+        }
         store.origin.check(prefix + name, expectedShape);
         return store.origin.rows(prefix + name, expectedShape, first, count, store.placement);
     }

@@ -216,6 +216,10 @@ final class GenerateCommand implements Callable<Integer> {
             throw new IllegalArgumentException(
                     "--seed is given with --noise, expected one of them: noise is what a seed draws");
         }
+        if (seed != null && request.noise().isPresent()) {
+            throw new IllegalArgumentException("--seed is given with --from " + from + ", made of the noise in "
+                    + request.noise().get() + ", expected none: noise is what a seed draws");
+        }
         request = seed == null ? request : request.seed(seed);
         request = noise == null ? request : request.noise(noise);
         return trace == null ? request : request.trace(trace);

@@ -1,6 +1,7 @@
 package org.scaledit.image;
 
 import java.awt.Rectangle;
+import java.io.EOFException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -14,6 +15,7 @@ final class ExifOrientation {
 
     private static final int START_OF_IMAGE_BYTES = 2;
     private static final int FIRST_MARKER = 0xFF00;
+    private static final int FILL = 0xFFFF;
     private static final int START_OF_SCAN = 0xFFDA;
     private static final int APP1 = 0xFFE1;
     private static final byte[] EXIF = "Exif\0\0".getBytes(StandardCharsets.US_ASCII);
@@ -24,9 +26,20 @@ final class ExifOrientation {
 
     /** The orientation that the segments before a JPEG's pixels give; upright if they give none that makes sense. */
     static int of(ImageInputStream jpeg) throws IOException {
+        try {
+            return ofSegments(jpeg);
+        } catch (EOFException e) {
+            return UPRIGHT; // whether the file is truncated is for its decoder to say
+        }
+    }
+
+    private static int ofSegments(ImageInputStream jpeg) throws IOException {
         jpeg.seek(START_OF_IMAGE_BYTES);
         while (true) {
             int marker = jpeg.readUnsignedShort();
+            while (marker == FILL) { // any number of these bytes may stand before a marker (ITU T.81, B.1.1.2)
+                marker = FIRST_MARKER | jpeg.readUnsignedByte();
+            }
             int length = jpeg.readUnsignedShort() - Short.BYTES;
             if (marker < FIRST_MARKER || marker == START_OF_SCAN || length < 0) {
                 return UPRIGHT;

@@ -1,5 +1,6 @@
 package org.scaledit.sampling;
 
+import java.util.List;
 import java.util.function.DoubleUnaryOperator;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
@@ -12,20 +13,45 @@ public record Schedule(float[] sigmas) {
     /** Of the high-resolution pass: static, whatever the size. */
     public static final double HIGH_RESOLUTION_SHIFT = 3;
 
+    /** What diffusers' scheduler can do besides, and no published FLUX.1 asks for. */
+    private static final List<String> OTHER_SCHEDULES = List.of(
+            "use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "invert_sigmas", "stochastic_sampling");
+
     /** {@code σ' = shift · σ / (1 + (shift − 1) σ)} over {@code linspace(1, 1/steps, steps)}, then 0. */
     public static Schedule shifted(int steps, double shift) {
         return of(steps, sigma -> shift * sigma / (1 + (shift - 1) * sigma));
     }
 
-    /** The schedule that the checkpoint's own scheduler config asks for, at this number of image tokens. */
+    /**
+     * The schedule that the checkpoint's own scheduler config asks for, at this number of image tokens.
+     *
+     * @throws org.scaledit.checkpoint.CheckpointException if it is missing or asks for another schedule than FLUX's
+     */
     public static Schedule ofCheckpoint(ModelDirectory model, int steps, long imageTokens) {
         Config config = Config.read(model.part("scheduler").resolve("scheduler_config.json"));
         return ofConfig(config, steps, imageTokens);
     }
 
+    /**
+     * Refuses a scheduler config that {@link #ofCheckpoint} would refuse.
+     *
+     * @throws org.scaledit.checkpoint.CheckpointException if it is missing or asks for another schedule than FLUX's
+     */
+    public static void check(ModelDirectory model) {
+        ofCheckpoint(model, 1, 1);
+    }
+
     static Schedule ofConfig(Config config, int steps, long imageTokens) {
+        for (String field : OTHER_SCHEDULES) {
+            config.require(!config.flag(field, false), field, true, "false");
+        }
+        double terminal = config.number("shift_terminal", 0);
+        config.require(terminal == 0, "shift_terminal", terminal, "none");
         if (!config.flag("use_dynamic_shifting", false)) {
             return shifted(steps, config.number("shift", 1));
+        }
+        if (config.has("time_shift_type")) {
+            config.require("time_shift_type", "exponential");
         }
         double mu = interpolated(config, imageTokens);
         // exp(mu) / (exp(mu) + 1/σ − 1): FLUX's time shift with exponent 1.
