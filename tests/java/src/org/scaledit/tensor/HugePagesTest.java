@@ -4,7 +4,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Map;
@@ -56,12 +55,6 @@ class HugePagesTest {
     }
 
     private static long inHugePages(Map<String, String> users) throws IOException, InterruptedException {
-        ProcessBuilder builder = OtherJvm.of(Program.class);
-        builder.environment().remove(VARIABLE);
-        builder.environment().putAll(users);
-        Process process = builder.start();
-        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
-        assertThat(process.waitFor()).as(output).isZero();
-        return Long.parseLong(output);
+        return Long.parseLong(OtherJvm.output(OtherJvm.of(Program.class), users, VARIABLE));
     }
 }

@@ -3,7 +3,6 @@ package org.scaledit.tensor;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
 import java.util.Map;
 import org.bytedeco.javacpp.Loader;
 import org.bytedeco.pytorch.global.torch;
@@ -41,12 +40,6 @@ class TorchThreadsTest {
     }
 
     private static String threads(Map<String, String> users) throws IOException, InterruptedException {
-        ProcessBuilder builder = OtherJvm.of(Program.class);
-        builder.environment().remove(OMP_NUM_THREADS);
-        builder.environment().putAll(users);
-        Process process = builder.start();
-        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
-        assertThat(process.waitFor()).as(output).isZero();
-        return output;
+        return OtherJvm.output(OtherJvm.of(Program.class), users, OMP_NUM_THREADS);
     }
 }

@@ -3,8 +3,6 @@ package org.scaledit.tensor;
 import static org.assertj.core.api.Assertions.assertThat;
 
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
-import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -43,12 +41,7 @@ class WaitPolicyTest {
 
     private static String runtime(String call, Map<String, String> users) throws IOException, InterruptedException {
         ProcessBuilder builder = OtherJvm.of(Program.class, call);
-        builder.environment().keySet().removeAll(List.of("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"));
         builder.environment().put("OMP_DISPLAY_ENV", "VERBOSE");
-        builder.environment().putAll(users);
-        Process process = builder.start();
-        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
-        assertThat(process.waitFor()).as(output).isZero();
-        return output;
+        return OtherJvm.output(builder, users, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT");
     }
 }

@@ -1,9 +1,14 @@
 package org.scaledit.testing;
 
+import static org.assertj.core.api.Assertions.assertThat;
+
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.net.ServerSocket;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
 import java.util.stream.Stream;
 
 /** Another process with the class path and the settings of this one. */
@@ -41,5 +46,16 @@ public final class OtherJvm {
                         .flatMap(part -> part)
                         .toList())
                 .redirectErrorStream(true);
+    }
+
+    /** What it prints in an environment with these variables and, of others, without those; it is to end well. */
+    public static String output(ProcessBuilder builder, Map<String, String> with, String... without)
+            throws IOException, InterruptedException {
+        builder.environment().keySet().removeAll(List.of(without));
+        builder.environment().putAll(with);
+        Process process = builder.start();
+        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        assertThat(process.waitFor()).as(output).isZero();
+        return output;
     }
 }
