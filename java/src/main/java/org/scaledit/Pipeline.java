@@ -487,8 +487,7 @@ final class Pipeline implements AutoCloseable {
                 new long[] {3, trace.isPresent() ? grid.pixelHeight() : 0, grid.pixelWidth()},
                 Placement.FLOAT32_CPU.options(),
                 null);
-        int level = Math.max(1, plan.levels());
-        TileListener listener = (tiles, all) -> order.progress.send(Stage.DECODE, level, tiles, all);
+        TileListener listener = (tiles, all) -> order.progress.send(Stage.DECODE, plan.pictures(), tiles, all);
         BandConsumer picture = (firstRow, band) -> {
             order.picture.accept(firstRow, band);
             if (trace.isPresent()) {

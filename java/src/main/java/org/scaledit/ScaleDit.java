@@ -388,7 +388,7 @@ public final class ScaleDit implements AutoCloseable {
         seeded.guideImage().ifPresent(ImageFile::size);
         seeded.trace().ifPresent(Trace::requireFolder);
         try (Noise noise = noise(seeded, plan)) {
-            ProgressReport report = new ProgressReport(Math.max(1, plan.levels()), progress);
+            ProgressReport report = new ProgressReport(plan.pictures(), progress);
             pipeline.paint(new Pipeline.Order(seeded, plan, noise, painter, report, picture));
         }
     }

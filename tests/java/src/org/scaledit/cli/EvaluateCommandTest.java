@@ -12,7 +12,6 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CancellationException;
-import java.util.stream.Stream;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -182,12 +181,7 @@ class EvaluateCommandTest {
     /** 320 pixels are one window of 32 tokens, where the model's own settings say so, and 2 × 2 of the usual 16. */
     @Test
     void seamsAreThoseOfTheWindowsThatTheModelPaintsIn() throws IOException {
-        Path model = folder.resolve("wide");
-        try (Stream<Path> files = Files.walk(Golden.tinyFlux())) {
-            for (Path file : files.toList()) {
-                Files.copy(file, model.resolve(Golden.tinyFlux().relativize(file)));
-            }
-        }
+        Path model = Golden.copyOfTinyFlux(folder.resolve("wide"));
         String options = "--prompts 2 --guide-steps 1 --steps 1 --quiet --size 160 --levels 2 --ratio 2";
         for (int window : new int[] {16, 32}) {
             Files.writeString(model.resolve("generation_config.json"), "{\"window\": " + window + "}");

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.reflect.Proxy;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -119,14 +120,19 @@ class RanksTest {
         assertThat(first.subList(2, 4)).containsExactly(ranks * (ranks + 1) / 2f, 100f);
     }
 
-    /** Of the same matrices at the second step, whose other matrix is no longer zero: by name. */
-    private static Map<String, float[]> gradients(int ranks) {
-        ModelDirectory model = ModelDirectory.open(Golden.tinyFlux());
+    private static TrainingSet trainingSet(ModelDirectory model) {
         TrainingSet set = new TrainingSet(
                 Example.of(data),
                 new TrainingSet.Encoding(model, 64, 4, 8, Placement.FLOAT32_CPU),
                 ExampleCache.in(shared.resolve("cache")));
         set.fill(List.of(), (done, all) -> {});
+        return set;
+    }
+
+    /** Of the same matrices at the second step, whose other matrix is no longer zero: by name. */
+    private static Map<String, float[]> gradients(int ranks) {
+        ModelDirectory model = ModelDirectory.open(Golden.tinyFlux());
+        TrainingSet set = trainingSet(model);
         Map<String, float[]> found = new TreeMap<>();
         double[] losses = new double[ACCUMULATE];
         Ranks.run(ranks, false, exchange -> {
@@ -155,57 +161,22 @@ class RanksTest {
     /** Of a GPU it is known only once they have been read. */
     @Test
     void gradientsThatAreNotWholeChangeNoMatrix() throws IOException {
-        Exchange broken = new Exchange() {
-            @Override
-            public int rank() {
-                return 0;
-            }
-
-            @Override
-            public int ranks() {
-                return 2;
-            }
-
-            @Override
-            public void meet() {}
-
-            @Override
-            public void requireOthers() {}
-
-            @Override
-            public void requireWhole() {
-                throw new RanksStoppedException();
-            }
-
-            @Override
-            public void sum(Tensor tensor) {}
-
-            @Override
-            public void share(Tensor tensor) {}
-
-            @Override
-            public Begun swap(Tensor given, long[] givenRows, Tensor taken, long[] takenRows) {
-                return Begun.DONE;
-            }
-
-            @Override
-            public Begun gather(Tensor own, Tensor all) {
-                return Begun.DONE;
-            }
-        };
+        Exchange broken = (Exchange) Proxy.newProxyInstance(
+                Exchange.class.getClassLoader(), new Class<?>[] {Exchange.class}, (proxy, method, arguments) -> {
+                    if (method.getName().equals("requireWhole")) {
+                        throw new RanksStoppedException();
+                    }
+                    return method.invoke(Exchange.ALONE, arguments);
+                });
         ModelDirectory model = ModelDirectory.open(Golden.tinyFlux());
-        TrainingSet set = new TrainingSet(
-                Example.of(data),
-                new TrainingSet.Encoding(model, 64, 4, 8, Placement.FLOAT32_CPU),
-                ExampleCache.in(shared.resolve("cache")));
-        set.fill(List.of(), (done, all) -> {});
+        TrainingSet set = trainingSet(model);
         try (FluxTransformer plain = FluxTransformer.loadForTraining(model, Placement.FLOAT32_CPU);
                 Lora start = Lora.load(Golden.path("golden/lora/scaledit_lora.safetensors"));
                 FluxTransformer trained =
                         plain.withTrainedLora(start, recipe().scope().ofTransformer());
                 StepGradients gradients = new StepGradients(recipe(), set, trained, broken, new double[ACCUMULATE]);
                 TrainingSession session = new TrainingSession(
-                        run("broken", 2, STEPS, false), Map.of(), trained, gradients, SilentListener.NONE)) {
+                        run("broken", 1, STEPS, false), Map.of(), trained, gradients, SilentListener.NONE)) {
             Map<String, float[]> before = matrices(gradients);
             assertThat(gradients.of(1)).isPositive(); // nobody has read them
             assertThatThrownBy(() -> session.step(1)).isInstanceOf(RanksStoppedException.class);

@@ -55,6 +55,11 @@ public record Plan(
         return strength.isPresent() ? steps - runSteps(strength.getAsDouble(), steps) : 0;
     }
 
+    /** Pictures that are painted one after the other, as progress counts them: a plain one is the first and last. */
+    public int pictures() {
+        return Math.max(1, levels);
+    }
+
     /** Whether a high-resolution picture has a guidance image. */
     boolean isGuided() {
         return levels > 0 && window.ratio() > 0;

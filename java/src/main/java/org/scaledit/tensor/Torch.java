@@ -47,9 +47,9 @@ public final class Torch {
         // Threads that spin while they wait keep those of the core and of OpenBLAS from working: a picture took five
         // times as long. libgomp reads this once, when it comes with libtorch; a user's GOMP_SPINCOUNT counts for more.
         NativeEnvironment.setIfAbsent("OMP_WAIT_POLICY", "PASSIVE");
-        // A tensor of some MB comes from the kernel each time: in pages of 2 MiB it is there in a hundredth of the
-        // faults
-        // that pages of 4 KiB take, which cost more than what is computed where the machine is a virtual one.
+        // A large tensor is new memory each time. Pages of 2 MiB come in a five-hundredth of the faults that pages of 4
+        // KiB
+        // take, which on a virtual machine cost more than what is computed.
         NativeEnvironment.setIfAbsent("THP_MEM_ALLOC_ENABLE", "1");
         try {
             // What is for GPUs goes first: torch looks for it once, when it is first used.
