@@ -429,8 +429,8 @@ TEST_P(GpuInt8Attention, BearsValuesOfAnySize) {
     expect_close(result, expected, "1e-28 to 1e35", way);
 }
 
-// Of long sequences only a sample of the values is looked at before they are packed. One head has values beyond it.
-class GpuSampledValues : public GpuAttention {
+// Of long sequences only a sample of keys and values is looked at before they are packed. One head has some beyond it.
+class GpuSample : public GpuAttention {
 protected:
     static constexpr std::int64_t kHeadDim = 64;
     static constexpr std::int64_t kHeads = 3;
@@ -488,7 +488,7 @@ protected:
 };
 
 // 1,000 times as large as all that are looked at. The head is packed anew; the others keep their bits.
-TEST_P(GpuSampledValues, BearOutliers) {
+TEST_P(GpuSample, BearOutliers) {
     const Way& way = GetParam();
     const Result plain = with({});
     expect_close(of_head(plain, call_->inputs.output, kHead), expected(kHead), "sampled values", way);
@@ -514,7 +514,7 @@ TEST_P(GpuSampledValues, BearOutliers) {
 }
 
 // A channel of one number keeps it; and what is looked at says nothing of the others.
-TEST_P(GpuSampledValues, BearChannelsOfOneNumber) {
+TEST_P(GpuSample, BearChannelsOfOneNumber) {
     for (const auto& [number, other] : {std::pair{0.0F, 1e-3F}, std::pair{0.375F, 40.0F}}) {
         std::vector<std::pair<std::int64_t, float>> values;
         for (std::int64_t token = 0; token < tokens(); ++token) {
@@ -532,7 +532,7 @@ TEST_P(GpuSampledValues, BearChannelsOfOneNumber) {
 }
 
 // What is no number stays its channel's: a NaN that of those that attend to it, an infinity that of all.
-TEST_P(GpuSampledValues, KeepWhatIsNoNumberToItsChannel) {
+TEST_P(GpuSample, KeepWhatIsNoNumberToItsChannel) {
     const Result plain = with({});
     constexpr std::int64_t kRow = kHeads * kHeadDim;
     const auto check = [&](std::int64_t token, float number) {
@@ -559,6 +559,49 @@ TEST_P(GpuSampledValues, KeepWhatIsNoNumberToItsChannel) {
         check(token, std::numeric_limits<float>::quiet_NaN());
         check(token, -std::numeric_limits<float>::infinity());
     }
+}
+
+// A NaN in a key that is looked at takes their mean from all keys of its head, and its weights from no row but those that
+// attend to it.
+TEST_P(GpuSample, KeepsANaNOfAKeyToThoseThatAttendToIt) {
+    const std::int64_t token = 9000 / 16 * 16 + 9000 / 16 * 5 % 16;
+    ASSERT_TRUE(is_looked_at(token));
+    const Result plain = with({});
+    call_->inputs.key.set(token, kHead, kChannel, std::numeric_limits<float>::quiet_NaN());
+    call_->key->memory.write(*call_->inputs.key.memory);
+    const Result result = with({});
+    Result spared, exact;
+    for (std::int64_t head = 0; head < kHeads; ++head) {
+        const Result own = of_head(result, call_->inputs.output, head);
+        if (head != kHead) {
+            EXPECT_EQ(own.output, of_head(plain, call_->inputs.output, head).output) << head;
+            continue;
+        }
+        const Result reference = expected(head);
+        for (std::size_t tile = 0; tile < call_->tiles.tiles.size(); ++tile) {
+            const std::vector<std::int64_t> allowed = allowed_tokens(call_->tiles, tile);
+            const bool meets = std::ranges::find(allowed, token) != allowed.end();
+            const scaledit_tile& of = call_->tiles.tiles[tile];
+            for (std::int64_t row = of.first; row < of.first + of.tokens; ++row) {
+                const auto at = static_cast<std::size_t>(row);
+                const auto begin = static_cast<std::ptrdiff_t>(row * kHeadDim);
+                if (meets) {
+                    const auto is_nan = [](double x) { return std::isnan(x); };
+                    ASSERT_TRUE(std::all_of(own.output.begin() + begin, own.output.begin() + begin + kHeadDim, is_nan))
+                        << row;
+                    ASSERT_TRUE(std::isnan(own.log_sum_exp[at])) << row;
+                    continue;
+                }
+                for (const auto& [from, to] : {std::pair{&own, &spared}, std::pair{&reference, &exact}}) {
+                    to->output.insert(to->output.end(), from->output.begin() + begin,
+                                      from->output.begin() + begin + kHeadDim);
+                    to->log_sum_exp.push_back(from->log_sum_exp[at]);
+                }
+            }
+        }
+    }
+    ASSERT_GT(spared.log_sum_exp.size(), 10000U);
+    expect_close(spared, exact, "beside a NaN", GetParam());
 }
 
 // Rows, and then heads, more than 2^31 elements apart; the four tensors lie between each other's rows.
@@ -713,7 +756,7 @@ std::string name_of(const testing::TestParamInfo<Way>& info) { return info.param
 INSTANTIATE_TEST_SUITE_P(Bfloat16, GpuAttention, testing::ValuesIn(runnable(kBfloat16Ways)), name_of);
 INSTANTIATE_TEST_SUITE_P(Int8, GpuAttention, testing::ValuesIn(runnable(kInt8Ways)), name_of);
 INSTANTIATE_TEST_SUITE_P(All, GpuInt8Attention, testing::ValuesIn(runnable(kInt8Ways)), name_of);
-INSTANTIATE_TEST_SUITE_P(Long, GpuSampledValues, testing::ValuesIn(runnable(kInt8Ways)), name_of);
+INSTANTIATE_TEST_SUITE_P(Long, GpuSample, testing::ValuesIn(runnable(kInt8Ways)), name_of);
 
 TEST_F(Gpu, RefusesKernelsThatItDoesNotRun) {
     for (const std::int32_t arithmetic : {SCALEDIT_ARITHMETIC_INT8, SCALEDIT_ARITHMETIC_BFLOAT16}) {
