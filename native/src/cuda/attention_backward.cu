@@ -55,10 +55,13 @@ void propagate_back(const Geometry& geometry, const DeviceGeometryLayout& at, Ke
 
     const StatisticsParameters measured{tiles,
                                         reinterpret_cast<const std::int32_t*>(lists + at.key_tokens),
+                                        reinterpret_cast<const std::int32_t*>(lists + at.query_tokens),
                                         info.tokens,
                                         device_tensor(a.output),
                                         device_tensor(a.output_gradient),
                                         device_tensor(a.query_gradient),
+                                        device_tensor(a.key_gradient),
+                                        device_tensor(a.value_gradient),
                                         a.log_sum_exp,
                                         statistics,
                                         next};
@@ -98,10 +101,8 @@ void propagate_back(const Geometry& geometry, const DeviceGeometryLayout& at, Ke
     constexpr const char* kQueries = "the kernel of queries' gradients";
     constexpr const char* kKeys = "the kernel of keys' gradients";
     const bool wgmma = kernel == Kernel::kBfloat16Wgmma;
-    if (of_queries.pair_count > 0) {
-        (wgmma ? propagate_with_wgmma<kHeadDim, false> : propagate_with_mma<kHeadDim, false>)(queue, kQueries,
-                                                                                              of_queries, device);
-    }
+    (wgmma ? propagate_with_wgmma<kHeadDim, false> : propagate_with_mma<kHeadDim, false>)(queue, kQueries, of_queries,
+                                                                                          device);
     (wgmma ? propagate_with_wgmma<kHeadDim, true> : propagate_with_mma<kHeadDim, true>)(queue, kKeys, of_keys, device);
 }
 

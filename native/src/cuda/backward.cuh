@@ -66,9 +66,10 @@ struct BackwardParameters {
 struct StatisticsParameters {
     const TokenRange* tiles;
     const std::int32_t* key_tokens;
+    const std::int32_t* query_tokens;
     std::int64_t tokens;
     DeviceTensor output, output_gradient;
-    DeviceTensor query_gradient;
+    DeviceTensor query_gradient, key_gradient, value_gradient;
     const float* log_sum_exp;  // [heads, tokens]
     float* statistics;
     std::int32_t* next;  // [2]
@@ -77,7 +78,8 @@ struct StatisticsParameters {
 constexpr int kStatisticsThreads = 256;
 
 // A block for each tile (x) and head (y). Tokens that a tile lacks, and those that attend to nobody, get an infinite
-// log-sum-exp: they weigh nothing. The latter's gradients are zero, which nobody else writes.
+// log-sum-exp: they weigh nothing. The latter's gradients are zero, as are those of keys to which nobody attends:
+// nobody else writes these.
 template <int kHeadDim>
 __global__ void __launch_bounds__(kStatisticsThreads) find_statistics(const __grid_constant__ StatisticsParameters p) {
     constexpr int kLanes = kHeadDim / 8;  // of a row, 16 bytes each
@@ -89,6 +91,8 @@ __global__ void __launch_bounds__(kStatisticsThreads) find_statistics(const __gr
     const int lane = thread % kLanes;
     const TokenRange range = p.tiles[tile];
     const bool attends = p.key_tokens[tile] > 0;
+    const bool is_met = p.query_tokens[tile] > 0;
+    constexpr uint4 kZeros{0, 0, 0, 0};
     float* statistics = p.statistics + (std::int64_t{head} * gridDim.x + tile) * (2 * kTileTokens);
     if (tile == 0 && head == 0 && thread < 2) {
         p.next[thread] = 0;
@@ -110,7 +114,11 @@ __global__ void __launch_bounds__(kStatisticsThreads) find_statistics(const __gr
                 product = fmaf(x.x, y.x, fmaf(x.y, y.y, product));
             }
         } else if (real) {
-            *reinterpret_cast<uint4*>(p.query_gradient.row(token, head) + 8 * lane) = uint4{0, 0, 0, 0};
+            *reinterpret_cast<uint4*>(p.query_gradient.row(token, head) + 8 * lane) = kZeros;
+        }
+        if (real && !is_met) {
+            *reinterpret_cast<uint4*>(p.key_gradient.row(token, head) + 8 * lane) = kZeros;
+            *reinterpret_cast<uint4*>(p.value_gradient.row(token, head) + 8 * lane) = kZeros;
         }
 #pragma unroll
         for (int step = 1; step < kLanes; step *= 2) {

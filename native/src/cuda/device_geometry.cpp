@@ -219,9 +219,11 @@ struct AllLists {
     explicit AllLists(const Geometry& geometry)
         : groups(group_tiles(geometry)),
           pairs(pair_tiles(geometry, geometry.keys())),
-          key_pairs(pair_tiles(geometry, QueryLists(geometry).lists())) {}
+          queries(geometry),
+          key_pairs(pair_tiles(geometry, queries.lists())) {}
     GroupLists groups;
     PairLists pairs;
+    QueryLists queries;
     PairLists key_pairs;
 };
 
@@ -234,7 +236,8 @@ DeviceGeometryLayout layout(const Geometry& geometry, const AllLists& all) {
     at.keys = aligned(at.queries + tiles * sizeof(TokenRange));
     at.offsets = aligned(at.keys + static_cast<std::size_t>(info.ranges) * sizeof(TokenRange));
     at.key_tokens = aligned(at.offsets + (tiles + 1) * sizeof(std::int32_t));
-    at.schedule = aligned(at.key_tokens + tiles * sizeof(std::int32_t));
+    at.query_tokens = aligned(at.key_tokens + tiles * sizeof(std::int32_t));
+    at.schedule = aligned(at.query_tokens + tiles * sizeof(std::int32_t));
     at.groups = aligned(at.schedule + static_cast<std::size_t>(info.query_tiles) * sizeof(std::int32_t));
     at.runs = aligned(at.groups + lists.groups.size() * sizeof(TileGroup));
     at.pairs = aligned(at.runs + lists.runs.size() * sizeof(KeyRun));
@@ -260,6 +263,17 @@ DeviceGeometryLayout layout(const Geometry& geometry, const AllLists& all) {
     at.key_pair_count = static_cast<std::int32_t>(all.key_pairs.pairs.size());
     at.long_key_pairs = all.key_pairs.long_pairs;
     return at;
+}
+
+// How many tokens each tile meets.
+std::vector<std::int32_t> tokens_met(const Geometry& geometry, const TileLists& lists) {
+    std::vector<std::int32_t> met(geometry.tiles().size());
+    for (std::size_t tile = 0; tile < met.size(); ++tile) {
+        for (const scaledit_tile_range& range : lists.ranges_of(static_cast<std::int64_t>(tile))) {
+            met[tile] += static_cast<std::int32_t>(geometry.tokens_of(range));
+        }
+    }
+    return met;
 }
 
 void expect_32_bits(const Geometry& geometry) {
@@ -300,24 +314,13 @@ std::vector<std::byte> pack(const Geometry& geometry) {
     std::vector<TokenRange> keys;
     keys.reserve(geometry.all_ranges().size());
     for (const scaledit_tile_range& range : geometry.all_ranges()) {
-        const auto first = static_cast<std::size_t>(range.first);
-        const scaledit_tile& last = tiles[first + static_cast<std::size_t>(range.count) - 1];
-        const std::int64_t tokens = last.first + last.tokens - tiles[first].first;
-        keys.push_back({static_cast<std::int32_t>(tiles[first].first), static_cast<std::int32_t>(tokens)});
+        const std::int64_t first = tiles[static_cast<std::size_t>(range.first)].first;
+        keys.push_back({static_cast<std::int32_t>(first), static_cast<std::int32_t>(geometry.tokens_of(range))});
     }
     std::vector<std::int32_t> offsets;
     offsets.reserve(geometry.offsets().size());
     for (const std::int64_t offset : geometry.offsets()) {
         offsets.push_back(static_cast<std::int32_t>(offset));
-    }
-    std::vector<std::int32_t> key_tokens;
-    key_tokens.reserve(tiles.size());
-    for (std::size_t tile = 0; tile < tiles.size(); ++tile) {
-        std::int32_t tokens = 0;
-        for (std::int32_t i = offsets[tile]; i < offsets[tile + 1]; ++i) {
-            tokens += keys[static_cast<std::size_t>(i)].tokens;
-        }
-        key_tokens.push_back(tokens);
     }
     const auto schedule = geometry.schedule();
 
@@ -325,7 +328,8 @@ std::vector<std::byte> pack(const Geometry& geometry) {
     put(block, at.queries, queries);
     put(block, at.keys, keys);
     put(block, at.offsets, offsets);
-    put(block, at.key_tokens, key_tokens);
+    put(block, at.key_tokens, tokens_met(geometry, geometry.keys()));
+    put(block, at.query_tokens, tokens_met(geometry, lists.queries.lists()));
     put(block, at.schedule, std::vector<std::int32_t>(schedule.begin(), schedule.end()));
     put(block, at.groups, lists.groups.groups);
     put(block, at.runs, lists.groups.runs);

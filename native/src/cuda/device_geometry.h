@@ -52,11 +52,12 @@ struct KeyRun {
 
 // Where each array begins in the block, in bytes, each on a 16-byte boundary.
 struct DeviceGeometryLayout {
-    std::size_t queries;     // TokenRange[tiles]: the rows of a query tile
-    std::size_t keys;        // TokenRange[ranges]: keys, tiles that follow each other joined to one range
-    std::size_t offsets;     // int32[tiles + 1] into keys
-    std::size_t key_tokens;  // int32[tiles]: how many tokens each attends to
-    std::size_t schedule;    // int32[query_tiles]: most keys first
+    std::size_t queries;       // TokenRange[tiles]: the rows of a query tile
+    std::size_t keys;          // TokenRange[ranges]: keys, tiles that follow each other joined to one range
+    std::size_t offsets;       // int32[tiles + 1] into keys
+    std::size_t key_tokens;    // int32[tiles]: how many tokens each attends to
+    std::size_t query_tokens;  // int32[tiles]: how many attend to each
+    std::size_t schedule;      // int32[query_tiles]: most keys first
     std::size_t groups;  // TileGroup[group_count]: long_groups of text and guidance, most keys first, then the image's
     std::size_t runs;    // KeyRun[]
     std::size_t pairs;   // TilePair[pair_count], long_pairs of them first

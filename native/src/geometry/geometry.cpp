@@ -117,10 +117,14 @@ void Geometry::build_schedule() {
 std::int64_t Geometry::key_tokens(std::int64_t tile) const {
     std::int64_t keys = 0;
     for (const scaledit_tile_range& range : ranges(tile)) {
-        const auto first = static_cast<std::size_t>(range.first);
-        keys += tokens_before(first + static_cast<std::size_t>(range.count)) - tokens_before(first);
+        keys += tokens_of(range);
     }
     return keys;
+}
+
+std::int64_t Geometry::tokens_of(const scaledit_tile_range& range) const {
+    const auto first = static_cast<std::size_t>(range.first);
+    return tokens_before(first + static_cast<std::size_t>(range.count)) - tokens_before(first);
 }
 
 // `tile` may be one past the last.

@@ -52,6 +52,9 @@ public:
     // Query tiles that have keys, most keys first.
     [[nodiscard]] std::span<const std::int32_t> schedule() const { return schedule_; }
 
+    // How many tokens the tiles of a range have.
+    [[nodiscard]] std::int64_t tokens_of(const scaledit_tile_range& range) const;
+
     // Raster index of the token at each position of the sequence.
     [[nodiscard]] std::span<const std::int64_t> order() const { return order_; }
 

@@ -37,7 +37,11 @@ class Call {
 public:
     Call(const scaledit_geometry_options& options, std::int64_t heads, std::int64_t head_dim, bool fused,
          float key_bias, std::uint32_t seed, std::int32_t kernels)
-        : geometry(make_geometry(options)),
+        : Call(make_geometry(options), options, heads, head_dim, fused, key_bias, seed, kernels) {}
+
+    Call(GeometryHandle made, const scaledit_geometry_options& options, std::int64_t heads, std::int64_t head_dim,
+         bool fused, float key_bias, std::uint32_t seed, std::int32_t kernels)
+        : geometry(std::move(made)),
           tiles(scaledit::view(options, geometry.get())),
           backward(tiles.info.tokens, heads, head_dim, SCALEDIT_BFLOAT16, fused, key_bias, seed),
           query(backward.inputs.query),
@@ -173,6 +177,32 @@ TEST_P(GpuAttentionBackward, AgreesWithFloat64) {
         std::printf("%-26s L2 of query's gradient %.1e, key's %.1e, value's %.1e\n", c.name, of_query.l2, of_key.l2,
                     of_value.l2);
         EXPECT_EQ(call.run(), result) << c.name;
+    }
+}
+
+// Of its imported tokens a shard has gradients of keys and values alone. The last shard owns guidance tokens to which
+// nobody in it attends.
+TEST_P(GpuAttentionBackward, PropagatesInShards) {
+    const scaledit_geometry_options options = grid(34, 38, 13, 2, 16, SCALEDIT_GUIDANCE_NONE);
+    const GeometryHandle whole = make_geometry(options);
+    constexpr std::int32_t kShards = 5;
+    for (std::int32_t index = 0; index < kShards; ++index) {
+        scaledit_geometry* shard = nullptr;
+        ASSERT_EQ(scaledit_geometry_shard(whole.get(), kShards, index, &shard), SCALEDIT_OK);
+        const Call call(GeometryHandle(shard), options, 2, 64, false, 2, 80 + static_cast<std::uint32_t>(index),
+                        GetParam().kernels);
+        const Gradients result = call.run();
+        const Gradients expected = reference_gradients(call.tiles, call.backward);
+        EXPECT_TRUE(all_finite(result.query) && all_finite(result.key) && all_finite(result.value)) << index;
+        EXPECT_LE(compare(result.query, expected.query).l2, 1e-2) << index;
+        EXPECT_LE(compare(result.key, expected.key).l2, 1e-2) << index;
+        EXPECT_LE(compare(result.value, expected.value).l2, 1e-2) << index;
+        for (std::size_t i = 0; i < expected.value.size(); ++i) {
+            if (expected.value[i] == 0) {
+                ASSERT_EQ(result.value[i], 0) << i;
+                ASSERT_EQ(result.key[i], 0) << i;
+            }
+        }
     }
 }
 

@@ -561,8 +561,8 @@ TEST_P(GpuSample, KeepWhatIsNoNumberToItsChannel) {
     }
 }
 
-// A NaN in a key that is looked at takes their mean from all keys of its head, and its weights from no row but those that
-// attend to it.
+// A NaN in a key that is looked at takes their mean from all keys of its head, and its weights from no row but those
+// that attend to it.
 TEST_P(GpuSample, KeepsANaNOfAKeyToThoseThatAttendToIt) {
     const std::int64_t token = 9000 / 16 * 16 + 9000 / 16 * 5 % 16;
     ASSERT_TRUE(is_looked_at(token));
