@@ -78,7 +78,7 @@ struct Maker {
         dots.light = static_cast<float>(light);
         dots.radius = radius;
         dots.blur = 0.4 / size;
-        dots.reach = kDeviations * std::hypot(radius, dots.blur);
+        dots.reach = kDeviations * std::sqrt(radius * radius + dots.blur * dots.blur);
         return dots;
     }
 };
@@ -170,8 +170,6 @@ Material material(const scaledit_scene_item& item, int size) {
     }
     return material;
 }
-
-bool is_empty(const scaledit_rectangle& part) { return part.rows == 0 || part.columns == 0; }
 
 // The shadow of an item; its maps are laid out from `room` on, in floats. Without a part it has none.
 Shadow shadow(const scaledit_scene_item& item, float* workspace, std::size_t& room) {

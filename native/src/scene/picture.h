@@ -10,6 +10,9 @@
 namespace scaledit::scene {
 
 inline constexpr int kMostItems = 8;
+
+inline bool is_empty(const scaledit_rectangle& part) { return part.rows == 0 || part.columns == 0; }
+
 inline constexpr int kMostOctaves = 12;
 
 // Fractal value noise over a scene, 0 ... 1, from seed and place alone. Octaves double from a lowest frequency to
