@@ -144,6 +144,12 @@ TEST_F(AbiTokenwise, WithoutRowsNoPointerIsLookedAt) {
     expect_done(quantize);
     quantize.output_scale = nullptr;
     expect_done(quantize);
+    norm_and_rotate.text_rows = 0;
+    norm_and_rotate.rotation = nullptr;
+    expect_done(norm_and_rotate);
+    group_norm.workspace = nullptr;
+    group_norm.workspace_bytes = 0;
+    expect_done(group_norm);
     pack_rows.tokens = 0;
     pack_rows.token = nullptr;
     expect_done(pack_rows);
@@ -179,6 +185,8 @@ TEST_F(AbiTokenwise, AddGatedRefuses) {
         {[](Arguments& a) { a.update.row_stride = 20; },
          "update.row_stride is 20, expected a multiple of 8 elements on a GPU"},
         {[](Arguments& a) { a.hidden.data = nullptr; }, "hidden.data is null, expected 5 rows of 32 bytes"},
+        {[](Arguments& a) { a.hidden.data = reinterpret_cast<void*>(std::uintptr_t{0} - 32); },
+         "hidden.data has 160 bytes, which reach beyond the end of the address space"},
         {[this](Arguments& a) { a.update.data = at(1) + 8; },
          "update.data is at an address that is no multiple of 16 bytes"},
         {[](Arguments& a) { a.gate.current = nullptr; }, "gate.current is null, expected 32 bytes"},

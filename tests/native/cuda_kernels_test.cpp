@@ -172,6 +172,23 @@ TEST_F(CudaWorkspace, OfTheBestKernelsNeedsAGpuToKnowThem) {
     EXPECT_EQ(bytes, 99U);
 }
 
+TEST_F(CudaWorkspace, RefusesTensorsThatTheCallRefuses) {
+    const auto refused = [&](const char* message) {
+        std::size_t bytes = 99;
+        EXPECT_EQ(scaledit_cuda_attention_workspace(&arguments, &bytes), SCALEDIT_INVALID_ARGUMENT);
+        EXPECT_STREQ(scaledit_last_error(), message);
+        EXPECT_EQ(bytes, 99U);
+        EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_INVALID_ARGUMENT);
+        EXPECT_STREQ(scaledit_last_error(), message);
+    };
+    arguments.value.token_stride += 4;
+    refused("value.token_stride is 388, expected a multiple of 8 elements on a GPU");
+    for (scaledit_tensor* tensor : {&arguments.query, &arguments.key, &arguments.value, &arguments.output}) {
+        tensor->dtype = SCALEDIT_FLOAT32;
+    }
+    refused("query.dtype is 0, expected 1 (bfloat16) on a GPU");
+}
+
 TEST_F(CudaWorkspace, RefusesKernelsThatDoNotExist) {
     for (const std::int32_t arithmetic : {kInt8, kBfloat16}) {
         for (const std::int32_t kernels : {-1, 4}) {
@@ -322,8 +339,12 @@ TEST(CudaBackward, RefusesWhatNoKernelTakes) {
     refused([](auto& a) { a.log_sum_exp = nullptr; }, "log_sum_exp is null, expected what the forward pass wrote");
     refused([](auto& a) { a.key_gradient.dtype = SCALEDIT_FLOAT32; },
             "key_gradient.dtype is 0, expected 1 as for query");
-    refused([](auto& a) { a.output.token_stride += 4; },
-            "output.token_stride is 396, expected a multiple of 8 elements on a GPU");
+    constexpr const char* kStride = "output.token_stride is 396, expected a multiple of 8 elements on a GPU";
+    refused([](auto& a) { a.output.token_stride += 4; }, kStride);
+    arguments.output.token_stride += 4;
+    EXPECT_EQ(scaledit_cuda_attention_backward_workspace(&arguments, &bytes), SCALEDIT_INVALID_ARGUMENT);
+    EXPECT_STREQ(scaledit_last_error(), kStride);
+    arguments.output.token_stride -= 4;
     refused([](auto& a) { a.query_gradient.data = a.output_gradient.data; },
             "query_gradient.data overlaps output_gradient.data, expected memory of its own");
     refused(

@@ -496,10 +496,17 @@ TEST(Scene, WhatCannotBeIsOneSentence) {
     refuse_call("workspace overlaps output, expected memory of its own");
     arguments.output = const_cast<std::uint32_t*>(shaded.items[0].sprite.argb);
     refuse_call("scene.item[0].sprite.argb overlaps output, expected memory of its own");
+    arguments.output = reinterpret_cast<void*>(std::uintptr_t{0} - 64);
+    refuse_call("output has 12288 bytes, which reach beyond the end of the address space");
     arguments.output = output.data();
     shaded.items[0].sprite.argb = nullptr;
     refuse_call("scene.item[0].sprite.argb is null, expected the sprite's pixels");
     EXPECT_TRUE(std::all_of(output.begin(), output.end(), [](auto byte) { return byte == 0; }));
+
+    arguments.scene = test.scene;
+    arguments.scene.item = test.items.data();
+    arguments.workspace = output.data();  // which no shadow needs
+    EXPECT_EQ(scaledit_scene_paint(&arguments), SCALEDIT_OK) << scaledit_last_error();
 }
 
 TEST(Scene, ItWantsAGpuOfThisBuild) {

@@ -14,11 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(_WIN32)
-#define SCALEDIT_API __declspec(dllexport)
-#else
 #define SCALEDIT_API __attribute__((visibility("default")))
-#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -692,28 +688,28 @@ typedef struct scaledit_sprite {
 
 // An object. Places and lengths are parts of the picture's side.
 typedef struct scaledit_scene_item {
-    double x;       // of the canvas' middle, from the left
-    double y;       // from the top
-    double canvas;  // its side, above 0
-    double cosine;  // of the angle that the canvas is turned by, clockwise
+    double x;       // of the canvas' middle, from the left, -16 .. 16
+    double y;       // from the top, -16 .. 16
+    double canvas;  // its side, 0.001 .. 16
+    double cosine;  // of the angle that the canvas is turned by, clockwise; the squares of both add up to 1 (+- 1e-6)
     double sine;
     int32_t mirrored;         // 1: left and right, before it is turned
     int32_t material;         // a scaledit_material
     int32_t seed;             // of the material
-    int32_t recoloured;       // 1: what is of about the object's own hue gets another
-    double own_hue;           // degrees
-    double hue;               // degrees
+    int32_t recoloured;       // 1: what is of about the object's own hue gets another; 0: the next four are not read
+    double own_hue;           // degrees, -360 .. 360
+    double hue;               // degrees, -360 .. 360
     double saturation;        // 0 .. 1, of what is brightest
     double value;             // a factor, 0 .. 10
     scaledit_rectangle seen;  // of the picture's pixels: elsewhere it is not painted; without rows no sprite is read
     scaledit_sprite sprite;
     // A shadow lies under the item and on those before it: its alpha, blurred, on a canvas of the same size.
     scaledit_rectangle shaded;  // as `seen`
-    double shadow_x;            // of the canvas' middle
-    double shadow_y;
-    double shadow_darkness;   // what is taken of the light, 0 .. 1
-    double shadow_deviation;  // of the Gaussian, 1e-6 .. 1; it reaches three of these, and half a canvas at most
-    scaledit_sprite shadow;   // whole, with a side of 128
+    double shadow_x;            // of the canvas' middle, -16 .. 16
+    double shadow_y;            // -16 .. 16
+    double shadow_darkness;     // what is taken of the light, 0 .. 1
+    double shadow_deviation;    // of the Gaussian, 1e-6 .. 1; it reaches three of these, and half a canvas at most
+    scaledit_sprite shadow;     // whole, with a side of 128
 } scaledit_scene_item;
 
 typedef struct scaledit_scene {
@@ -721,9 +717,10 @@ typedef struct scaledit_scene {
     scaledit_rectangle part;  // of it, that is painted
     int32_t background;       // a scaledit_background
     int32_t seed;             // of the background's textures
-    // Meadow and snowy field: the horizon's height. Wooden table: planks. Brick wall: courses. Sandy beach: heights of
-    // the horizon and of the shore. Sunset sea: the horizon's height, the middle of the glow. Plain: red, green and
-    // blue of the paper, 0 .. 1. Heights are from the top. What is not named is not looked at.
+    // Meadow and snowy field: the horizon's height, 0.1 .. 1. Wooden table: planks, brick wall: courses, 1 .. 100 of
+    // them. Sandy beach: the horizon's height, 0.001 .. 1, and the shore's, 0 .. 1. Sunset sea: the horizon's height,
+    // likewise, and the middle of the glow, 0 .. 1. Plain: red, green and blue of the paper, 0 .. 1. Heights are from
+    // the top. What is not named is not looked at.
     double drawn[3];
     int32_t items;                    // 0 .. 8
     const scaledit_scene_item* item;  // [items] in the host's memory, in the order in which they are painted

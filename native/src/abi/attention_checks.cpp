@@ -119,12 +119,9 @@ struct Region {
 Region region(std::string name, const void* data, std::int64_t bytes, std::size_t alignment, bool written,
               const scaledit_tensor* tensor = nullptr) {
     expect_aligned(data, alignment, name, to_text(bytes) + " bytes");
+    expect_addressable(data, static_cast<std::uintptr_t>(bytes), name);
     const auto first = reinterpret_cast<std::uintptr_t>(data);
-    const std::uintptr_t beyond = static_cast<std::uintptr_t>(bytes) - 1;
-    if (beyond > UINTPTR_MAX - first) {
-        fail_invalid(name + " has " + to_text(bytes) + " bytes, which reach beyond the end of the address space");
-    }
-    return {std::move(name), first, first + beyond, written, tensor};
+    return {std::move(name), first, first + static_cast<std::uintptr_t>(bytes) - 1, written, tensor};
 }
 
 bool overlap(const Region& a, const Region& b, const Shape& shape) {

@@ -23,6 +23,16 @@ namespace cuda = scaledit::cuda;
 
 namespace {
 
+// What the CPU's checks leave open, without a look at pointers.
+void check_for_gpu(const std::vector<abi::NamedTensor>& tensors) {
+    for (const auto& [name_of_tensor, tensor, written] : tensors) {
+        const std::string name = name_of_tensor;
+        scaledit::expect(tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype, "1 (bfloat16) on a GPU");
+        abi::expect_gpu_stride(tensor.token_stride, name + ".token_stride");
+        abi::expect_gpu_stride(tensor.head_stride, name + ".head_stride");
+    }
+}
+
 // Sizes, strides and overlaps are the CPU's too.
 scaledit_attention_arguments checked_for_gpu(const scaledit_cuda_attention_arguments* arguments) {
     abi::expect_pointer(arguments, "arguments", "a scaledit_cuda_attention_arguments");
@@ -44,7 +54,9 @@ scaledit_attention_arguments checked_for_gpu(const scaledit_cuda_attention_argum
     same.log_sum_exp = a.log_sum_exp;
     same.workspace = a.workspace;
     same.workspace_bytes = a.workspace_bytes;
-    return abi::checked(&same);
+    same = abi::checked(&same);
+    check_for_gpu(abi::tensors(same));
+    return same;
 }
 
 std::size_t workspace_bytes(const scaledit_cuda_attention_arguments& a, cuda::Kernel kernel) {
@@ -108,14 +120,9 @@ void check_preparation(const scaledit_cuda_attention_arguments& a, std::vector<a
     }
 }
 
-// What the CPU's checks leave open.
-void check_for_gpu(const std::vector<abi::NamedTensor>& tensors) {
-    for (const auto& [name_of_tensor, tensor, written] : tensors) {
-        const std::string name = name_of_tensor;
-        scaledit::expect(tensor.dtype == SCALEDIT_BFLOAT16, name + ".dtype", tensor.dtype, "1 (bfloat16) on a GPU");
-        abi::expect_gpu_stride(tensor.token_stride, name + ".token_stride");
-        abi::expect_gpu_stride(tensor.head_stride, name + ".head_stride");
-        abi::expect_aligned(tensor.data, abi::kGpuAlignment, name + ".data", "bfloat16 numbers");
+void check_alignment(const std::vector<abi::NamedTensor>& tensors) {
+    for (const auto& [name, tensor, written] : tensors) {
+        abi::expect_aligned(tensor.data, abi::kGpuAlignment, std::string(name) + ".data", "bfloat16 numbers");
     }
 }
 
@@ -145,7 +152,9 @@ scaledit_attention_backward_arguments checked_for_gpu(const scaledit_cuda_attent
     same.value_gradient = a.value_gradient;
     same.workspace = a.workspace;
     same.workspace_bytes = a.workspace_bytes;
-    return abi::checked(&same);
+    same = abi::checked(&same);
+    check_for_gpu(abi::tensors(same));
+    return same;
 }
 
 std::size_t workspace_bytes(const scaledit_cuda_attention_backward_arguments& a) {
@@ -208,7 +217,7 @@ scaledit_status scaledit_cuda_attention(const scaledit_cuda_attention_arguments*
             }
         };
         check_memory(knows_workspace(a) ? workspace_bytes(a, kernel_without_memory(a)) : 0);
-        check_for_gpu(abi::tensors(same));
+        check_alignment(abi::tensors(same));
 #if SCALEDIT_CUDA
         const int device = cuda::device_of(a.query.data, "query.data");
         const cuda::Kernel kernel = kernel_on(device, a.arithmetic, a.kernels);
@@ -238,7 +247,7 @@ scaledit_status scaledit_cuda_attention_backward(const scaledit_cuda_attention_b
         const abi::ReadMemory lists[] = {{"device_geometry", a.device_geometry, a.geometry->device_layout().bytes}};
         const std::size_t bytes = workspace_bytes(a);
         abi::check_buffers(same, bytes, lists);
-        check_for_gpu(abi::tensors(same));
+        check_alignment(abi::tensors(same));
         check_workspace(a.workspace, bytes);
 #if SCALEDIT_CUDA
         const int device = cuda::device_of(a.query.data, "query.data");

@@ -36,7 +36,7 @@ void check(const scaledit_cuda_batch_modulate_gradient_arguments& a) {
     const std::int64_t pictures = checks.pictures(a.picture_rows);
     checks.width("width", a.width, kWidthMultiple, cuda::kMostHiddenWidth);
     check_parts(a.parts, a.picture_rows);
-    expect(a.adds == 0 || a.adds == 1, "adds", a.adds, "0 (no) or 1 (yes)");
+    abi::expect_flag(a.adds, "adds");
     expect(std::isfinite(a.epsilon) && a.epsilon > 0, "epsilon", a.epsilon, "a finite number above 0");
     checks.bfloat16_matrix("hidden", a.hidden, a.width, false);
     checks.vectors("scale", a.scale, pictures, a.width);

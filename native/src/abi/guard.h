@@ -53,6 +53,18 @@ inline void expect_aligned(const void* pointer, std::size_t alignment, std::stri
     }
 }
 
+// Refuses memory that the address space has no room for.
+inline void expect_addressable(const void* data, std::uintptr_t bytes, std::string_view argument) {
+    if (bytes > 0 && bytes - 1 > UINTPTR_MAX - reinterpret_cast<std::uintptr_t>(data)) {
+        fail_invalid(std::string(argument) + " has " + to_text(bytes) +
+                     " bytes, which reach beyond the end of the address space");
+    }
+}
+
+inline void expect_flag(std::int32_t flag, std::string_view argument) {
+    expect(flag == 0 || flag == 1, argument, flag, "0 (no) or 1 (yes)");
+}
+
 // Refuses an array whose length is not the one that `unit` has.
 inline void expect_count(std::int64_t given, std::string_view argument, std::int64_t count, std::string_view unit) {
     expect(given == count, argument, given, to_text(count) + ", one for each " + std::string(unit));

@@ -127,8 +127,14 @@ void Checks::add(const std::string& name, const void* data, std::int64_t rows, s
     }
     expect_aligned(data, kGpuAlignment, name,
                    (rows > 1 ? to_text(rows) + " rows of " : "") + to_text(row_bytes) + " bytes");
-    regions_.push_back({name, reinterpret_cast<std::uintptr_t>(data), static_cast<std::uintptr_t>(row_bytes),
-                        static_cast<std::uintptr_t>(stride_bytes), static_cast<std::uintptr_t>(rows), written});
+    const Region region{name,
+                        reinterpret_cast<std::uintptr_t>(data),
+                        static_cast<std::uintptr_t>(row_bytes),
+                        static_cast<std::uintptr_t>(stride_bytes),
+                        static_cast<std::uintptr_t>(rows),
+                        written};
+    expect_addressable(data, region.extent(), name);
+    regions_.push_back(region);
 }
 
 }  // namespace scaledit::abi

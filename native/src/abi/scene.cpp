@@ -39,10 +39,6 @@ void expect_within(double value, const std::string& name, double least, double m
     expect(least <= value && value <= most, name, value, to_text(least) + " to " + to_text(most));
 }
 
-void expect_flag(std::int32_t flag, const std::string& name) {
-    expect(flag == 0 || flag == 1, name, flag, "0 (no) or 1 (yes)");
-}
-
 // Of a square of `side` pixels.
 void check_rectangle(const scaledit_rectangle& part, const std::string& name, std::int32_t side) {
     const auto check = [&](const char* what, std::int32_t first, std::int32_t count) {
@@ -54,8 +50,6 @@ void check_rectangle(const scaledit_rectangle& part, const std::string& name, st
     check("rows", part.first_row, part.rows);
     check("columns", part.first_column, part.columns);
 }
-
-bool is_empty(const scaledit_rectangle& part) { return part.rows == 0 || part.columns == 0; }
 
 // Numbers that a background has drawn.
 void check_drawn(const scaledit_scene& s) {
@@ -97,10 +91,10 @@ void check_item(const scaledit_scene_item& item, const std::string& name, std::i
     expect_within(item.canvas, name + ".canvas", kSmallestCanvas, kFarthest);
     const double square = item.cosine * item.cosine + item.sine * item.sine;
     expect(std::abs(square - 1) < 1e-6, name + ".cosine^2 + sine^2", square, "1");
-    expect_flag(item.mirrored, name + ".mirrored");
+    abi::expect_flag(item.mirrored, name + ".mirrored");
     expect(SCALEDIT_AS_DRAWN <= item.material && item.material <= SCALEDIT_CLAY, name + ".material", item.material,
            "0 to 5");
-    expect_flag(item.recoloured, name + ".recoloured");
+    abi::expect_flag(item.recoloured, name + ".recoloured");
     if (item.recoloured != 0) {
         expect_within(item.own_hue, name + ".own_hue", -360, 360);
         expect_within(item.hue, name + ".hue", -360, 360);
@@ -108,11 +102,11 @@ void check_item(const scaledit_scene_item& item, const std::string& name, std::i
         expect_within(item.value, name + ".value", 0, 10);
     }
     check_rectangle(item.seen, name + ".seen", size);
-    if (!is_empty(item.seen)) {
+    if (!scene::is_empty(item.seen)) {
         check_sprite(item.sprite, name + ".sprite");
     }
     check_rectangle(item.shaded, name + ".shaded", size);
-    if (!is_empty(item.shaded)) {
+    if (!scene::is_empty(item.shaded)) {
         expect_within(item.shadow_x, name + ".shadow_x", -kFarthest, kFarthest);
         expect_within(item.shadow_y, name + ".shadow_y", -kFarthest, kFarthest);
         expect_within(item.shadow_darkness, name + ".shadow_darkness", 0, 1);
@@ -143,7 +137,12 @@ void check_scene(const scaledit_scene& s) {
     }
 }
 
+// Bytes that a call reads or writes, some.
 struct Memory {
+    Memory(std::string named, const void* address, std::size_t size)
+        : name(std::move(named)), data(address), bytes(size) {
+        abi::expect_addressable(data, bytes, name);
+    }
     std::string name;
     const void* data;
     std::size_t bytes;
@@ -155,11 +154,11 @@ std::vector<Memory> sprite_pixels(const scaledit_scene& s) {
     for (std::int32_t i = 0; i < s.items; ++i) {
         const std::string name = "scene.item[" + to_text(i) + "]";
         const auto check = [&](const scaledit_rectangle& part, const scaledit_sprite& sprite, const char* which) {
-            if (!is_empty(part)) {
+            if (!scene::is_empty(part)) {
                 abi::expect_aligned(sprite.argb, sizeof(std::uint32_t), name + which, "the sprite's pixels");
-                read.push_back({name + which, sprite.argb,
-                                sizeof(std::uint32_t) * static_cast<std::size_t>(sprite.part.rows) *
-                                    static_cast<std::size_t>(sprite.part.columns)});
+                read.emplace_back(name + which, sprite.argb,
+                                  sizeof(std::uint32_t) * static_cast<std::size_t>(sprite.part.rows) *
+                                      static_cast<std::size_t>(sprite.part.columns));
             }
         };
         check(s.item[i].seen, s.item[i].sprite, ".sprite.argb");
@@ -184,24 +183,25 @@ bool checked(const Arguments* arguments, const char* type) {
     check_scene(a.scene);
     expect(a.pixels == SCALEDIT_PIXELS_UINT8 || a.pixels == SCALEDIT_PIXELS_FLOAT32, "pixels", a.pixels,
            "0 (uint8) or 1 (float32)");
-    if (is_empty(a.scene.part)) {
+    if (scene::is_empty(a.scene.part)) {
         return false;
     }
-    const std::vector<Memory> read = sprite_pixels(a.scene);
+    const std::vector<Memory> sprites = sprite_pixels(a.scene);
     const std::size_t value_bytes = a.pixels == SCALEDIT_PIXELS_FLOAT32 ? sizeof(float) : 1;
     abi::expect_aligned(a.output, value_bytes, "output", "room for the pixels");
     const std::size_t needed = scene::workspace_bytes(a.scene);
     expect(a.workspace_bytes >= needed, "workspace_bytes", a.workspace_bytes, "at least " + to_text(needed));
+    const auto pixels = static_cast<std::size_t>(a.scene.part.rows) * static_cast<std::size_t>(a.scene.part.columns);
+    std::vector<Memory> written{{"output", a.output, 3 * pixels * value_bytes}};
     if (needed > 0) {
         abi::expect_aligned(a.workspace, kWorkspaceAlignment, "workspace", to_text(needed) + " bytes");
+        written.emplace_back("workspace", a.workspace, needed);
+        expect_apart(written[0], written[1]);
     }
-    const auto pixels = static_cast<std::size_t>(a.scene.part.rows) * static_cast<std::size_t>(a.scene.part.columns);
-    const Memory output{"output", a.output, 3 * pixels * value_bytes};
-    const Memory workspace{"workspace", a.workspace, needed};
-    expect_apart(output, workspace);
-    for (const Memory& sprite : read) {
-        expect_apart(output, sprite);
-        expect_apart(workspace, sprite);
+    for (const Memory& one : written) {
+        for (const Memory& sprite : sprites) {
+            expect_apart(one, sprite);
+        }
     }
     return true;
 }

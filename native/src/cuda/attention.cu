@@ -19,7 +19,7 @@
 namespace scaledit::cuda {
 namespace {
 
-constexpr int kOldestMajor = 8;
+constexpr int kOldest = 80;  // compute capability
 
 // One call, on the GPU that is current.
 struct Call {
@@ -199,9 +199,7 @@ void attend_in_int8_wgmma(const Call& call) {
         parameters.long_groups -= parts.groups;
         ++parameters.next;
     }
-    if (parameters.group_count > 0) {
-        attend_groups(parameters);
-    }
+    attend_groups(parameters);  // the image's at least
     if (parts.groups > 0) {
         constexpr int kBlocks = kTileTokens / kJoinRows<kHeadDim>;
         launch(call.queue,
@@ -267,13 +265,10 @@ void check_device(std::int32_t device) {
     int devices = 0;
     expect_gpu(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
     expect(0 <= device && device < devices, "device", device, "0 to " + to_text(devices - 1));
-    const int major = attribute(cudaDevAttrComputeCapabilityMajor, device);
-    cudaFuncAttributes attributes{};
-    const CurrentDevice current(device);
-    if (major < kOldestMajor || cudaFuncGetAttributes(&attributes, attend_bfloat16<128>) != cudaSuccess) {
-        cudaGetLastError();
-        throw Error(SCALEDIT_UNSUPPORTED, "GPU " + to_text(device) + " has compute capability " + to_text(major) +
-                                              ".x, for which this build has no kernels");
+    const int capability = compute_capability(device);
+    if (capability < kOldest || code_version(device) == 0) {
+        throw Error(SCALEDIT_UNSUPPORTED, "GPU " + to_text(device) + " has compute capability " + version(capability) +
+                                              ", for which this build has no kernels");
     }
 }
 

@@ -38,11 +38,11 @@ const Choice* find(std::int32_t arithmetic, std::int32_t kernels, auto&& runs) {
     return nullptr;
 }
 
+}  // namespace
+
 std::string version(int compute_capability) {
     return to_text(compute_capability / 10) + "." + to_text(compute_capability % 10);
 }
-
-}  // namespace
 
 void check_kernels(std::int32_t kernels) {
     expect(SCALEDIT_CUDA_KERNELS_BEST <= kernels && kernels <= SCALEDIT_CUDA_KERNELS_SM90, "kernels", kernels,

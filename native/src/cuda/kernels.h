@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace scaledit::cuda {
 
@@ -16,6 +17,9 @@ enum class Kernel {
 // `arithmetic` is a scaledit_arithmetic that GPUs have and `kernels` a scaledit_cuda_kernels, for which
 // check_kernels() looks. Compute capabilities are 10 * major + minor: the GPU's, and the one that this build's code for
 // it was compiled for (0: there is none).
+
+// "9.0".
+std::string version(int compute_capability);
 
 // Refuses what is no scaledit_cuda_kernels (SCALEDIT_INVALID_ARGUMENT).
 void check_kernels(std::int32_t kernels);

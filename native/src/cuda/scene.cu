@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
 
 #include "cuda/device.h"
 #include "cuda/scene.h"
@@ -63,13 +64,15 @@ unsigned blocks(int count, int block) { return static_cast<unsigned>((count + bl
 // The GPU whose memory all of it is.
 int device_of(const scaledit_cuda_scene_arguments& a) {
     const NamedMemory output{a.output, "output"};
-    int device = common_device(output, {{a.workspace, "workspace"}});
+    const bool works = scene::workspace_bytes(a.scene) > 0;
+    const int device = common_device(output, {{works ? a.workspace : nullptr, "workspace"}});
     for (int i = 0; i < a.scene.items; ++i) {
         const scaledit_scene_item& item = a.scene.item[i];
-        const bool seen = item.seen.rows > 0 && item.seen.columns > 0;
-        const bool shaded = item.shaded.rows > 0 && item.shaded.columns > 0;
-        common_device(output, {{seen ? item.sprite.argb : nullptr, "an item's sprite.argb"},
-                               {shaded ? item.shadow.argb : nullptr, "an item's shadow.argb"}});
+        const std::string name = "scene.item[" + to_text(i) + "]";
+        const std::string sprite = name + ".sprite.argb";
+        const std::string shadow = name + ".shadow.argb";
+        common_device(output, {{scene::is_empty(item.seen) ? nullptr : item.sprite.argb, sprite.c_str()},
+                               {scene::is_empty(item.shaded) ? nullptr : item.shadow.argb, shadow.c_str()}});
     }
     return device;
 }

@@ -27,11 +27,7 @@ public class ScaleDitCore extends org.scaledit.bindings.presets.ScaleDitCore {
 // #include <stddef.h>
 // #include <stdint.h>
 
-// #if defined(_WIN32)
-// #define SCALEDIT_API __declspec(dllexport)
-// #else
 // #define SCALEDIT_API __attribute__((visibility("default")))
-// #endif
 
 // #ifdef __cplusplus
 // #endif

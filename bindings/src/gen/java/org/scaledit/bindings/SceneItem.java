@@ -28,26 +28,26 @@ public class SceneItem extends Pointer {
         return new SceneItem((Pointer)this).offsetAddress(i);
     }
 
-    public native double x(); public native SceneItem x(double setter);       // of the canvas' middle, from the left
-    public native double y(); public native SceneItem y(double setter);       // from the top
-    public native double canvas(); public native SceneItem canvas(double setter);  // its side, above 0
-    public native double cosine(); public native SceneItem cosine(double setter);  // of the angle that the canvas is turned by, clockwise
+    public native double x(); public native SceneItem x(double setter);       // of the canvas' middle, from the left, -16 .. 16
+    public native double y(); public native SceneItem y(double setter);       // from the top, -16 .. 16
+    public native double canvas(); public native SceneItem canvas(double setter);  // its side, 0.001 .. 16
+    public native double cosine(); public native SceneItem cosine(double setter);  // of the angle that the canvas is turned by, clockwise; the squares of both add up to 1 (+- 1e-6)
     public native double sine(); public native SceneItem sine(double setter);
     public native int mirrored(); public native SceneItem mirrored(int setter);         // 1: left and right, before it is turned
     public native int material(); public native SceneItem material(int setter);         // a scaledit_material
     public native int seed(); public native SceneItem seed(int setter);             // of the material
-    public native int recoloured(); public native SceneItem recoloured(int setter);       // 1: what is of about the object's own hue gets another
-    public native double own_hue(); public native SceneItem own_hue(double setter);           // degrees
-    public native double hue(); public native SceneItem hue(double setter);               // degrees
+    public native int recoloured(); public native SceneItem recoloured(int setter);       // 1: what is of about the object's own hue gets another; 0: the next four are not read
+    public native double own_hue(); public native SceneItem own_hue(double setter);           // degrees, -360 .. 360
+    public native double hue(); public native SceneItem hue(double setter);               // degrees, -360 .. 360
     public native double saturation(); public native SceneItem saturation(double setter);        // 0 .. 1, of what is brightest
     public native double value(); public native SceneItem value(double setter);             // a factor, 0 .. 10
     public native @ByRef PixelRectangle seen(); public native SceneItem seen(PixelRectangle setter);  // of the picture's pixels: elsewhere it is not painted; without rows no sprite is read
     public native @ByRef SpriteView sprite(); public native SceneItem sprite(SpriteView setter);
     // A shadow lies under the item and on those before it: its alpha, blurred, on a canvas of the same size.
     public native @ByRef PixelRectangle shaded(); public native SceneItem shaded(PixelRectangle setter);  // as `seen`
-    public native double shadow_x(); public native SceneItem shadow_x(double setter);            // of the canvas' middle
-    public native double shadow_y(); public native SceneItem shadow_y(double setter);
-    public native double shadow_darkness(); public native SceneItem shadow_darkness(double setter);   // what is taken of the light, 0 .. 1
-    public native double shadow_deviation(); public native SceneItem shadow_deviation(double setter);  // of the Gaussian, 1e-6 .. 1; it reaches three of these, and half a canvas at most
-    public native @ByRef SpriteView shadow(); public native SceneItem shadow(SpriteView setter);   // whole, with a side of 128
+    public native double shadow_x(); public native SceneItem shadow_x(double setter);            // of the canvas' middle, -16 .. 16
+    public native double shadow_y(); public native SceneItem shadow_y(double setter);            // -16 .. 16
+    public native double shadow_darkness(); public native SceneItem shadow_darkness(double setter);     // what is taken of the light, 0 .. 1
+    public native double shadow_deviation(); public native SceneItem shadow_deviation(double setter);    // of the Gaussian, 1e-6 .. 1; it reaches three of these, and half a canvas at most
+    public native @ByRef SpriteView shadow(); public native SceneItem shadow(SpriteView setter);     // whole, with a side of 128
 }

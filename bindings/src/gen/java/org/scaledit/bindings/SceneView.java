@@ -31,9 +31,10 @@ public class SceneView extends Pointer {
     public native @ByRef PixelRectangle part(); public native SceneView part(PixelRectangle setter);  // of it, that is painted
     public native int background(); public native SceneView background(int setter);       // a scaledit_background
     public native int seed(); public native SceneView seed(int setter);             // of the background's textures
-    // Meadow and snowy field: the horizon's height. Wooden table: planks. Brick wall: courses. Sandy beach: heights of
-    // the horizon and of the shore. Sunset sea: the horizon's height, the middle of the glow. Plain: red, green and
-    // blue of the paper, 0 .. 1. Heights are from the top. What is not named is not looked at.
+    // Meadow and snowy field: the horizon's height, 0.1 .. 1. Wooden table: planks, brick wall: courses, 1 .. 100 of
+    // them. Sandy beach: the horizon's height, 0.001 .. 1, and the shore's, 0 .. 1. Sunset sea: the horizon's height,
+    // likewise, and the middle of the glow, 0 .. 1. Plain: red, green and blue of the paper, 0 .. 1. Heights are from
+    // the top. What is not named is not looked at.
     public native double drawn(int i); public native SceneView drawn(int i, double setter);
     @MemberGetter public native DoublePointer drawn();
     public native int items(); public native SceneView items(int setter);                    // 0 .. 8
