@@ -158,7 +158,30 @@ class ModelDefaultsTest {
         }
     }
 
-    /** A LoRA in the model's directory is taken unless the user says which ones, or none; a picture knows which of the three it was. */
+    /** At a true guidance of 1, which a model may say that it has, a negative prompt would be ignored. */
+    @Test
+    void areNoTrueGuidanceForANegativePromptOfOnesOwnUnlessItIsMoreThanOne() {
+        String sentence = "a negative prompt is given without true guidance, expected both or neither";
+        ImageRequest usual = ImageRequest.of("");
+        ImageRequest asked = ImageRequest.of("x").negative("dull");
+        ImageRequest without = usual.negative("").trueGuidance(1);
+        ImageRequest with = usual.negative("blurry").trueGuidance(3);
+        assertThatThrownBy(() -> asked.over(without))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage(sentence);
+        assertThat(asked.over(with).effectiveNegative()).contains("dull");
+        assertThat(asked.trueGuidance(1).over(without).trueGuidance()).hasValue(1);
+        assertThat(asked.trueGuidance(1).over(with).effectiveNegative()).isEmpty();
+        assertThat(usual.trueGuidance(2).over(without).effectiveNegative()).contains("");
+        ImageRequest ofPicture = without.recorded();
+        assertThat(ofPicture.over(without).trueGuidance()).hasValue(1);
+        assertThatThrownBy(() -> ofPicture.negative("dull").over(without)).hasMessage(sentence);
+        assertThat(ofPicture.negative("dull").trueGuidance(2).over(without).effectiveNegative())
+                .contains("dull");
+        assertThat(with.recorded().negative("dull").over(without).effectiveNegative())
+                .contains("dull");
+    }
+
     /** A model may say how strong its pictures are, and a request that they begin with noise. */
     @Test
     void areNoReasonToRefuseNoiseButAStrengthOfOnesOwnIs() {
@@ -171,11 +194,13 @@ class ModelDefaultsTest {
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("strength is given with init noise, expected init guidance, of whose steps it is a share");
         assertThatThrownBy(() -> strong.init(Init.NOISE).over(ofModel)).hasMessageContaining("with init noise");
-        ImageRequest ofPicture = ImageRequest.of("x").init(Init.GUIDANCE).recordedStrength(0.4);
+        ImageRequest ofPicture =
+                ImageRequest.of("x").init(Init.GUIDANCE).strength(0.4).recorded();
         assertThat(ofPicture.over(usual).strength()).isEqualTo(0.4);
         assertThat(ofPicture.init(Init.NOISE).over(usual).init()).isEqualTo(Init.NOISE);
     }
 
+    /** A LoRA in the model's directory is taken unless the user says which ones, or none; a picture knows which of the three it was. */
     @Test
     void bringALora() throws IOException {
         Path model = Golden.copyOfTinyFlux(folder.resolve("model"));

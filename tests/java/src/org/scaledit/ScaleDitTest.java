@@ -524,6 +524,17 @@ class ScaleDitTest {
     }
 
     @Test
+    void anInterruptCancelsTheOpening() {
+        Thread.currentThread().interrupt();
+        assertThatThrownBy(() -> ScaleDit.load(Golden.tinyFlux()))
+                .isInstanceOf(CancellationException.class)
+                .hasMessageStartingWith("reading " + Golden.tinyFlux())
+                .hasMessageEndingWith(".safetensors was cancelled");
+        assertThat(Thread.interrupted()).isFalse();
+        ScaleDit.load(Golden.tinyFlux()).close();
+    }
+
+    @Test
     void aSeedIsChosenAndRecordedWhenNoneIsGiven() {
         try (ScaleDit model = ScaleDit.load(Golden.tinyFlux())) {
             ImageRequest request = ImageRequest.of("x").size(32, 32).steps(1).guideSteps(1);

@@ -15,7 +15,6 @@ import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.file.Reasons;
 import org.scaledit.image.ImageException;
-import org.scaledit.image.PngText;
 import org.scaledit.sampling.Schedule;
 import org.scaledit.tensor.Torch;
 import org.scaledit.text.TextEncoders;
@@ -133,13 +132,12 @@ final class Description {
     }
 
     private static String picture(Path path) {
-        String settings = Settings.pretty(PngText.read(path, Settings.KEYWORD));
         ImageRequest request = ImageRequest.from(path);
-        int enlarged = (int) Math.pow(request.ratio(), Math.max(0, request.levels() - 1));
+        long enlarged = (long) Math.pow(request.ratio(), Math.max(0, request.levels() - 1));
         return String.join(
                 System.lineSeparator(),
                 "picture " + path + ", " + request.width() * enlarged + " × " + request.height() * enlarged,
-                settings);
+                Settings.pretty(path));
     }
 
     private static long elements(long[] shape) {

@@ -70,6 +70,8 @@ public final class ImageRequest implements Cloneable {
     private Init init = Init.NOISE;
     private double strength = 18 / 28.0;
     private boolean givesStrength;
+    private boolean givesNegative;
+    private boolean givesTrueGuidance;
     private int window = 16;
     private int reach = 1;
     private GuidanceAttention guidanceAttention = GuidanceAttention.GLOBAL;
@@ -114,10 +116,14 @@ public final class ImageRequest implements Cloneable {
 
     /**
      * What the picture is not to show: classifier-free guidance as diffusers has it for FLUX, by {@link #trueGuidance}.
-     * Both are given, or neither. Default: none.
+     * Both are given, or neither, unless the model or the picture that the request is from has a true guidance of more than 1.
+     * Default: none.
      */
     public ImageRequest negative(String prompt) {
-        return with(copy -> copy.negative = checked("negative prompt", prompt));
+        return with(copy -> {
+            copy.negative = checked("negative prompt", prompt);
+            copy.givesNegative = true;
+        });
     }
 
     /**
@@ -128,7 +134,10 @@ public final class ImageRequest implements Cloneable {
      */
     public ImageRequest trueGuidance(double scale) {
         require(scale >= 1 && Double.isFinite(scale), "true guidance", scale, "a number of 1 or more");
-        return with(copy -> copy.trueGuidance = OptionalDouble.of(scale));
+        return with(copy -> {
+            copy.trueGuidance = OptionalDouble.of(scale);
+            copy.givesTrueGuidance = true;
+        });
     }
 
     /** Pixels, each a multiple of 16 from 16 to 65,536. Default 4096 × 4096. */
@@ -227,7 +236,7 @@ public final class ImageRequest implements Cloneable {
         return with(copy -> copy.guideSteps = steps);
     }
 
-    /** Distilled guidance of the guidance image. Default 3.5. */
+    /** Distilled guidance of the guidance image; ignored by checkpoints without a guidance embedder. Default 3.5. */
     public ImageRequest guideGuidance(double guidance) {
         require(guidance >= 0 && Double.isFinite(guidance), "guide guidance", guidance, "a number of 0 or more");
         return with(copy -> copy.guideGuidance = guidance);
@@ -248,13 +257,11 @@ public final class ImageRequest implements Cloneable {
      * even; more than 0, at most 1. Default 18/28.
      */
     public ImageRequest strength(double strength) {
-        return recordedStrength(strength).with(copy -> copy.givesStrength = true);
-    }
-
-    /** A picture's settings name one whatever it began with: another beginning leaves it without effect, and is no mistake. */
-    ImageRequest recordedStrength(double strength) {
         require(strength > 0 && strength <= 1, "strength", strength, "more than 0 and at most 1");
-        return with(copy -> copy.strength = strength);
+        return with(copy -> {
+            copy.strength = strength;
+            copy.givesStrength = true;
+        });
     }
 
     /** Tokens along a window's side: 16, 32 or 64. Default 16. */
@@ -294,7 +301,10 @@ public final class ImageRequest implements Cloneable {
         return with(copy -> copy.attention = Objects.requireNonNull(attention, "attention"));
     }
 
-    /** T5's length in tokens. Default 512; 256 for a checkpoint without guidance embedder (schnell). */
+    /**
+     * T5's length in tokens. Default 512, or 256 for a checkpoint without guidance embedder (schnell), or what its tokenizer
+     * allows ({@code model_max_length}) if that is less.
+     */
     public ImageRequest textTokens(int tokens) {
         require(tokens >= 1 && tokens <= 4096, "text tokens", tokens, "1 to 4096");
         return with(copy -> copy.textTokens = OptionalInt.of(tokens));
@@ -465,10 +475,19 @@ public final class ImageRequest implements Cloneable {
         });
     }
 
+    /** A picture's settings name what was in force, whoever set it: what has no effect beside the rest is no mistake. */
+    ImageRequest recorded() {
+        return with(copy -> {
+            copy.givesStrength = false;
+            copy.givesNegative = false;
+            copy.givesTrueGuidance = false;
+        });
+    }
+
     /**
      * What was set here, and for everything else what the other request has.
      *
-     * @throws IllegalArgumentException if a strength was set here which would be ignored
+     * @throws IllegalArgumentException if something was set here which would be ignored
      */
     ImageRequest over(ImageRequest defaults) {
         ImageRequest result = defaults;
@@ -478,6 +497,17 @@ public final class ImageRequest implements Cloneable {
         if (givesStrength && result.init == Init.NOISE) {
             throw new IllegalArgumentException(
                     "strength is given with init noise, expected init guidance, of whose steps it is a share");
+        }
+        boolean ignored = givesNegative
+                && !givesTrueGuidance
+                && result.effectiveNegative().isEmpty();
+        if (ignored || (result.negative != null && result.trueGuidance.isEmpty())) {
+            throw new IllegalArgumentException(
+                    "a negative prompt is given without true guidance, expected both or neither");
+        }
+        if (result.negative == null && result.trueGuidance.isPresent()) {
+            throw new IllegalArgumentException(
+                    "true guidance is given without a negative prompt, expected both or neither");
         }
         return result;
     }

@@ -2,7 +2,6 @@ package org.scaledit;
 
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import org.scaledit.ImageRequest.GuidanceAttention;
@@ -99,9 +98,7 @@ record ModelDefaults(ImageRequest request, List<LoraFile> loras, Map<String, Str
     }
 
     private static <E extends Enum<E>> E constant(Config config, String field, Class<E> type) {
-        config.require(
-                field,
-                Arrays.stream(type.getEnumConstants()).map(Settings::name).toArray(String[]::new));
+        config.require(field, Settings.names(type));
         return Settings.constant(config.text(field), type);
     }
 }

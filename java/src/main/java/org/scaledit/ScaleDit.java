@@ -395,12 +395,6 @@ public final class ScaleDit implements AutoCloseable {
 
     /** @param alone whether one GPU makes the picture, however many there are */
     private Plan plan(ImageRequest request, boolean alone) {
-        if (request.negative().isPresent() != request.trueGuidance().isPresent()) {
-            throw new IllegalArgumentException(
-                    request.negative().isPresent()
-                            ? "a negative prompt is given without true guidance, expected both or neither"
-                            : "true guidance is given without a negative prompt, expected both or neither");
-        }
         if (request.levels() == 0) {
             requirePlain(request);
         }
@@ -644,7 +638,11 @@ public final class ScaleDit implements AutoCloseable {
             return gpus(count);
         }
 
-        /** Opens and checks all files. Reads no weights yet, apart from LoRAs. */
+        /**
+         * Opens and checks all files. Reads no weights yet, apart from LoRAs.
+         *
+         * @throws java.util.concurrent.CancellationException if the thread is interrupted
+         */
         public ScaleDit load() {
             Builder options = new Builder(model);
             options.vae = vae;
@@ -705,16 +703,14 @@ public final class ScaleDit implements AutoCloseable {
         }
 
         static Builder read(JsonNode json) {
-            String model = Settings.required(json, "model").asText();
+            String model = Settings.text(json, "model");
             Builder builder = new Builder(model.equals(EMBEDDED) ? null : Path.of(model));
             Settings.path(json, "vae").ifPresent(builder::vae);
             if (json.has("loras")) {
                 builder.withoutLoras();
             }
             for (JsonNode lora : json.path("loras")) {
-                builder.lora(
-                        Path.of(Settings.required(lora, "file").asText()),
-                        Settings.required(lora, "scale").asDouble());
+                builder.lora(Path.of(Settings.text(lora, "file")), Settings.number(lora, "scale"));
             }
             return builder.loraScope(Settings.constant(json, "loraScope", LoraScope.class))
                     .precision(Settings.constant(json, "precision", Precision.class))

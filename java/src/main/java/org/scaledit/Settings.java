@@ -5,12 +5,15 @@ import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
+import java.util.function.Predicate;
+import org.jspecify.annotations.Nullable;
 import org.scaledit.image.ImageException;
 import org.scaledit.image.PngText;
 
@@ -109,84 +112,128 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
 
     /** The settings in a PNG's text chunks. */
     static Settings read(Path png) {
-        String text = PngText.read(png, KEYWORD);
+        JsonNode json = json(png);
         try {
-            JsonNode json = JSON.readTree(text);
             return new Settings(ScaleDit.Builder.read(json), request(json));
-        } catch (JsonProcessingException | IllegalArgumentException e) {
-            throw new ImageException(png + " carries settings that cannot be read: " + e.getMessage(), e);
+        } catch (IllegalArgumentException e) {
+            throw unreadable(png, e.getMessage(), e);
         }
     }
 
-    /** JSON as people read it. */
-    static String pretty(String json) {
+    /** The same as people read them. */
+    static String pretty(Path png) {
+        return json(png).toPrettyString();
+    }
+
+    private static JsonNode json(Path png) {
         try {
-            return JSON.writerWithDefaultPrettyPrinter().writeValueAsString(JSON.readTree(json));
+            return JSON.readTree(PngText.read(png, KEYWORD));
         } catch (JsonProcessingException e) {
-            throw new ImageException("settings cannot be read: " + e.getOriginalMessage(), e);
+            throw unreadable(png, e.getOriginalMessage(), e);
         }
+    }
+
+    private static ImageException unreadable(Path png, @Nullable String reason, Exception cause) {
+        return new ImageException(png + " carries settings that cannot be read: " + reason, cause);
     }
 
     private static ImageRequest request(JsonNode json) {
-        ImageRequest request = ImageRequest.of(required(json, "prompt").asText())
+        ImageRequest request = ImageRequest.of(text(json, "prompt"))
                 .withoutNegative()
-                .size(required(json, "width").asInt(), required(json, "height").asInt())
-                .seed(required(json, "seed").asLong())
-                .levels(required(json, "levels").asInt())
-                .steps(required(json, "steps").asInt())
-                .guidance(required(json, "guidance").asDouble())
-                .guideSteps(required(json, "guideSteps").asInt())
-                .guideGuidance(required(json, "guideGuidance").asDouble())
+                .size(integer(json, "width"), integer(json, "height"))
+                .seed(seed(json))
+                .levels(integer(json, "levels"))
+                .steps(integer(json, "steps"))
+                .guidance(number(json, "guidance"))
+                .guideSteps(integer(json, "guideSteps"))
+                .guideGuidance(number(json, "guideGuidance"))
                 .init(constant(json, "init", ImageRequest.Init.class))
-                .recordedStrength(required(json, "strength").asDouble())
-                .window(required(json, "window").asInt())
-                .reach(required(json, "reach").asInt())
+                .strength(number(json, "strength"))
+                .window(integer(json, "window"))
+                .reach(integer(json, "reach"))
                 .guidanceAttention(constant(json, "guidanceAttention", ImageRequest.GuidanceAttention.class))
-                .guidanceText(required(json, "guidanceText").asBoolean())
-                .guidanceMargin(required(json, "guidanceMargin").asInt())
+                .guidanceText(flag(json, "guidanceText"))
+                .guidanceMargin(integer(json, "guidanceMargin"))
                 .attention(constant(json, "attention", ImageRequest.AttentionKind.class));
         if (json.has("clipPrompt")) {
-            request = request.clipPrompt(json.get("clipPrompt").asText());
+            request = request.clipPrompt(text(json, "clipPrompt"));
         }
         if (json.has("t5Prompt")) {
-            request = request.t5Prompt(json.get("t5Prompt").asText());
+            request = request.t5Prompt(text(json, "t5Prompt"));
         }
         if (json.has("negative")) {
-            request = request.negative(json.get("negative").asText());
+            request = request.negative(text(json, "negative"));
         }
         if (json.has("trueGuidance")) {
-            request = request.trueGuidance(json.get("trueGuidance").asDouble());
+            request = request.trueGuidance(number(json, "trueGuidance"));
         }
         if (json.has("plainSize")) { // any size before it was written
-            request = request.plainSize(json.get("plainSize").asInt());
+            request = request.plainSize(integer(json, "plainSize"));
         }
         if (json.has("textTokens")) {
-            request = request.textTokens(json.get("textTokens").asInt());
+            request = request.textTokens(integer(json, "textTokens"));
         }
         Optional<Path> guideImage = path(json, "guideImage");
         if (guideImage.isPresent()) {
             request = request.guideImage(guideImage.get());
         }
-        int ratio = required(json, "ratio").asInt(); // after what one is chosen by
-        request = json.path(CHOSEN).asBoolean() ? request.chosenRatio(ratio) : request.ratio(ratio);
+        int ratio = integer(json, "ratio"); // after what one is chosen by
+        request = json.has(CHOSEN) && flag(json, CHOSEN) ? request.chosenRatio(ratio) : request.ratio(ratio);
         Optional<Path> noise = path(json, "noise");
-        return noise.isPresent() ? request.noise(noise.get()) : request;
+        request = noise.isPresent() ? request.noise(noise.get()) : request;
+        return request.recorded();
     }
 
-    static JsonNode required(JsonNode json, String field) {
+    private static JsonNode required(JsonNode json, String field, String kind, Predicate<JsonNode> ofKind) {
         JsonNode value = json.get(field);
         if (value == null) {
             throw new IllegalArgumentException("field " + field + " is missing");
         }
+        if (!ofKind.test(value)) {
+            throw new IllegalArgumentException(field + " is " + value + ", expected " + kind);
+        }
         return value;
     }
 
+    static String text(JsonNode json, String field) {
+        return required(json, field, "a string", JsonNode::isTextual).textValue();
+    }
+
+    static double number(JsonNode json, String field) {
+        return required(json, field, "a number", JsonNode::isNumber).doubleValue();
+    }
+
+    private static int integer(JsonNode json, String field) {
+        return required(json, field, "an integer", node -> node.isIntegralNumber() && node.canConvertToInt())
+                .intValue();
+    }
+
+    private static long seed(JsonNode json) {
+        return required(
+                        json,
+                        "seed",
+                        "an integer of 64 bits",
+                        node -> node.isIntegralNumber() && node.canConvertToLong())
+                .longValue();
+    }
+
+    private static boolean flag(JsonNode json, String field) {
+        return required(json, field, "true or false", JsonNode::isBoolean).booleanValue();
+    }
+
     static Optional<Path> path(JsonNode json, String field) {
-        return Optional.ofNullable(json.get(field)).map(value -> Path.of(value.asText()));
+        return json.has(field) ? Optional.of(Path.of(text(json, field))) : Optional.empty();
     }
 
     static <E extends Enum<E>> E constant(JsonNode json, String field, Class<E> type) {
-        return constant(required(json, field).asText(), type);
+        List<String> names = List.of(names(type));
+        Predicate<JsonNode> known = node -> names.contains(node.asText());
+        return constant(required(json, field, String.join(" or ", names), known).asText(), type);
+    }
+
+    /** Of all constants. */
+    static String[] names(Class<? extends Enum<?>> type) {
+        return Arrays.stream(type.getEnumConstants()).map(Settings::name).toArray(String[]::new);
     }
 
     static <E extends Enum<E>> E constant(String name, Class<E> type) {

@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.concurrent.Callable;
+import java.util.concurrent.CancellationException;
 import java.util.concurrent.CyclicBarrier;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -56,6 +57,17 @@ class EmbeddedModelTest {
         Files.setLastModifiedTime(weights, written);
         assertThat(extracted(jar)).isEqualTo(model);
         assertThat(Files.getLastModifiedTime(weights)).isEqualTo(written);
+    }
+
+    @Test
+    void anInterruptCancelsTheExtraction() throws Exception {
+        Path jar = ModelJar.write(Golden.tinyFlux(), folder.resolve("model.jar"));
+        Thread.currentThread().interrupt();
+        assertThatThrownBy(() -> extracted(jar))
+                .isInstanceOf(CancellationException.class)
+                .hasMessage("extracting the embedded model was cancelled");
+        assertThat(Thread.interrupted()).isFalse();
+        assertThat(extracted(jar)).isDirectory();
     }
 
     @Test

@@ -172,7 +172,7 @@ class LossCommandTest {
                 "--device tpu | 2 | Invalid value for option '--device': expected one of [CPU, CUDA]",
                 "--device cuda --precision float32 | 2 | attention native on a GPU takes bfloat16 alone, expected",
                 "--device cuda | 1 | device cuda needs builds for GPUs: add org.bytedeco:pytorch:2",
-                "--cache pom.xml | 1 | cache pom.xml cannot be made: ",
+                "--cache pom.xml | 2 | cache pom.xml is a file, expected a folder",
                 "-o /nowhere/loss.json | 2 | folder /nowhere of output loss.json does not exist",
                 "--noise-level 3 | 2 | Unknown options: '--noise-level', '3'"
             })

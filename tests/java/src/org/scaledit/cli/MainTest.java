@@ -212,6 +212,15 @@ class MainTest {
                         "--from",
                         "--output",
                         "--quiet");
+        assertThat(help.out().replaceAll("\\s+", " "))
+                .contains(
+                        "Guidance of the high-resolution pass; ignored by a model without guidance embedder.",
+                        "Guidance of the guidance image; ignored by a model without guidance embedder.");
+        assertThat(run("make-dataset", "--help").out()).contains("Ignored by a model without guidance embedder.");
+        for (String command : List.of("generate", "train lora", "loss")) {
+            assertThat(run((command + " --help").split(" ")).out().replaceAll("\\s+", " "))
+                    .contains("or what the model's tokenizer allows if that is less.");
+        }
         assertThat(run("--version").out()).startsWith("Scale-DiT for Java");
     }
 

@@ -161,7 +161,7 @@ class TrainLoraCommandTest {
                 "--device tpu | 2 | Invalid value for option '--device': expected one of [CPU, CUDA]",
                 "--device cuda --precision float32 | 2 | attention native on a GPU takes bfloat16 alone, expected precision bfloat16, or attention dense",
                 "--device cuda | 1 | device cuda needs builds for GPUs: add org.bytedeco:pytorch:2",
-                "--cache pom.xml | 1 | cache pom.xml cannot be made: ",
+                "--cache pom.xml | 2 | cache pom.xml is a file, expected a folder",
                 "-o lora.bin | 2 | output is lora.bin, expected a name that ends in .safetensors",
                 "-o /nowhere/lora.safetensors | 2 | folder /nowhere of output lora.safetensors does not exist",
                 "--resume | 1 | there is no lora.checkpoint.safetensors to resume from",

@@ -99,6 +99,10 @@ class TrainModelCommandTest {
                 train(config, output, "--sprites", folder.toString()), 2, "sprites are given, expected data.scenes in");
         assertRefused(train(config, output, "--precision", "fp8"), 2, "precision fp8 has no gradients");
         assertRefused(train(config, output, "--gpus", "2"), 2, "gpus is 2, expected --device cuda beside it");
+        assertRefused(
+                train(config, output, "--cache", config.toString()),
+                2,
+                "cache " + config + " is a file, expected a folder");
         assertRefused(train(config, output, "--gpus", "0"), 2, "gpus is 0, expected 1 or more");
         assertRefused(
                 train(config, output, "--resume"),

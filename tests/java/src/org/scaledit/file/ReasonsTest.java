@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.charset.MalformedInputException;
 import java.nio.file.AccessDeniedException;
+import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
 import java.nio.file.FileSystemLoopException;
 import java.nio.file.NoSuchFileException;
@@ -17,6 +18,7 @@ class ReasonsTest {
     void sayWhatHasHappenedToAFile() {
         assertThat(Reasons.of(new AccessDeniedException("a"))).isEqualTo("permission denied");
         assertThat(Reasons.of(new NoSuchFileException("a"))).isEqualTo("there is no such file or folder");
+        assertThat(Reasons.of(new FileAlreadyExistsException("a"))).isEqualTo("there is a file of that name");
         assertThat(Reasons.of(new MalformedInputException(1))).isEqualTo("it is not UTF-8");
         assertThat(Reasons.of(new FileSystemLoopException("a/b"))).isEqualTo("a/b is a link to a folder that it is in");
         assertThat(Reasons.of(new FileSystemException("a", null, "No space left on device")))

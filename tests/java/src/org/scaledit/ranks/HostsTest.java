@@ -189,4 +189,13 @@ class HostsTest {
                 .isInstanceOf(IllegalArgumentException.class)
                 .hasMessage("port of host 0 is 65536, expected 1 to 65535");
     }
+
+    /** Of a caller whose compiler does not check it. */
+    @Test
+    @SuppressWarnings("NullAway")
+    void noAddressIsRefused() {
+        assertThatThrownBy(() -> new Host(0, 2, null, 1))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("address of host 0 is empty, expected a name or an IP address");
+    }
 }

@@ -90,6 +90,15 @@ class ScheduleTest {
                 "'stochastic_sampling': true      | stochastic_sampling true, expected false",
                 "'shift_terminal': 0.1            | shift_terminal 0.1, expected none",
                 "'use_dynamic_shifting': true, 'time_shift_type': 'linear' | time_shift_type linear, expected exponential",
+                "'shift': 0                       | shift 0.0, expected a number above 0",
+                "'shift': -3                      | shift -3.0, expected a number above 0",
+                "'shift': 1e999                   | shift Infinity, expected a number above 0",
+                "'use_dynamic_shifting': true, 'max_image_seq_len': 256 | max_image_seq_len 256.0, expected more than"
+                        + " base_image_seq_len, 256.0",
+                "'use_dynamic_shifting': true, 'max_shift': 1e9 | base_shift 0.5 and max_shift 1.0E9, expected shifts whose exponential is a"
+                        + " number above 0 at 80 image tokens",
+                "'use_dynamic_shifting': true, 'base_shift': 1e999 | base_shift Infinity and max_shift 1.15, expected shifts whose exponential is a"
+                        + " number above 0 at 80 image tokens",
             })
     void refusesAnotherSchedule(String fields, String sentence, @TempDir Path folder) {
         assertThatThrownBy(() -> read(folder, fields))

@@ -78,6 +78,16 @@ class TextEncodersTest {
     }
 
     @Test
+    void aTokenizerThatAllowsNoTokensIsNamed() throws IOException {
+        copy(Golden.tinyFlux(), folder);
+        Path config = folder.resolve("tokenizer_2/tokenizer_config.json");
+        Files.writeString(config, "{\"model_max_length\": -3}");
+        assertThatThrownBy(() -> TextEncoders.check(ModelDirectory.open(folder)))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage(config + " has model_max_length -3.0, expected 1 or more");
+    }
+
+    @Test
     void staysCloseInBfloat16() {
         assertNear(Placement.BFLOAT16_CPU, 0.05);
     }
@@ -201,6 +211,16 @@ class TextEncodersTest {
                 "text_encoder_2 | \"num_layers\": 2       | \"num_layers\": 3 | tensor encoder.block.2.",
                 "text_encoder_2 | \"d_kv\": 8             | \"d_kv\": \"8\" | has d_kv \"8\", expected a non-negative"
                         + " integer",
+                "text_encoder   | \"num_hidden_layers\": 2 | \"num_hidden_layers\": 99999999 | has num_hidden_layers 99999999,"
+                        + " expected an integer from 1 to 1000",
+                "text_encoder   | \"intermediate_size\": 128 | \"intermediate_size\": 65537 | has intermediate_size 65537,"
+                        + " expected an integer from 1 to 65536",
+                "text_encoder_2 | \"num_layers\": 2       | \"num_layers\": 99999999 | has num_layers 99999999, expected an"
+                        + " integer from 1 to 1000",
+                "text_encoder_2 | \"num_heads\": 4        | \"num_heads\": 257 | has num_heads 257, expected an integer from 1"
+                        + " to 256",
+                "text_encoder_2 | \"d_kv\": 8             | \"d_kv\": 65537 | has d_kv 65537, expected an integer from 1 to"
+                        + " 65536",
                 "text_encoder_2 | \"d_ff\": 64            | \"d_ff\": 65 | has shape [64, 32], expected [65, 32]",
             })
     void namesWhatIsWrongInAConfiguration(String part, String from, String to, String reason) throws IOException {

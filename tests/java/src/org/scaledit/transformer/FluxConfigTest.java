@@ -42,7 +42,20 @@ class FluxConfigTest {
                 "\"in_channels\": 64 | \"in_channels\": 16 | in_channels 16, expected 64",
                 "\"out_channels\": null | \"out_channels\": 16 | out_channels 16, expected 64",
                 "\"patch_size\": 1 | \"patch_size\": 2 | patch_size 2, expected 1",
-                "\"num_layers\": 2 | \"num_layers\": 0 | num_layers 0, expected 1 or more",
+                "\"num_layers\": 2 | \"num_layers\": 0 | num_layers 0, expected an integer from 1 to 1000",
+                "\"num_layers\": 2 | \"num_layers\": 99999999 | num_layers 99999999, expected an integer from 1 to 1000",
+                "\"num_single_layers\": 2 | \"num_single_layers\": 1001 | num_single_layers 1001, expected an integer from 1"
+                        + " to 1000",
+                "\"num_attention_heads\": 2 | \"num_attention_heads\": 257 | num_attention_heads 257, expected an integer from"
+                        + " 1 to 256",
+                "\"attention_head_dim\": 128 | \"attention_head_dim\": 65664 | attention_head_dim 65664, expected an integer"
+                        + " from 1 to 65536",
+                "\"joint_attention_dim\": 32 | \"joint_attention_dim\": 65537 | joint_attention_dim 65537, expected an integer"
+                        + " from 1 to 65536",
+                "\"pooled_projection_dim\": 32 | \"pooled_projection_dim\": 65537 | pooled_projection_dim 65537, expected an"
+                        + " integer from 1 to 65536",
+                "\"axes_dims_rope\" | \"axes_dims_rope\": [2147483646, 2147483646, 132], \"other\" | axes_dims_rope"
+                        + " [2147483646, 2147483646, 132], expected three even numbers that add up to attention_head_dim, 128",
                 "\"attention_head_dim\": 128 | \"attention_head_dim\": 96 | axes_dims_rope [16, 56, 56], expected three"
                         + " even numbers that add up to attention_head_dim, 96",
                 "FluxTransformer2DModel | Flux2Transformer2DModel | _class_name Flux2Transformer2DModel, expected"

@@ -51,7 +51,10 @@ class VaeConfigTest {
                 "\"norm_num_groups\": 4 | \"norm_num_groups\": 3 | has block_out_channels [8, 16, 16, 16], expected"
                         + " multiples of 3",
                 "\"norm_num_groups\": 4 | \"norm_num_groups\": 0 | has norm_num_groups 0, expected at least 1",
-                "\"layers_per_block\": 2 | \"layers_per_block\": 0 | has layers_per_block 0, expected at least 1",
+                "\"layers_per_block\": 2 | \"layers_per_block\": 0 | has layers_per_block 0, expected an integer"
+                        + " from 1 to 1000",
+                "\"layers_per_block\": 2 | \"layers_per_block\": 99999999 | has layers_per_block 99999999, expected an integer"
+                        + " from 1 to 1000",
                 "\"scaling_factor\": 0.3611 | \"scaling_factor\": 0 | has scaling_factor 0.0, expected another number",
                 "\"shift_factor\": 0.1159 | \"shift_factor\": null | has no field shift_factor, expected a number",
                 "\"down_block_types\": [ | \"down_block_types\": [\"AttnDownEncoderBlock2D\", | has down_block_types"

@@ -17,6 +17,15 @@ import java.util.stream.StreamSupport;
  * together with the file.
  */
 public final class Config {
+    /** Of a model, far above every real one: the names of its weights are made before they are compared with a file's. */
+    public static final int MOST_LAYERS = 1000;
+
+    /** Likewise: products of a few sizes are integers. */
+    public static final int MOST_HEADS = 256;
+
+    /** Likewise, of tokens, of heads and inside MLPs. */
+    public static final int MOST_WIDTH = 65_536;
+
     private final Path file;
     private final String prefix; // of the fields' names in messages
     private final JsonNode fields;
@@ -104,6 +113,18 @@ public final class Config {
 
     public int integer(String field, int otherwise) {
         return has(field) ? integer(field) : otherwise(field, otherwise);
+    }
+
+    /** One that is no smaller and no larger than this. */
+    public int integer(String field, int least, int most) {
+        int value = integer(field);
+        boolean bounded = most < Integer.MAX_VALUE;
+        require(
+                value >= least && value <= most,
+                field,
+                value,
+                bounded ? "an integer from " + least + " to " + most : "an integer, " + least + " or more");
+        return value;
     }
 
     public List<Integer> integers(String field) {

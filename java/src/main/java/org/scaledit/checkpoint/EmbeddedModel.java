@@ -14,6 +14,7 @@ import java.util.Objects;
 import java.util.stream.Stream;
 import org.bytedeco.javacpp.Loader;
 import org.scaledit.file.ContentHash;
+import org.scaledit.file.Interrupts;
 import org.scaledit.file.Reasons;
 import org.scaledit.file.UnfinishedFolder;
 
@@ -32,6 +33,7 @@ public final class EmbeddedModel {
      * The model's directory.
      *
      * @throws IllegalStateException in one sentence, if the class path has no model, or it cannot be extracted
+     * @throws java.util.concurrent.CancellationException if the thread is interrupted
      */
     public static Path directory() {
         try {
@@ -59,6 +61,7 @@ public final class EmbeddedModel {
             }
             return Objects.requireNonNull(Path.of(index.toURI()).getParent());
         } catch (IOException | URISyntaxException | FileSystemNotFoundException e) {
+            Interrupts.throwIfInterrupted("extracting the embedded model", e);
             throw new IllegalStateException(
                     "the embedded model cannot be extracted to " + cache + ": " + Reasons.of(e), e);
         }

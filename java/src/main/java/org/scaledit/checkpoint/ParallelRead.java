@@ -8,6 +8,7 @@ import java.nio.file.StandardOpenOption;
 import java.util.Optional;
 import java.util.concurrent.CancellationException;
 import java.util.stream.IntStream;
+import org.scaledit.file.Interrupts;
 import org.scaledit.file.Reasons;
 
 /**
@@ -46,9 +47,7 @@ final class ParallelRead {
                 throw failure.get();
             }
         } catch (IOException e) {
-            if (Thread.interrupted()) {
-                throw new CancellationException("reading " + file + " was cancelled");
-            }
+            Interrupts.throwIfInterrupted("reading " + file, e);
             throw new CheckpointException("cannot read " + file + ": " + Reasons.of(e), e);
         }
     }

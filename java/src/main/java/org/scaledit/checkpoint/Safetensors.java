@@ -70,7 +70,10 @@ public final class Safetensors implements AutoCloseable {
         scales.put(values.name(), scale);
     }
 
-    /** @throws CheckpointException if the file is missing, truncated or damaged */
+    /**
+     * @throws CheckpointException if the file is missing, truncated or damaged
+     * @throws java.util.concurrent.CancellationException if the thread is interrupted
+     */
     public static Safetensors open(Path file) {
         return new Safetensors(file, List.of(SafetensorsHeader.read(file)));
     }
@@ -80,6 +83,7 @@ public final class Safetensors implements AutoCloseable {
      * directory/stem.safetensors}.
      *
      * @throws CheckpointException if a file is missing, truncated or damaged, or a shard lacks what the index names
+     * @throws java.util.concurrent.CancellationException if the thread is interrupted
      */
     public static Safetensors openModel(Path directory, String stem) {
         Path index = directory.resolve(stem + ".safetensors.index.json");

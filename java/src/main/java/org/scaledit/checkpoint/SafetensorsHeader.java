@@ -16,6 +16,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import org.scaledit.file.Interrupts;
 import org.scaledit.file.Reasons;
 
 /**
@@ -30,6 +31,10 @@ record SafetensorsHeader(Path file, long fileBytes, Map<String, TensorInfo> tens
 
     private static final int MOST_DIMENSIONS = 64;
 
+    /**
+     * @throws CheckpointException if the file is missing, truncated or damaged
+     * @throws java.util.concurrent.CancellationException if the thread is interrupted, which takes note of it
+     */
     static SafetensorsHeader read(Path file) {
         try (FileChannel channel = FileChannel.open(file)) {
             long fileBytes = channel.size();
@@ -38,6 +43,7 @@ record SafetensorsHeader(Path file, long fileBytes, Map<String, TensorInfo> tens
         } catch (NoSuchFileException e) {
             throw new CheckpointException(file + " does not exist", e);
         } catch (IOException e) {
+            Interrupts.throwIfInterrupted("reading " + file, e);
             throw new CheckpointException(
                     Files.isDirectory(file)
                             ? file + " is a directory, expected a safetensors file"

@@ -91,8 +91,13 @@ final class Arguments {
 
     /** Of an output that is made later. */
     static void requireNoFile(Path folder) {
+        requireNoFile("output", folder);
+    }
+
+    /** @param what "cache" */
+    static void requireNoFile(String what, Path folder) {
         if (Files.exists(folder) && !Files.isDirectory(folder)) {
-            throw new IllegalArgumentException("output " + folder + " is a file, expected a folder");
+            throw new IllegalArgumentException(what + " " + folder + " is a file, expected a folder");
         }
     }
 

@@ -55,7 +55,11 @@ final class GenerationOptions {
     @Option(names = "--steps", paramLabel = "N", description = "High-resolution steps. Default: 28.")
     private @Nullable Integer steps;
 
-    @Option(names = "--guidance", paramLabel = "G", description = "Guidance of the high-resolution pass. Default: 4.5.")
+    @Option(
+            names = "--guidance",
+            paramLabel = "G",
+            description =
+                    "Guidance of the high-resolution pass; ignored by a model without guidance embedder. Default: 4.5.")
     private @Nullable Double guidance;
 
     @Option(
@@ -87,7 +91,10 @@ final class GenerationOptions {
     @Option(names = "--guide-steps", paramLabel = "N", description = "Steps of the guidance image. Default: 28.")
     private @Nullable Integer guideSteps;
 
-    @Option(names = "--guide-guidance", paramLabel = "G", description = "Guidance of the guidance image. Default: 3.5.")
+    @Option(
+            names = "--guide-guidance",
+            paramLabel = "G",
+            description = "Guidance of the guidance image; ignored by a model without guidance embedder. Default: 3.5.")
     private @Nullable Double guideGuidance;
 
     @Option(
@@ -169,7 +176,9 @@ final class GenerationOptions {
     @Option(
             names = "--text-tokens",
             paramLabel = "N",
-            description = "Length of T5's text. Default: 512, or 256 without guidance embedder.")
+            description =
+                    "Length of T5's text. Default: 512, or 256 without guidance embedder, or what the model's tokenizer"
+                            + " allows if that is less.")
     private @Nullable Integer textTokens;
 
     void checkFiles() {

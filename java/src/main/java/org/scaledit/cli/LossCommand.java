@@ -105,7 +105,9 @@ final class LossCommand implements Callable<Integer> {
     @Option(
             names = "--text-tokens",
             paramLabel = "N",
-            description = "Length of T5's text. Default: 512, or 256 without guidance embedder.")
+            description =
+                    "Length of T5's text. Default: 512, or 256 without guidance embedder, or what the model's tokenizer"
+                            + " allows if that is less.")
     private @Nullable Integer textTokens;
 
     @Option(
@@ -159,6 +161,7 @@ final class LossCommand implements Callable<Integer> {
             Arguments.requireWritable(output);
         }
         HeldOutLoss.Order order = order();
+        Arguments.requireNoFile("cache", order.cache());
         order.loras().forEach(lora -> Arguments.requireExists("LoRA", lora.file()));
         try (CleanInterrupt interrupt = new CleanInterrupt();
                 ProgressDisplay display = ProgressDisplay.of(

@@ -70,7 +70,11 @@ final class MakeDatasetCommand implements Callable<Integer> {
     @Option(names = "--steps", paramLabel = "N", defaultValue = "28", description = "Default: ${DEFAULT-VALUE}.")
     private int steps;
 
-    @Option(names = "--guidance", paramLabel = "G", defaultValue = "3.5", description = "Default: ${DEFAULT-VALUE}.")
+    @Option(
+            names = "--guidance",
+            paramLabel = "G",
+            defaultValue = "3.5",
+            description = "Ignored by a model without guidance embedder. Default: ${DEFAULT-VALUE}.")
     private double guidance;
 
     @Option(

@@ -145,7 +145,9 @@ final class TrainLoraCommand implements Callable<Integer> {
     @Option(
             names = "--text-tokens",
             paramLabel = "N",
-            description = "Length of T5's text. Default: 512, or 256 without guidance embedder.")
+            description =
+                    "Length of T5's text. Default: 512, or 256 without guidance embedder, or what the model's tokenizer"
+                            + " allows if that is less.")
     private @Nullable Integer textTokens;
 
     @Option(
@@ -234,6 +236,7 @@ final class TrainLoraCommand implements Callable<Integer> {
         Arguments.requireExists("model", model);
         Arguments.requireExists("data", data);
         Arguments.requireWritable(output);
+        Arguments.requireNoFile("cache", run.cache());
         try (CleanInterrupt interrupt =
                         CleanInterrupt.ofTraining(spec.commandLine().getErr());
                 ProgressDisplay display = ProgressDisplay.of(

@@ -57,6 +57,7 @@ final class TrainModelCommand implements Callable<Integer> {
                 options.resume(),
                 placement,
                 gpus);
+        Arguments.requireNoFile("cache", run.cache());
         try (OutputFolder made = OutputFolder.make(output);
                 CleanInterrupt interrupt =
                         CleanInterrupt.ofTraining(spec.commandLine().getErr());

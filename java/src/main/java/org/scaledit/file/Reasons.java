@@ -3,6 +3,7 @@ package org.scaledit.file;
 import java.io.IOException;
 import java.nio.charset.CharacterCodingException;
 import java.nio.file.AccessDeniedException;
+import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileSystemException;
 import java.nio.file.FileSystemLoopException;
 import java.nio.file.NoSuchFileException;
@@ -31,6 +32,9 @@ public final class Reasons {
         }
         if (cause instanceof FileSystemException system && system.getReason() != null) {
             return system.getReason();
+        }
+        if (cause instanceof FileAlreadyExistsException) {
+            return "there is a file of that name";
         }
         return Objects.requireNonNullElse(cause.getMessage(), cause.getClass().getSimpleName());
     }

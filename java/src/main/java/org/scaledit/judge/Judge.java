@@ -60,7 +60,7 @@ public final class Judge implements AutoCloseable {
         DetectorConfig config = new DetectorConfig(
                 json.integer("size"),
                 json.integers("channels"),
-                json.integer("layers"),
+                json.integer("layers", 1, Config.MOST_LAYERS),
                 json.integer("groups"),
                 vocabulary(json));
         Config accuracy = json.object("accuracy");

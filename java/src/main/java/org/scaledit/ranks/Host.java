@@ -20,7 +20,7 @@ public record Host(int number, int count, String address, int port) {
             throw new IllegalArgumentException(
                     "host " + number + " of " + count + " is given, expected 0 to " + (count - 1));
         }
-        if (address.isBlank()) {
+        if (address == null || address.isBlank()) {
             throw new IllegalArgumentException("address of host 0 is empty, expected a name or an IP address");
         }
         if (port < 1 || port > MOST_PORT) {

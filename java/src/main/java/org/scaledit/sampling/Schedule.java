@@ -25,7 +25,8 @@ public record Schedule(float[] sigmas) {
     /**
      * The schedule that the checkpoint's own scheduler config asks for, at this number of image tokens.
      *
-     * @throws org.scaledit.checkpoint.CheckpointException if it is missing or asks for another schedule than FLUX's
+     * @throws org.scaledit.checkpoint.CheckpointException if it is missing, asks for another schedule than FLUX's, or for one
+     *     that is none at so many tokens
      */
     public static Schedule ofCheckpoint(ModelDirectory model, int steps, long imageTokens) {
         Config config = Config.read(model.part("scheduler").resolve("scheduler_config.json"));
@@ -48,24 +49,34 @@ public record Schedule(float[] sigmas) {
         double terminal = config.number("shift_terminal", 0);
         config.require(terminal == 0, "shift_terminal", terminal, "none");
         if (!config.flag("use_dynamic_shifting", false)) {
-            return shifted(steps, config.number("shift", 1));
+            double shift = config.number("shift", 1);
+            config.require(shift > 0 && Double.isFinite(shift), "shift", shift, "a number above 0");
+            return shifted(steps, shift);
         }
         if (config.has("time_shift_type")) {
             config.require("time_shift_type", "exponential");
         }
-        double mu = interpolated(config, imageTokens);
+        double shift = dynamicShift(config, imageTokens);
         // exp(mu) / (exp(mu) + 1/σ − 1): FLUX's time shift with exponent 1.
-        return of(steps, sigma -> Math.exp(mu) / (Math.exp(mu) + 1 / sigma - 1));
+        return of(steps, sigma -> shift / (shift + 1 / sigma - 1));
     }
 
-    /** FLUX.1-dev's mu: linear in the number of image tokens, 0.5 at 256 and 1.15 at 4096. */
-    private static double interpolated(Config config, long imageTokens) {
+    /** The exponential of FLUX.1-dev's mu: linear in the number of image tokens, 0.5 at 256 and 1.15 at 4096. */
+    private static double dynamicShift(Config config, long imageTokens) {
         double fewTokens = config.number("base_image_seq_len", 256);
         double manyTokens = config.number("max_image_seq_len", 4096);
         double least = config.number("base_shift", 0.5);
         double most = config.number("max_shift", 1.15);
+        config.require(
+                manyTokens > fewTokens, "max_image_seq_len", manyTokens, "more than base_image_seq_len, " + fewTokens);
         double slope = (most - least) / (manyTokens - fewTokens);
-        return least + slope * (imageTokens - fewTokens);
+        double shift = Math.exp(least + slope * (imageTokens - fewTokens));
+        config.require(
+                shift > 0 && Double.isFinite(shift),
+                "base_shift",
+                least + " and max_shift " + most,
+                "shifts whose exponential is a number above 0 at " + imageTokens + " image tokens");
+        return shift;
     }
 
     private static Schedule of(int steps, DoubleUnaryOperator shift) {

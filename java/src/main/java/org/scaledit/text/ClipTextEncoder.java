@@ -73,10 +73,10 @@ public final class ClipTextEncoder implements AutoCloseable {
         config.require("hidden_act", "quick_gelu");
         config.requireMultiple("hidden_size", "num_attention_heads");
         return new Sizes(
-                config.integer("hidden_size"),
-                config.integer("num_hidden_layers"),
-                config.integer("num_attention_heads"),
-                config.integer("intermediate_size"),
+                config.integer("hidden_size", 1, Config.MOST_WIDTH),
+                config.integer("num_hidden_layers", 1, Config.MOST_LAYERS),
+                config.integer("num_attention_heads", 1, Config.MOST_HEADS),
+                config.integer("intermediate_size", 1, Config.MOST_WIDTH),
                 config.integer("max_position_embeddings"),
                 config.integer("vocab_size"),
                 config.number("layer_norm_eps"),

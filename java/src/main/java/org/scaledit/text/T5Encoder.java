@@ -95,13 +95,13 @@ public final class T5Encoder implements AutoCloseable {
 
     private static Sizes sizes(Config config) {
         config.require("feed_forward_proj", "gated-gelu");
-        int heads = config.integer("num_heads");
+        int heads = config.integer("num_heads", 1, Config.MOST_HEADS);
         return new Sizes(
-                config.integer("d_model"),
-                config.integer("num_layers"),
+                config.integer("d_model", 1, Config.MOST_WIDTH),
+                config.integer("num_layers", 1, Config.MOST_LAYERS),
                 heads,
-                heads * config.integer("d_kv"),
-                config.integer("d_ff"),
+                heads * config.integer("d_kv", 1, Config.MOST_WIDTH),
+                config.integer("d_ff", 1, Config.MOST_WIDTH),
                 config.integer("vocab_size"),
                 config.number("layer_norm_epsilon"));
     }

@@ -54,16 +54,23 @@ public final class TextEncoders implements AutoCloseable {
         model.part("tokenizer_2");
         ClipTextEncoder.check(model);
         T5Encoder.check(model);
+        mostTokens(model);
     }
 
     /**
      * How many of T5's tokens the model's tokenizer allows ({@code model_max_length}); any number if it says nothing. FLUX.1's
      * says 512.
+     *
+     * @throws org.scaledit.checkpoint.CheckpointException if it allows none
      */
     public static int mostTokens(ModelDirectory model) {
         Path file = model.part("tokenizer_2").resolve("tokenizer_config.json");
-        double most =
-                Files.exists(file) ? Config.read(file).number("model_max_length", Integer.MAX_VALUE) : Double.MAX_VALUE;
+        if (Files.notExists(file)) {
+            return Integer.MAX_VALUE;
+        }
+        Config config = Config.read(file);
+        double most = config.number("model_max_length", Integer.MAX_VALUE);
+        config.require(most >= 1, "model_max_length", most, "1 or more");
         return (int) most; // some say 1e30
     }
 
@@ -80,7 +87,8 @@ public final class TextEncoders implements AutoCloseable {
     /**
      * Encodes a prompt of any length: what exceeds CLIP's tokens or T5's is cut off.
      *
-     * @param textTokens T5's length: 512, or 256 for a checkpoint without a guidance embedder
+     * @param textTokens T5's length: 512, or 256 for a checkpoint without a guidance embedder, or {@link #mostTokens} if that
+     *     is less
      * @return tensors of the caller's scope, in the placement of the encoders
      */
     public Conditioning encode(String prompt, int textTokens) {

@@ -39,12 +39,12 @@ public record JudgeRecipe(
     public static JudgeRecipe read(Path file, Vocabulary vocabulary) {
         Config config = Config.read(file);
         int seed = config.integer("seed", 0);
-        int scenes = ModelRecipeFile.integer(config.object("data"), "scenes", 1, Integer.MAX_VALUE);
+        int scenes = config.object("data").integer("scenes", 1, Integer.MAX_VALUE);
         DetectorConfig network = network(config.object("network"), vocabulary);
         Config augmentation = config.object("augmentation");
         double blur = ModelRecipeFile.number(augmentation, "blur", 0, 1);
         double noise = ModelRecipeFile.number(augmentation, "noise", 0, 1);
-        int exam = ModelRecipeFile.integer(config, "exam", 1, 1_000_000);
+        int exam = config.integer("exam", 1, 1_000_000);
         ModelRecipe.Training training = ModelRecipeFile.training(config.object("training"), network.stride());
         training.sizes()
                 .forEach(size -> config.require(
@@ -55,7 +55,7 @@ public record JudgeRecipe(
     }
 
     private static DetectorConfig network(Config config, Vocabulary vocabulary) {
-        int groups = ModelRecipeFile.integer(config, "groups", 1, 64);
+        int groups = config.integer("groups", 1, 64);
         List<Integer> channels = ModelRecipeFile.integers(
                 config,
                 "channels",
@@ -63,9 +63,8 @@ public record JudgeRecipe(
                 value -> value > 0 && value % groups == 0,
                 "multiples of groups, " + groups + ", one at least");
         config.require(channels.size() <= MOST_LEVELS, "channels", channels, "at most " + MOST_LEVELS + " levels");
-        int size = ModelRecipeFile.integer(config, "size", SceneRenderer.SMALLEST, SceneRenderer.LARGEST);
-        DetectorConfig network =
-                new DetectorConfig(size, channels, ModelRecipeFile.integer(config, "layers", 1, 8), groups, vocabulary);
+        int size = config.integer("size", SceneRenderer.SMALLEST, SceneRenderer.LARGEST);
+        DetectorConfig network = new DetectorConfig(size, channels, config.integer("layers", 1, 8), groups, vocabulary);
         config.require(
                 size % network.stride() == 0,
                 "size",

@@ -84,7 +84,7 @@ final class ModelRecipeFile {
                 ? new Data(Optional.of(config.file().resolveSibling(config.text("folder"))), 0, 0, Mix.USUAL)
                 : new Data(
                         Optional.empty(),
-                        integer(config, "scenes", 1, Integer.MAX_VALUE),
+                        config.integer("scenes", 1, Integer.MAX_VALUE),
                         config.integer("first", 0),
                         mix(config));
     }
@@ -107,7 +107,7 @@ final class ModelRecipeFile {
     }
 
     private static Text text(Config config) {
-        int tokens = integer(config, "tokens", 1, 512);
+        int tokens = config.integer("tokens", 1, 512);
         if (config.has("model")) {
             Path model = config.file().resolveSibling(config.text("model"));
             ModelDirectory directory = ModelDirectory.open(model);
@@ -120,15 +120,15 @@ final class ModelRecipeFile {
                 tokens,
                 Optional.empty(),
                 new Clip(
-                        integer(clip, "tokens", 2, 512),
-                        multiple(clip, "width", integer(clip, "heads", 1, 64)),
-                        integer(clip, "layers", 1, 48),
+                        clip.integer("tokens", 2, 512),
+                        multiple(clip, "width", clip.integer("heads", 1, 64)),
+                        clip.integer("layers", 1, 48),
                         clip.integer("heads")),
                 new T5(
-                        multiple(t5, "width", integer(t5, "heads", 1, 64)),
-                        integer(t5, "layers", 1, 48),
+                        multiple(t5, "width", t5.integer("heads", 1, 64)),
+                        t5.integer("layers", 1, 48),
                         t5.integer("heads"),
-                        integer(t5, "hidden", 1, 65_536)),
+                        t5.integer("hidden", 1, 65_536)),
                 t5.has("anew") && t5.flag("anew"));
     }
 
@@ -181,14 +181,14 @@ final class ModelRecipeFile {
 
     /** @param smallest size of a whole picture */
     private static Vae vae(Config config, int smallest) {
-        int groups = integer(config, "groups", 1, 64);
+        int groups = config.integer("groups", 1, 64);
         List<Integer> channels = integers(
                 config,
                 "channels",
                 4,
                 value -> value > 0 && value % groups == 0,
                 "four multiples of groups, " + groups);
-        int tile = integer(config, "tile", 32, 8192);
+        int tile = config.integer("tile", 32, 8192);
         config.require(tile % 32 == 0, "tile", tile, "a multiple of 32");
         Training training = training(config.object("training"), 8);
         int least = training.sizes().stream().reduce(smallest, Math::max);
@@ -200,7 +200,7 @@ final class ModelRecipeFile {
                 "multiples of 16 from " + least + ", which scenes or vae.training.phases need, to 8192");
         return new Vae(
                 channels,
-                integer(config, "layers", 1, 8),
+                config.integer("layers", 1, 8),
                 groups,
                 config.flag("attention"),
                 tile,
@@ -221,9 +221,9 @@ final class ModelRecipeFile {
                 "three numbers that add up to head_dim, " + headDim);
         FluxConfig flux = new FluxConfig(
                 64,
-                integer(config, "double_blocks", 1, 64),
-                integer(config, "single_blocks", 1, 64),
-                integer(config, "heads", 1, 64),
+                config.integer("double_blocks", 1, 64),
+                config.integer("single_blocks", 1, 64),
+                config.integer("heads", 1, 64),
                 headDim,
                 text.t5().width(),
                 text.clip().width(),
@@ -276,8 +276,7 @@ final class ModelRecipeFile {
         return new Distillation(
                 least,
                 most,
-                Optional.of(
-                        new FewSteps(integer(config, "steps", 1, 1000), integer(config, "teacher_steps", 1, 1000))));
+                Optional.of(new FewSteps(config.integer("steps", 1, 1000), config.integer("teacher_steps", 1, 1000))));
     }
 
     private static Recognition recognition(Config transformer, FluxConfig flux, Training training, Data data) {
@@ -285,10 +284,10 @@ final class ModelRecipeFile {
                 data.folder().isEmpty(), "recognition", "true", "none, as only data.scenes tell what they show");
         Config config = transformer.object("recognition");
         return new Recognition(
-                integer(config, "block", 1, flux.doubleBlocks() + flux.singleBlocks() - 1),
+                config.integer("block", 1, flux.doubleBlocks() + flux.singleBlocks() - 1),
                 number(config, "weight", 0, 100),
                 number(config, "emphasis", 1, 100),
-                integer(config, "phases", 1, training.phases().size()));
+                config.integer("phases", 1, training.phases().size()));
     }
 
     private static Layout layout(Config transformer, Text text, Data data) {
@@ -296,7 +295,7 @@ final class ModelRecipeFile {
         transformer.require(
                 text.frozen().isEmpty(), "layout", "true", "none beside text.model, whose encoders are not trained");
         Config config = transformer.object("layout");
-        return new Layout(integer(config, "cells", 1, 16), number(config, "weight", 0, 100));
+        return new Layout(config.integer("cells", 1, 16), number(config, "weight", 0, 100));
     }
 
     private static Method method(Config training) {
@@ -319,11 +318,11 @@ final class ModelRecipeFile {
         Training training = new Training(
                 number(config, "learning_rate", 1e-9, 1),
                 number(config, "floor", 0, 1),
-                integer(config, "warmup_steps", 0, Integer.MAX_VALUE),
+                config.integer("warmup_steps", 0, Integer.MAX_VALUE),
                 number(config, "weight_decay", 0, 1),
                 number(config, "average", 0, 0.999999),
                 number(config, "clip_norm", 1e-9, 1e9),
-                integer(config, "save_every", 1, Integer.MAX_VALUE),
+                config.integer("save_every", 1, Integer.MAX_VALUE),
                 method,
                 phases);
         config.require(
@@ -348,31 +347,20 @@ final class ModelRecipeFile {
                         batch.samples() + ", as in another batch of the same size");
             }
         }
-        return new Phase(batches, integer(config, "steps", 1, Integer.MAX_VALUE));
+        return new Phase(batches, config.integer("steps", 1, Integer.MAX_VALUE));
     }
 
     private static List<Batch> batches(Config config, int step) {
-        int size = integer(config, "size", 16, 8192);
+        int size = config.integer("size", 16, 8192);
         config.require(size % step == 0, "size", size, "a multiple of " + step);
-        Batch batch = new Batch(size, integer(config, "batch", 1, 65_536), config.integer("samples", 0));
+        Batch batch = new Batch(size, config.integer("batch", 1, 65_536), config.integer("samples", 0));
         int accumulate =
-                config.has("accumulate") ? integer(config, "accumulate", 1, 4096) : config.integer("accumulate", 1);
+                config.has("accumulate") ? config.integer("accumulate", 1, 4096) : config.integer("accumulate", 1);
         return Collections.nCopies(accumulate, batch);
     }
 
-    static int integer(Config config, String field, int least, int most) {
-        int value = config.integer(field);
-        boolean bounded = most < Integer.MAX_VALUE;
-        config.require(
-                value >= least && value <= most,
-                field,
-                value,
-                bounded ? "an integer from " + least + " to " + most : "an integer, " + least + " or more");
-        return value;
-    }
-
     private static int multiple(Config config, String field, int of) {
-        int value = integer(config, field, 1, 16_384);
+        int value = config.integer(field, 1, 16_384);
         config.require(value % of == 0, field, value, "a multiple of heads, " + of);
         return value;
     }

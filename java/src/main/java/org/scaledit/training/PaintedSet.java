@@ -11,6 +11,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.OptionalInt;
 import java.util.SortedMap;
 import java.util.concurrent.CancellationException;
 import java.util.stream.IntStream;
@@ -33,6 +34,7 @@ import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
 import org.scaledit.tensor.Torch;
 import org.scaledit.text.TextEncoders;
+import org.scaledit.transformer.FluxConfig;
 import org.scaledit.transformer.FluxTransformer;
 import org.scaledit.transformer.LoraScope;
 import org.scaledit.vae.AutoencoderKl;
@@ -155,8 +157,8 @@ public final class PaintedSet {
         this.model = ModelDirectory.open(order.model);
         TextEncoders.check(model);
         AutoencoderKl.check(model.part("vae"));
-        int textTokens =
-                FluxTransformer.check(model, List.of(), LoraScope.GUIDANCE).textTokens();
+        FluxConfig config = FluxTransformer.check(model, List.of(), LoraScope.GUIDANCE);
+        int textTokens = TrainingSet.Encoding.textTokens(OptionalInt.empty(), config, model);
         describe();
         ExampleCache cache = ExampleCache.in(order.folder.resolve("training-cache"));
         this.texts = new TextStates(model, textTokens, placement, cache);

@@ -20,7 +20,7 @@ import org.scaledit.transformer.LoraScope;
  * @param alpha the addition is multiplied by {@code alpha / rank}
  * @param targets the layers that get one
  * @param scope the tokens that it acts on
- * @param textTokens T5's length; empty for the model's own
+ * @param textTokens T5's length; empty for the model's own, or what its tokenizer allows if that is less
  * @param accumulate samples of a step, whose gradients' mean the optimizer sees
  * @param learningRate Prodigy's factor, or AdamW's step size
  * @param clipNorm gradients that are longer in all are shortened to this

@@ -105,7 +105,8 @@ final class TrainingLoop {
             }
         } catch (RuntimeException e) {
             if (isOfInterrupt(e)) {
-                throwIfInterruptedAfter(made);
+                Thread.interrupted(); // whoever read the file may have taken note of it, or not
+                throw stopped(after(made));
             }
             throw e;
         }

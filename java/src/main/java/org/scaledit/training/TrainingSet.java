@@ -44,7 +44,7 @@ final class TrainingSet {
      */
     record Encoding(ModelDirectory model, int resolution, int ratio, int textTokens, Placement placement) {
 
-        /** T5's length: what was asked for, or the model's own. */
+        /** T5's length: what was asked for, or the model's own, or what its tokenizer allows if that is less. */
         static int textTokens(OptionalInt asked, FluxConfig config, ModelDirectory model) {
             return asked.orElseGet(() -> Math.min(config.textTokens(), TextEncoders.mostTokens(model)));
         }

@@ -45,10 +45,10 @@ public record FluxConfig(
         require(outChannels == LATENT_CHANNELS, config, "out_channels", outChannels, "64");
         int patchSize = config.integer("patch_size", 1);
         require(patchSize == 1, config, "patch_size", patchSize, "1");
-        int headDim = positive(config, "attention_head_dim");
+        int headDim = config.integer("attention_head_dim", 1, Config.MOST_WIDTH);
         // The published configurations of FLUX.1 leave the axes out: the values are those of diffusers.
         List<Integer> axes = config.integers("axes_dims_rope", List.of(16, 56, 56));
-        int rotated = axes.stream().mapToInt(Integer::intValue).sum();
+        long rotated = axes.stream().mapToLong(Integer::intValue).sum();
         boolean even = axes.stream().allMatch(axis -> axis % 2 == 0);
         require(
                 axes.size() == 3 && even && rotated == headDim,
@@ -58,12 +58,12 @@ public record FluxConfig(
                 "three even numbers that add up to attention_head_dim, " + headDim);
         return new FluxConfig(
                 inChannels,
-                positive(config, "num_layers"),
-                positive(config, "num_single_layers"),
-                positive(config, "num_attention_heads"),
+                config.integer("num_layers", 1, Config.MOST_LAYERS),
+                config.integer("num_single_layers", 1, Config.MOST_LAYERS),
+                config.integer("num_attention_heads", 1, Config.MOST_HEADS),
                 headDim,
-                positive(config, "joint_attention_dim"),
-                positive(config, "pooled_projection_dim"),
+                config.integer("joint_attention_dim", 1, Config.MOST_WIDTH),
+                config.integer("pooled_projection_dim", 1, Config.MOST_WIDTH),
                 config.flag("guidance_embeds"),
                 axes);
     }
@@ -80,12 +80,6 @@ public record FluxConfig(
             case 128 -> " (FLUX.1 Canny or Depth: a control image is an input)";
             default -> "";
         };
-    }
-
-    private static int positive(Config config, String field) {
-        int value = config.integer(field);
-        require(value > 0, config, field, value, "1 or more");
-        return value;
     }
 
     private static void require(boolean condition, Config config, String field, Object given, String expected) {
@@ -105,7 +99,7 @@ public record FluxConfig(
         return heads * headDim;
     }
 
-    /** T5's length: 512 tokens, or 256 without a guidance embedder (schnell). */
+    /** T5's length, unless its tokenizer allows less: 512 tokens, or 256 without a guidance embedder (schnell). */
     public int textTokens() {
         return guidanceEmbedder ? 512 : 256;
     }

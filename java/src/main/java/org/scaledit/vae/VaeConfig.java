@@ -54,7 +54,7 @@ public record VaeConfig(
 
         VaeConfig config = new VaeConfig(
                 file.integers("block_out_channels"),
-                file.integer("layers_per_block"),
+                file.integer("layers_per_block", 1, Config.MOST_LAYERS),
                 file.integer("norm_num_groups"),
                 file.integer("latent_channels"),
                 file.integer("sample_size"),
@@ -90,7 +90,6 @@ public record VaeConfig(
             boolean divisible = channels > 0 && channels % normGroups == 0;
             require(file, divisible, "block_out_channels", blockChannels, "multiples of " + normGroups + " groups");
         }
-        require(file, layersPerBlock > 0, "layers_per_block", layersPerBlock, "at least 1");
         require(file, latentChannels > 0, "latent_channels", latentChannels, "at least 1");
         int finest = pixelsPerLatent() * OVERLAPS_PER_TILE;
         boolean divisible = sampleSize > 0 && sampleSize % finest == 0;
