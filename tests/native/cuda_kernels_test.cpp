@@ -138,6 +138,16 @@ protected:
         return bytes;
     }
 
+    // By the function that tells the workspace, and by the call.
+    void expect_refused(const std::string& message) {
+        std::size_t bytes = 99;
+        EXPECT_EQ(scaledit_cuda_attention_workspace(&arguments, &bytes), SCALEDIT_INVALID_ARGUMENT);
+        EXPECT_EQ(scaledit_last_error(), message);
+        EXPECT_EQ(bytes, 99U);
+        EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_INVALID_ARGUMENT);
+        EXPECT_EQ(scaledit_last_error(), message);
+    }
+
     GeometryHandle geometry = make_geometry(geometry_options(37, 29, 77));
     scaledit_cuda_attention_arguments arguments{};
 };
@@ -173,20 +183,12 @@ TEST_F(CudaWorkspace, OfTheBestKernelsNeedsAGpuToKnowThem) {
 }
 
 TEST_F(CudaWorkspace, RefusesTensorsThatTheCallRefuses) {
-    const auto refused = [&](const char* message) {
-        std::size_t bytes = 99;
-        EXPECT_EQ(scaledit_cuda_attention_workspace(&arguments, &bytes), SCALEDIT_INVALID_ARGUMENT);
-        EXPECT_STREQ(scaledit_last_error(), message);
-        EXPECT_EQ(bytes, 99U);
-        EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_INVALID_ARGUMENT);
-        EXPECT_STREQ(scaledit_last_error(), message);
-    };
     arguments.value.token_stride += 4;
-    refused("value.token_stride is 388, expected a multiple of 8 elements on a GPU");
+    expect_refused("value.token_stride is 388, expected a multiple of 8 elements on a GPU");
     for (scaledit_tensor* tensor : {&arguments.query, &arguments.key, &arguments.value, &arguments.output}) {
         tensor->dtype = SCALEDIT_FLOAT32;
     }
-    refused("query.dtype is 0, expected 1 (bfloat16) on a GPU");
+    expect_refused("query.dtype is 0, expected 1 (bfloat16) on a GPU");
 }
 
 TEST_F(CudaWorkspace, RefusesKernelsThatDoNotExist) {
@@ -194,14 +196,8 @@ TEST_F(CudaWorkspace, RefusesKernelsThatDoNotExist) {
         for (const std::int32_t kernels : {-1, 4}) {
             arguments.arithmetic = arithmetic;
             arguments.kernels = kernels;
-            const std::string message =
-                "kernels is " + std::to_string(kernels) + ", expected 0 (best), 1 (SM80), 2 (SM89) or 3 (SM90)";
-            std::size_t bytes = 99;
-            EXPECT_EQ(scaledit_cuda_attention_workspace(&arguments, &bytes), SCALEDIT_INVALID_ARGUMENT);
-            EXPECT_EQ(scaledit_last_error(), message);
-            EXPECT_EQ(bytes, 99U);
-            EXPECT_EQ(scaledit_cuda_attention(&arguments), SCALEDIT_INVALID_ARGUMENT);
-            EXPECT_EQ(scaledit_last_error(), message);
+            expect_refused("kernels is " + std::to_string(kernels) +
+                           ", expected 0 (best), 1 (SM80), 2 (SM89) or 3 (SM90)");
         }
     }
 }
