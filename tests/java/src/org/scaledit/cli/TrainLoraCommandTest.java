@@ -50,7 +50,7 @@ class TrainLoraCommandTest {
 
     private static final String[] SMALL =
             ("--resolution 64 --ratio 2 --text-tokens 8 --accumulate 2 --rank 4 --alpha 4 --save-every 7"
-                            + " --clip-norm 1 --steps " + STEPS)
+                            + " --clip-norm 1 --average 0.9 --steps " + STEPS)
                     .split(" ");
 
     /** At a moment that nobody has chosen, twice; then to the end. */
@@ -148,6 +148,7 @@ class TrainLoraCommandTest {
                 "--precision half | 2 | Invalid value for option '--precision'",
                 "--timesteps normal | 2 | Invalid value for option '--timesteps': expected logit-normal or uniform but was 'normal'",
                 "--clip-norm 0 | 2 | clip norm is 0, expected a number above 0",
+                "--average 1 | 2 | average is 1, expected 0 to 0.999999",
                 "--text-tokens 0 | 2 | text tokens is 0, expected 1 to 4096",
                 "--seed x | 2 | Invalid value for option '--seed': 'x' is not a long",
                 "--attention int8 | 2 | Invalid value for option '--attention': expected one of [NATIVE, DENSE]",

@@ -50,6 +50,7 @@ class LoraTrainingGpuTest {
                 1e-3,
                 Recipe.Timesteps.LOGIT_NORMAL,
                 OptionalDouble.empty(),
+                OptionalDouble.empty(),
                 attention,
                 7);
         LoraTraining.Run run = new LoraTraining.Run(

@@ -2,6 +2,7 @@ package org.scaledit.training;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
 import static org.assertj.core.api.Assumptions.assumeThat;
 
 import java.io.IOException;
@@ -16,8 +17,10 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalDouble;
 import java.util.OptionalInt;
+import java.util.TreeMap;
 import java.util.concurrent.CancellationException;
 import java.util.function.UnaryOperator;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.Tensor;
@@ -75,6 +78,7 @@ class LoraTrainingTest {
                 optimizer.defaultLearningRate(),
                 Recipe.Timesteps.LOGIT_NORMAL,
                 clipNorm,
+                OptionalDouble.empty(),
                 Recipe.AttentionKind.NATIVE,
                 7);
     }
@@ -202,7 +206,7 @@ class LoraTrainingTest {
     @ParameterizedTest
     @EnumSource
     void aRunThatIsStoppedAndResumedIsBitForBitTheOneThatIsNot(Recipe.OptimizerKind optimizer) {
-        Recipe recipe = recipe(optimizer, 2, OptionalDouble.of(0.02));
+        Recipe recipe = replaced(recipe(optimizer, 2, OptionalDouble.of(0.02)), 16, OptionalDouble.of(0.9), 7);
         LoraTraining.Run whole = run("whole", recipe, 12, 5);
         LoraTraining.run(whole, SilentListener.NONE);
         List<LossLog.Row> rows = LossLog.read(whole.lossLog());
@@ -249,6 +253,42 @@ class LoraTrainingTest {
         assertThat(LossLog.read(stopped.lossLog())).hasSize(14).startsWith(rows.toArray(LossLog.Row[]::new));
     }
 
+    /** Of second matrices, which begin at zero. The steps themselves are what they are without. */
+    @Test
+    void theAverageOfTheStepsIsWhatIsWritten() {
+        Recipe recipe = recipe(Recipe.OptimizerKind.ADAMW, 1, OptionalDouble.empty());
+        LoraTraining.Run averaged = run("averaged", replaced(recipe, 16, OptionalDouble.of(0.2), 7), 3, 9);
+        LoraTraining.run(averaged, SilentListener.NONE);
+        Map<String, float[]> expected = new TreeMap<>();
+        double[] stay = {2 / 11.0, 0.2, 0.2}; // of the average, at each step
+        for (int step = 1; step <= stay.length; step++) {
+            LoraTraining.Run plain = run("plain" + step, recipe, step, 9);
+            LoraTraining.run(plain, SilentListener.NONE);
+            double stays = stay[step - 1];
+            seconds(plain.output()).forEach((name, matrix) -> {
+                float[] average = expected.computeIfAbsent(name, any -> new float[matrix.length]);
+                for (int i = 0; i < matrix.length; i++) {
+                    average[i] = (float) (stays * average[i] + (1 - stays) * matrix[i]);
+                }
+            });
+            if (step == stay.length) {
+                assertSameFile(averaged.lossLog(), plain.lossLog());
+            }
+        }
+        Map<String, float[]> written = seconds(averaged.output());
+        assertThat(written.keySet()).isEqualTo(expected.keySet());
+        written.forEach((name, matrix) -> assertThat(matrix).containsExactly(expected.get(name), within(1e-9F)));
+    }
+
+    private static Map<String, float[]> seconds(Path lora) {
+        try (Safetensors file = Safetensors.open(lora)) {
+            return file.names().stream()
+                    .filter(name -> name.endsWith("lora_B.weight"))
+                    .collect(Collectors.toMap(
+                            name -> name, name -> Tensors.compute(() -> Tensors.floats(file.tensor(name)))));
+        }
+    }
+
     @ParameterizedTest
     @EnumSource
     void theLoraIsReadBackAndNamesEveryModule(LoraTargets targets) {
@@ -265,6 +305,7 @@ class LoraTrainingTest {
                 Recipe.OptimizerKind.ADAMW,
                 1e-3,
                 Recipe.Timesteps.UNIFORM,
+                OptionalDouble.empty(),
                 OptionalDouble.empty(),
                 Recipe.AttentionKind.DENSE,
                 1);
@@ -309,7 +350,8 @@ class LoraTrainingTest {
     /** Made twice, before and after the matrices have moved: the training goes on as without. */
     @Test
     void samplesShowHowFarItHasComeAndDisturbNothing() throws IOException {
-        Recipe recipe = recipe(Recipe.OptimizerKind.ADAMW, 1, OptionalDouble.empty());
+        Recipe recipe =
+                replaced(recipe(Recipe.OptimizerKind.ADAMW, 1, OptionalDouble.empty()), 16, OptionalDouble.of(0.5), 7);
         LoraTraining.Run without = run("without", recipe, 4, 9);
         LoraTraining.run(without, SilentListener.NONE);
         LoraTraining.Run with = run("with", recipe, 4, 9);
@@ -460,8 +502,16 @@ class LoraTrainingTest {
                 .hasMessage(
                         run.checkpoint() + " exists, expected a folder without another training's files: resume that"
                                 + " one, or remove it, or choose another output");
-        assertRefused(run, recipe -> replaced(recipe, 8, recipe.seed()), "rank 16, expected the same instead of 8");
-        assertRefused(run, recipe -> replaced(recipe, 16, 8), "seed 7, expected the same instead of 8");
+        assertRefused(
+                run,
+                recipe -> replaced(recipe, 8, recipe.average(), recipe.seed()),
+                "rank 16, expected the same instead of 8");
+        assertRefused(
+                run, recipe -> replaced(recipe, 16, recipe.average(), 8), "seed 7, expected the same instead of 8");
+        assertRefused(
+                run,
+                recipe -> replaced(recipe, 16, OptionalDouble.of(0.9), recipe.seed()),
+                "average unknown, expected the same instead of 0.9");
         assertRefused(
                 run,
                 recipe -> recipe(Recipe.OptimizerKind.PRODIGY, 3, OptionalDouble.empty()),
@@ -505,7 +555,7 @@ class LoraTrainingTest {
                 .hasMessage(run.checkpoint() + " is no checkpoint of a training");
     }
 
-    private static Recipe replaced(Recipe recipe, int rank, long seed) {
+    private static Recipe replaced(Recipe recipe, int rank, OptionalDouble average, long seed) {
         return new Recipe(
                 recipe.resolution(),
                 recipe.ratio(),
@@ -519,6 +569,7 @@ class LoraTrainingTest {
                 recipe.learningRate(),
                 recipe.timesteps(),
                 recipe.clipNorm(),
+                average,
                 recipe.attention(),
                 seed);
     }

@@ -113,6 +113,7 @@ class RanksGpuTest {
                 1e-3,
                 Recipe.Timesteps.LOGIT_NORMAL,
                 OptionalDouble.empty(),
+                OptionalDouble.empty(),
                 attention,
                 7);
         LoraTraining.Run run = new LoraTraining.Run(

@@ -75,6 +75,7 @@ class RanksTest {
                 1e-3,
                 Recipe.Timesteps.LOGIT_NORMAL,
                 OptionalDouble.of(0.5),
+                OptionalDouble.empty(),
                 Recipe.AttentionKind.NATIVE,
                 7);
     }

@@ -143,6 +143,13 @@ final class TrainLoraCommand implements Callable<Integer> {
     private @Nullable Double clipNorm;
 
     @Option(
+            names = "--average",
+            paramLabel = "D",
+            description = "Write, and paint samples with, a moving average of the LoRA, of which so much stays at each"
+                    + " step, 0.99 for example: gradients of few pictures are noisy. Default: none.")
+    private @Nullable Double average;
+
+    @Option(
             names = "--text-tokens",
             paramLabel = "N",
             description =
@@ -259,7 +266,8 @@ final class TrainLoraCommand implements Callable<Integer> {
                 optimizer,
                 learningRate == null ? optimizer.defaultLearningRate() : learningRate,
                 timesteps,
-                clipNorm == null ? OptionalDouble.empty() : OptionalDouble.of(clipNorm),
+                optional(clipNorm),
+                optional(average),
                 attention,
                 seed);
         return new LoraTraining.Run(
@@ -274,6 +282,10 @@ final class TrainLoraCommand implements Callable<Integer> {
                 Arguments.trainingPlacement(device, precision),
                 Arguments.gpus(gpus, device),
                 samples());
+    }
+
+    private static OptionalDouble optional(@Nullable Double number) {
+        return number == null ? OptionalDouble.empty() : OptionalDouble.of(number);
     }
 
     /** Sampled as pictures are by default. */

@@ -24,6 +24,7 @@ import org.scaledit.transformer.LoraScope;
  * @param accumulate samples of a step, whose gradients' mean the optimizer sees
  * @param learningRate Prodigy's factor, or AdamW's step size
  * @param clipNorm gradients that are longer in all are shortened to this
+ * @param average decay of the matrices' moving average, 0 to 0.999999: that is what is written then, and samples are painted with
  * @param attention what computes attention
  */
 public record Recipe(
@@ -39,6 +40,7 @@ public record Recipe(
         double learningRate,
         Timesteps timesteps,
         OptionalDouble clipNorm,
+        OptionalDouble average,
         AttentionKind attention,
         long seed) {
 
@@ -112,6 +114,10 @@ public record Recipe(
         if (clipNorm.isPresent()) {
             require(clipNorm.getAsDouble() > 0, "clip norm", clipNorm.getAsDouble(), "a number above 0");
         }
+        if (average.isPresent()) {
+            double decay = average.getAsDouble();
+            require(decay >= 0 && decay <= 0.999999, "average", decay, "0 to 0.999999");
+        }
     }
 
     /** Who attends to whom: as a picture is made by default. */
@@ -144,6 +150,9 @@ public record Recipe(
         settings.put("learning-rate", number(learningRate));
         settings.put("timesteps", name(timesteps));
         settings.put("clip-norm", clipNorm.isPresent() ? number(clipNorm.getAsDouble()) : "none");
+        if (average.isPresent()) {
+            settings.put("average", number(average.getAsDouble()));
+        }
         settings.put("attention", name(attention));
         settings.put("seed", number(seed));
         return settings;

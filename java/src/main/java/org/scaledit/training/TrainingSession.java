@@ -23,6 +23,7 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
     private final StepGradients gradients;
     private final Map<String, Tensor> parameters;
     private final Optimizer optimizer;
+    private final Optional<MovingAverage> average;
     private Optional<SamplePainter> painter = Optional.empty();
 
     /** @param origin what a checkpoint says of where it comes from */
@@ -53,6 +54,9 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
             }
             case ADAMW -> new AdamW(parameters, recipe.learningRate(), WEIGHT_DECAY);
         };
+        this.average = recipe.average().isPresent()
+                ? Optional.of(new MovingAverage(parameters, recipe.average().getAsDouble()))
+                : Optional.empty();
     }
 
     void run() {
@@ -65,9 +69,21 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
 
     private long resumed() {
         try (TrainingCheckpoint checkpoint = TrainingCheckpoint.open(run.checkpoint())) {
-            checkpoint.restore(parameters, optimizer);
+            checkpoint.restore(state(), optimizer);
             return checkpoint.steps();
         }
+    }
+
+    /** What is restored beside the optimizer's. */
+    private Map<String, Tensor> state() {
+        Map<String, Tensor> state = new LinkedHashMap<>(parameters);
+        average.ifPresent(of -> state.putAll(of.state()));
+        return state;
+    }
+
+    /** Does something with the matrices that come out. */
+    private void withResult(Runnable body) {
+        average.ifPresentOrElse(of -> of.inForce(body), body);
     }
 
     /** Has pictures made between the steps. */
@@ -77,7 +93,7 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
 
     @Override
     public void between(long made) {
-        painter.ifPresent(samples -> samples.paint(made));
+        painter.ifPresent(samples -> withResult(() -> samples.paint(made)));
     }
 
     @Override
@@ -97,6 +113,7 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
         recipe.clipNorm().ifPresent(most -> clip(norm, most));
         double rate = optimizer.learningRate();
         optimizer.step();
+        average.ifPresent(of -> of.follow(step));
         return List.of(new LossLog.Row(step, loss, rate, norm));
     }
 
@@ -124,17 +141,18 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
     /** The checkpoint first: a LoRA that is older than it is written again in any case. */
     @Override
     public void write(long step) {
-        TrainingCheckpoint.write(run.checkpoint(), step, origin, parameters, optimizer);
+        TrainingCheckpoint.write(run.checkpoint(), step, origin, state(), optimizer);
         if (step > 0) {
             Map<String, String> metadata = new LinkedHashMap<>();
             origin.forEach((name, value) -> metadata.put("scaledit." + name, value));
             metadata.put("scaledit.steps", String.valueOf(step));
-            PeftLora.write(run.output(), trained.trainedLayers(), metadata);
+            withResult(() -> PeftLora.write(run.output(), trained.trainedLayers(), metadata));
         }
     }
 
     @Override
     public void close() {
+        average.ifPresent(MovingAverage::close);
         optimizer.close();
     }
 }
