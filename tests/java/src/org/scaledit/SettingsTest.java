@@ -106,6 +106,7 @@ class SettingsTest {
                 "'guidanceText':true => 'guidanceText':1 | guidanceText is 1, expected true or false",
                 "'ratioChosen':true => 'ratioChosen':'no' | ratioChosen is 'no', expected true or false",
                 "'prompt':'a fox' => 'prompt':3    | prompt is 3, expected a string",
+                "'device':'cpu' => 'device':'cpu','loras':null | loras is null, expected a list",
             })
     void settingsThatAreDamagedAreNamedWithTheirFile(String change, String reason) {
         String[] fields = change.replace('\'', '"').split(" => ?", 2);

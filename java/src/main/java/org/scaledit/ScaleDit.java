@@ -708,9 +708,9 @@ public final class ScaleDit implements AutoCloseable {
             Settings.path(json, "vae").ifPresent(builder::vae);
             if (json.has("loras")) {
                 builder.withoutLoras();
-            }
-            for (JsonNode lora : json.path("loras")) {
-                builder.lora(Path.of(Settings.text(lora, "file")), Settings.number(lora, "scale"));
+                for (JsonNode lora : Settings.list(json, "loras")) {
+                    builder.lora(Path.of(Settings.text(lora, "file")), Settings.number(lora, "scale"));
+                }
             }
             return builder.loraScope(Settings.constant(json, "loraScope", LoraScope.class))
                     .precision(Settings.constant(json, "precision", Precision.class))

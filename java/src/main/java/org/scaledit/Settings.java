@@ -195,6 +195,10 @@ record Settings(ScaleDit.Builder model, ImageRequest request) {
         return value;
     }
 
+    static JsonNode list(JsonNode json, String field) {
+        return required(json, field, "a list", JsonNode::isArray);
+    }
+
     static String text(JsonNode json, String field) {
         return required(json, field, "a string", JsonNode::isTextual).textValue();
     }

@@ -139,6 +139,13 @@ class EvaluateCommandTest {
     }
 
     @Test
+    void picturesThatNoArrayHoldsAreRefused() {
+        assertThatThrownBy(() -> new PromptBenchmark.Order(1, 26_768, 0))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("size is 26768, expected up to 26752 to be judged");
+    }
+
+    @Test
     void anInterruptEndsIt() {
         Sprites opened = Sprites.open(sprites);
         Composer composer = new Composer(Vocabulary.standard(), opened, true);

@@ -161,7 +161,7 @@ class LossCommandTest {
                 "--ratio 3 | 2 | ratio is 3, expected 1, 2, 4 or 8",
                 "--pictures 0 | 2 | pictures is 0, expected 1 or more",
                 "--pictures 6 | 1 | pictures is 6, expected no more than the 5 in @data",
-                "--noise-levels 0 | 2 | noise levels is 0, expected 1 or more",
+                "--noise-levels 0 | 2 | noise levels is 0, expected 1 to 1000",
                 "--noise-levels few | 2 | Invalid value for option '--noise-levels': 'few' is not an int",
                 "--timesteps normal | 2 | Invalid value for option '--timesteps': expected logit-normal or uniform but was 'normal'",
                 "--text-tokens 0 | 2 | text tokens is 0, expected 1 to 4096",

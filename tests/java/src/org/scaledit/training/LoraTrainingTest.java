@@ -511,7 +511,7 @@ class LoraTrainingTest {
         assertRefused(
                 run,
                 recipe -> replaced(recipe, 16, OptionalDouble.of(0.9), recipe.seed()),
-                "average unknown, expected the same instead of 0.9");
+                "average none, expected the same instead of 0.9");
         assertRefused(
                 run,
                 recipe -> recipe(Recipe.OptimizerKind.PRODIGY, 3, OptionalDouble.empty()),

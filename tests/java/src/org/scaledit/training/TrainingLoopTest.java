@@ -73,7 +73,7 @@ class TrainingLoopTest {
 
                     @Override
                     public void write(long step) {
-                        if (closesCheckpoint) {
+                        if (closesCheckpoint && step > 0) {
                             closesCheckpoint = false;
                             closed();
                         }
@@ -107,7 +107,7 @@ class TrainingLoopTest {
         assertThatThrownBy(() -> run(10, 100, 0))
                 .isInstanceOf(CancellationException.class)
                 .hasMessage("the training was stopped after 5 steps; --resume goes on from there");
-        assertThat(events).containsExactly("1", "2", "3", "4", "5", "write 5", "saved 5");
+        assertThat(events).containsExactly("write 0", "1", "2", "3", "4", "5", "write 5", "saved 5");
         assertThat(Thread.interrupted()).isFalse();
     }
 
@@ -115,7 +115,7 @@ class TrainingLoopTest {
     void aCheckpointThatAnInterruptBreaksOffIsWrittenAgain() {
         closesCheckpoint = true;
         assertThatThrownBy(() -> run(10, 4, 0)).isInstanceOf(CancellationException.class);
-        assertThat(events).containsExactly("1", "2", "3", "4", "write 4", "saved 4");
+        assertThat(events).containsExactly("write 0", "1", "2", "3", "4", "write 4", "saved 4");
     }
 
     /** The last steps are not lost with pictures of them. */
@@ -132,6 +132,7 @@ class TrainingLoopTest {
         run(10, 5, 0);
         assertThat(events)
                 .containsExactly(
+                        "write 0",
                         "1",
                         "2",
                         "3",
@@ -154,13 +155,27 @@ class TrainingLoopTest {
         assertThatThrownBy(() -> run(10, 100, 6))
                 .isInstanceOf(CancellationException.class)
                 .hasMessage("the training was stopped after 5 steps; --resume goes on from there");
-        assertThat(events).containsExactly("1", "2", "3", "4", "5", "write 5", "saved 5");
+        assertThat(events).containsExactly("write 0", "1", "2", "3", "4", "5", "write 5", "saved 5");
         assertThat(Files.readAllLines(folder.resolve("loss.csv"))).hasSize(6);
+    }
+
+    /** One that got past all looks before the other had begun. */
+    @Test
+    void besideATrainingThatRunsNothingIsWritten() {
+        Path file = folder.resolve("loss.csv");
+        try (LossLog running = LossLog.begin(file, List.of())) {
+            assertThatThrownBy(() -> run(10, 5, 0))
+                    .isInstanceOf(TrainingException.class)
+                    .hasMessage(file + " is being written: this training is running already");
+            assertThat(running.rows()).isEmpty();
+        }
+        assertThat(events).isEmpty();
     }
 
     @Test
     void whatHasJustBeenWrittenIsNotWrittenAgain() {
         assertThatThrownBy(() -> run(10, 3, 7)).isInstanceOf(CancellationException.class);
-        assertThat(events).containsExactly("1", "2", "3", "write 3", "saved 3", "4", "5", "6", "write 6", "saved 6");
+        assertThat(events)
+                .containsExactly("write 0", "1", "2", "3", "write 3", "saved 3", "4", "5", "6", "write 6", "saved 6");
     }
 }

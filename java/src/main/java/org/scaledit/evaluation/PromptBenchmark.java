@@ -103,9 +103,14 @@ public final class PromptBenchmark {
      * @param size pixels along each side of a picture
      */
     public record Order(int count, int size, long seed) {
+        private static final int LARGEST = 26_752; // whose bytes are one array
+
         public Order {
             if (count < 1) {
                 throw new IllegalArgumentException("prompts is " + count + ", expected 1 or more");
+            }
+            if (size > LARGEST) {
+                throw new IllegalArgumentException("size is " + size + ", expected up to " + LARGEST + " to be judged");
             }
         }
     }

@@ -5,6 +5,7 @@ import java.nio.file.Path;
 import java.util.List;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.file.ContentHash;
+import org.scaledit.file.Interrupts;
 import org.scaledit.file.Reasons;
 import org.scaledit.image.ImageFile;
 import org.scaledit.sampling.TokenGrid;
@@ -23,6 +24,7 @@ final class FolderSource implements SampleSource {
             try {
                 hash.text(example.name()).file(example.image()).text(example.caption());
             } catch (IOException e) {
+                Interrupts.throwIfInterrupted("reading " + example.image(), e);
                 throw new TrainingException("cannot read the picture " + example.image() + ": " + Reasons.of(e), e);
             }
         }

@@ -62,6 +62,8 @@ public final class HeldOutLoss {
             Recipe.AttentionKind attention,
             Placement placement,
             long seed) {
+        private static final int MOST_NOISE_LEVELS = 1000;
+
         public Order {
             loras = List.copyOf(loras);
             AttentionWindow.ofRatio(ratio); // refuses a ratio that there is not
@@ -76,7 +78,10 @@ public final class HeldOutLoss {
             if (pictures.isPresent()) {
                 requirePositive("pictures", pictures.getAsInt());
             }
-            requirePositive("noise levels", noiseLevels);
+            if (noiseLevels < 1 || noiseLevels > MOST_NOISE_LEVELS) {
+                throw new IllegalArgumentException(
+                        "noise levels is " + noiseLevels + ", expected 1 to " + MOST_NOISE_LEVELS);
+            }
         }
 
         private static void requirePositive(String name, int given) {

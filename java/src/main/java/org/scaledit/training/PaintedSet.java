@@ -214,7 +214,7 @@ public final class PaintedSet {
             if (!Files.exists(metadata) || lines(metadata) < order.count) {
                 OutputFile.replace(metadata, stream -> stream.write(metadata().getBytes(StandardCharsets.UTF_8)));
             }
-        } catch (IOException e) {
+        } catch (IOException | UncheckedIOException e) {
             throw new TrainingException("cannot read folder " + order.folder + ": " + Reasons.of(e), e);
         }
     }

@@ -133,8 +133,6 @@ final class PartTraining<B extends AutoCloseable> implements TrainingLoop.Steps,
                 first = checkpoint.steps();
             }
             parameters.update();
-        } else if (exchange.rank() == 0) {
-            write(0); // so that whatever comes can be resumed
         }
         if (exchange.rank() > 0) {
             for (long step = first + 1; step <= training.steps(); step++) {

@@ -49,11 +49,13 @@ final class SamplePainter {
         this.texts = texts;
     }
 
-    /** The pictures of a step, if it has any. */
+    /** Whether a step has pictures. */
+    boolean isDue(long step) {
+        return step % samples.every() == 0;
+    }
+
+    /** The pictures of a step that has some. */
     void paint(long step) {
-        if (step % samples.every() != 0) {
-            return;
-        }
         try {
             Files.createDirectories(run.samplesFolder());
         } catch (IOException e) {

@@ -112,7 +112,7 @@ final class TrainingCheckpoint implements AutoCloseable {
     /** @throws TrainingException naming the first thing that is not as it was when the checkpoint was written */
     void requireOrigin(Map<String, String> origin) {
         origin.forEach((name, now) -> {
-            String then = source.metadata().getOrDefault(name, "unknown");
+            String then = source.metadata().getOrDefault(name, "none");
             if (!then.equals(now)) {
                 throw new TrainingException(
                         switch (name) {

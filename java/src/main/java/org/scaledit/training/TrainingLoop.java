@@ -72,6 +72,9 @@ final class TrainingLoop {
         List<String> others = steps.otherLosses();
         try (LossLog log =
                 first == 0 ? LossLog.begin(length.lossLog, others) : LossLog.resume(length.lossLog, first, others)) {
+            if (first == 0) { // so that whatever comes can be resumed; the log is no other training's now
+                steps.write(0);
+            }
             new TrainingLoop(length, first, steps, listener, log).run();
         }
     }

@@ -61,9 +61,6 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
 
     void run() {
         long first = run.resume() ? resumed() : 0;
-        if (!run.resume()) {
-            write(0); // so that whatever comes can be resumed
-        }
         TrainingLoop.run(new TrainingLoop.Length(run.lossLog(), run.steps(), run.saveEvery()), first, this, listener);
     }
 
@@ -93,7 +90,7 @@ final class TrainingSession implements TrainingLoop.Steps, AutoCloseable {
 
     @Override
     public void between(long made) {
-        painter.ifPresent(samples -> withResult(() -> samples.paint(made)));
+        painter.filter(samples -> samples.isDue(made)).ifPresent(samples -> withResult(() -> samples.paint(made)));
     }
 
     @Override

@@ -13,6 +13,7 @@ import org.bytedeco.pytorch.Tensor;
 import org.scaledit.checkpoint.ModelDirectory;
 import org.scaledit.checkpoint.Safetensors;
 import org.scaledit.file.ContentHash;
+import org.scaledit.file.Interrupts;
 import org.scaledit.file.Reasons;
 import org.scaledit.image.ImageFile;
 import org.scaledit.image.Resize;
@@ -100,6 +101,7 @@ final class TrainingSet {
         try {
             return new ContentHash().file(image).hex();
         } catch (IOException e) {
+            Interrupts.throwIfInterrupted("reading " + image, e);
             throw new TrainingException("cannot read the picture " + image + ": " + Reasons.of(e), e);
         }
     }
@@ -111,6 +113,7 @@ final class TrainingSet {
             try {
                 hash.text(part).model(model.part(part));
             } catch (IOException e) {
+                Interrupts.throwIfInterrupted("reading " + model.part(part), e);
                 throw new TrainingException("cannot read " + model.part(part) + ": " + Reasons.of(e), e);
             }
         }
