@@ -137,7 +137,7 @@ void check_scene(const scaledit_scene& s) {
     }
 }
 
-// Bytes that a call reads or writes, some.
+// Bytes, one at least, that a call reads or writes.
 struct Memory {
     Memory(std::string named, const void* address, std::size_t size)
         : name(std::move(named)), data(address), bytes(size) {

@@ -50,7 +50,7 @@ class TrainLoraCommandTest {
 
     private static final String[] SMALL =
             ("--resolution 64 --ratio 2 --text-tokens 8 --accumulate 2 --rank 4 --alpha 4 --save-every 7"
-                            + " --clip-norm 1 --average 0.9 --steps " + STEPS)
+                            + " --clip-norm 1 --steps " + STEPS)
                     .split(" ");
 
     /** At a moment that nobody has chosen, twice; then to the end. */

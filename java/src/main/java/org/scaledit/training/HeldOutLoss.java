@@ -62,8 +62,6 @@ public final class HeldOutLoss {
             Recipe.AttentionKind attention,
             Placement placement,
             long seed) {
-        private static final int MOST_NOISE_LEVELS = 1000;
-
         public Order {
             loras = List.copyOf(loras);
             AttentionWindow.ofRatio(ratio); // refuses a ratio that there is not
@@ -76,18 +74,9 @@ public final class HeldOutLoss {
                 Recipe.requireTextTokens(textTokens.getAsInt());
             }
             if (pictures.isPresent()) {
-                requirePositive("pictures", pictures.getAsInt());
+                Recipe.require(pictures.getAsInt() >= 1, "pictures", pictures.getAsInt(), "1 or more");
             }
-            if (noiseLevels < 1 || noiseLevels > MOST_NOISE_LEVELS) {
-                throw new IllegalArgumentException(
-                        "noise levels is " + noiseLevels + ", expected 1 to " + MOST_NOISE_LEVELS);
-            }
-        }
-
-        private static void requirePositive(String name, int given) {
-            if (given < 1) {
-                throw new IllegalArgumentException(name + " is " + given + ", expected 1 or more");
-            }
+            Recipe.require(noiseLevels >= 1 && noiseLevels <= 1000, "noise levels", noiseLevels, "1 to 1000");
         }
     }
 

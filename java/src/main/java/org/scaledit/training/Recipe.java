@@ -129,7 +129,7 @@ public record Recipe(
         require(tokens >= 1 && tokens <= 4096, "text tokens", tokens, "1 to 4096");
     }
 
-    private static void require(boolean condition, String name, Number given, String expected) {
+    static void require(boolean condition, String name, Number given, String expected) {
         if (!condition) {
             throw new IllegalArgumentException(name + " is " + number(given) + ", expected " + expected);
         }
