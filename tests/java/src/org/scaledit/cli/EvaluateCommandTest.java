@@ -189,7 +189,7 @@ class EvaluateCommandTest {
     @Test
     void seamsAreThoseOfTheWindowsThatTheModelPaintsIn() throws IOException {
         Path model = Golden.copyOfTinyFlux(folder.resolve("wide"));
-        String options = "--prompts 2 --guide-steps 1 --steps 1 --quiet --size 160 --levels 2 --ratio 2";
+        String options = "--prompts 4 --guide-steps 1 --steps 1 --quiet --size 160 --levels 2 --ratio 2";
         for (int window : new int[] {16, 32}) {
             Files.writeString(model.resolve("generation_config.json"), "{\"window\": " + window + "}");
             List<String> arguments = new ArrayList<>(List.of(model.toString()));
@@ -200,6 +200,9 @@ class EvaluateCommandTest {
             JsonNode json = new ObjectMapper()
                     .readTree(folder.resolve("wide" + window + "/prompts.json").toFile());
             assertThat(json.has("seams")).isEqualTo(window == 16);
+            assertThat(json.has("seams_error")).isEqualTo(window == 16);
+            assertThat(json.has("between")).isEqualTo(window == 32);
+            assertThat(json.has("between_error")).isEqualTo(window == 32);
         }
     }
 

@@ -171,7 +171,8 @@ final class EvaluateCommand implements Callable<Integer> {
         benchmark.write(output, painter);
         PrintWriter out = spec.commandLine().getOut();
         out.println("right: " + benchmark.right().words());
-        benchmark.seams().ifPresent(ratio -> out.printf(Locale.ROOT, "seams: %.3f%n", ratio));
+        benchmark.seams().ifPresent(ratio -> out.println("seams: " + ratio.words()));
+        benchmark.between().ifPresent(ratio -> out.println("where usual windows have seams: " + ratio.words()));
         out.println("the judge, about renders: " + opinion.accuracy().heldOut().words());
         out.flush();
     }

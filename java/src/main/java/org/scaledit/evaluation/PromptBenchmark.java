@@ -11,7 +11,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.OptionalDouble;
+import java.util.Optional;
 import java.util.SplittableRandom;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -43,6 +43,7 @@ import org.scaledit.tensor.Torch;
 public final class PromptBenchmark {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final int SHOWN = 400; // on the contact sheet
+    private static final int USUAL_WINDOW = ImageRequest.of("").window();
 
     /**
      * A square.
@@ -91,8 +92,7 @@ public final class PromptBenchmark {
 
         /** True renders: what the judge makes of these is the most that a model can reach. Borders are those of usual windows. */
         static Painter of(SceneRenderer renderer, int size) {
-            int window = ImageRequest.of("").window();
-            return scene -> new Picture(renderer.render(scene, size), window);
+            return scene -> new Picture(renderer.render(scene, size), USUAL_WINDOW);
         }
     }
 
@@ -128,6 +128,7 @@ public final class PromptBenchmark {
     private final List<Row> rows = new ArrayList<>();
     private final ContactSheet sheet;
     private final Seams seams = new Seams();
+    private final Seams between = new Seams();
 
     private PromptBenchmark(Judge judge, Order order) {
         this.judge = judge;
@@ -183,7 +184,9 @@ public final class PromptBenchmark {
     private void add(Probe probe, Scene scene, Painter painter) {
         Picture painted = painter.paint(scene);
         if (scene.background() != Background.BRICK_WALL) {
-            seams.add(painted.rgb, painted.side(), painted.window * TokenGrid.PIXELS_PER_TOKEN);
+            int window = painted.window * TokenGrid.PIXELS_PER_TOKEN;
+            seams.add(painted.rgb, painted.side(), window);
+            between.addBetween(painted.rgb, painted.side(), USUAL_WINDOW * TokenGrid.PIXELS_PER_TOKEN, window);
         }
         Tensors.run(() -> {
             Tensor picture = Pixels.toTensor(painted.rgb, painted.side());
@@ -203,8 +206,16 @@ public final class PromptBenchmark {
      * How much neighbouring pixels differ across borders of windows, in parts of how much others do; none if pictures have one
      * window. Those of brick walls do not count, whose joints lie along such borders.
      */
-    public OptionalDouble seams() {
+    public Optional<Seams.Ratio> seams() {
         return seams.ratio();
+    }
+
+    /**
+     * The same where usual windows have borders and the larger ones that pictures were painted in have not: what seams of usual
+     * windows are to be compared with, as it is what pictures show there by themselves. None if windows are no larger.
+     */
+    public Optional<Seams.Ratio> between() {
+        return between.ratio();
     }
 
     /**
@@ -238,6 +249,13 @@ public final class PromptBenchmark {
         return '"' + text.replace("\"", "\"\"") + '"';
     }
 
+    private static void put(ObjectNode json, String name, Seams.Ratio ratio) {
+        json.put(name, ratio.value());
+        if (!Double.isNaN(ratio.error())) {
+            json.put(name + "_error", ratio.error());
+        }
+    }
+
     private String json(String painter) {
         ObjectNode json = JSON.createObjectNode();
         json.put("date", Instant.now().truncatedTo(ChronoUnit.SECONDS).toString());
@@ -248,7 +266,8 @@ public final class PromptBenchmark {
         json.put("seed", order.seed);
         right().write(json.putObject("right"));
         judge.accuracy().heldOut().write(json.putObject("judge_right_about_renders"));
-        seams().ifPresent(ratio -> json.put("seams", ratio));
+        seams().ifPresent(ratio -> put(json, "seams", ratio));
+        between().ifPresent(ratio -> put(json, "between", ratio));
         try {
             return JSON.writerWithDefaultPrettyPrinter().writeValueAsString(json) + "\n";
         } catch (IOException e) {
