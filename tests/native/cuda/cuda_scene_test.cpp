@@ -81,7 +81,7 @@ TEST_F(CudaScene, MemoryOfTheHostIsRefused) {
     OnGpu<std::uint8_t> scene(test);
     scene.items[0].sprite.argb = test.sprite.data();
     EXPECT_EQ(scaledit_cuda_scene_paint(&scene.arguments), SCALEDIT_INVALID_ARGUMENT);
-    EXPECT_STREQ(scaledit_last_error(), "an item's sprite.argb is in the host's memory, expected a GPU's");
+    EXPECT_STREQ(scaledit_last_error(), "scene.item[0].sprite.argb is in the host's memory, expected a GPU's");
 }
 
 // Prints what it takes; java/NOTES.md has what is expected.

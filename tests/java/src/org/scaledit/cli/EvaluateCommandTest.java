@@ -201,8 +201,8 @@ class EvaluateCommandTest {
                     .readTree(folder.resolve("wide" + window + "/prompts.json").toFile());
             assertThat(json.has("seams")).isEqualTo(window == 16);
             assertThat(json.has("seams_error")).isEqualTo(window == 16);
-            assertThat(json.has("between")).isEqualTo(window == 32);
-            assertThat(json.has("between_error")).isEqualTo(window == 32);
+            assertThat(json.has("token_borders")).isEqualTo(window == 16);
+            assertThat(json.has("token_borders_error")).isEqualTo(window == 16);
         }
     }
 

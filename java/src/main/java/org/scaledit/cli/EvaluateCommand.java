@@ -172,7 +172,7 @@ final class EvaluateCommand implements Callable<Integer> {
         PrintWriter out = spec.commandLine().getOut();
         out.println("right: " + benchmark.right().words());
         benchmark.seams().ifPresent(ratio -> out.println("seams: " + ratio.words()));
-        benchmark.between().ifPresent(ratio -> out.println("where usual windows have seams: " + ratio.words()));
+        benchmark.tokenBorders().ifPresent(ratio -> out.println("other borders of tokens: " + ratio.words()));
         out.println("the judge, about renders: " + opinion.accuracy().heldOut().words());
         out.flush();
     }

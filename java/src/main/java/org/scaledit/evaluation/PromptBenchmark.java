@@ -29,7 +29,6 @@ import org.scaledit.judge.Detection;
 import org.scaledit.judge.Judge;
 import org.scaledit.judge.Scoring;
 import org.scaledit.judge.Shares;
-import org.scaledit.sampling.TokenGrid;
 import org.scaledit.scenes.Background;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.Probe;
@@ -128,7 +127,6 @@ public final class PromptBenchmark {
     private final List<Row> rows = new ArrayList<>();
     private final ContactSheet sheet;
     private final Seams seams = new Seams();
-    private final Seams between = new Seams();
 
     private PromptBenchmark(Judge judge, Order order) {
         this.judge = judge;
@@ -184,9 +182,7 @@ public final class PromptBenchmark {
     private void add(Probe probe, Scene scene, Painter painter) {
         Picture painted = painter.paint(scene);
         if (scene.background() != Background.BRICK_WALL) {
-            int window = painted.window * TokenGrid.PIXELS_PER_TOKEN;
-            seams.add(painted.rgb, painted.side(), window);
-            between.addBetween(painted.rgb, painted.side(), USUAL_WINDOW * TokenGrid.PIXELS_PER_TOKEN, window);
+            seams.add(painted.rgb, painted.side(), painted.window);
         }
         Tensors.run(() -> {
             Tensor picture = Pixels.toTensor(painted.rgb, painted.side());
@@ -207,15 +203,12 @@ public final class PromptBenchmark {
      * window. Those of brick walls do not count, whose joints lie along such borders.
      */
     public Optional<Seams.Ratio> seams() {
-        return seams.ratio();
+        return seams.windows();
     }
 
-    /**
-     * The same where usual windows have borders and the larger ones that pictures were painted in have not: what seams of usual
-     * windows are to be compared with, as it is what pictures show there by themselves. None if windows are no larger.
-     */
-    public Optional<Seams.Ratio> between() {
-        return between.ratio();
+    /** The same of borders of tokens inside windows, in the same pictures: what borders of windows would be without windows. */
+    public Optional<Seams.Ratio> tokenBorders() {
+        return seams.tokens();
     }
 
     /**
@@ -267,7 +260,7 @@ public final class PromptBenchmark {
         right().write(json.putObject("right"));
         judge.accuracy().heldOut().write(json.putObject("judge_right_about_renders"));
         seams().ifPresent(ratio -> put(json, "seams", ratio));
-        between().ifPresent(ratio -> put(json, "between", ratio));
+        tokenBorders().ifPresent(ratio -> put(json, "token_borders", ratio));
         try {
             return JSON.writerWithDefaultPrettyPrinter().writeValueAsString(json) + "\n";
         } catch (IOException e) {

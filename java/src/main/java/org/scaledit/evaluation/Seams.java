@@ -4,11 +4,15 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
+import org.scaledit.sampling.TokenGrid;
 
 /**
  * Whether windows are seen: the mean absolute difference of pixels that are neighbours across a border of windows, divided by
  * that of neighbours a few pixels beside the border, inside the windows. 1 where borders are no different from what is around them.
  * Neighbours farther away would say more about where objects are in a picture than about its windows.
+ *
+ * <p>A border of windows is one of tokens, too, and these differ from what is beside them anywhere: by what the autoencoder
+ * makes of a latent's pixel. So the same is told of tokens' borders inside windows.
  */
 public final class Seams {
     /** Pixels from a border on either side, nearer than where a latent's pixel ends, which is seen a little everywhere. */
@@ -31,45 +35,48 @@ public final class Seams {
         }
     }
 
-    /** Of a picture, each a mean over pairs of neighbours. */
-    private record Differences(double across, double inside) {}
+    /** Means over pairs of neighbours. */
+    private record Differences(double across, double beside) {}
 
-    private final List<Differences> pictures = new ArrayList<>();
+    private record Picture(Differences windows, Differences tokens) {}
+
+    private final List<Picture> pictures = new ArrayList<>();
 
     /**
      * Adds a picture of several windows; one of one window says nothing.
      *
      * @param rgb of a square: {@code [side · side · 3]}
-     * @param window pixels along a window's side, at least 16; windows begin at the picture's upper left corner
+     * @param window tokens along a window's side; windows begin at the picture's upper left corner
      */
     void add(byte[] rgb, int side, int window) {
-        addBetween(rgb, side, window, side);
+        Borders windows = new Borders();
+        Borders tokens = new Borders();
+        for (int border = TokenGrid.PIXELS_PER_TOKEN; border < side; border += TokenGrid.PIXELS_PER_TOKEN) {
+            boolean ofWindows = border % (window * TokenGrid.PIXELS_PER_TOKEN) == 0;
+            (ofWindows ? windows : tokens).add(rgb, side, border);
+        }
+        if (windows.across.count > 0) {
+            pictures.add(new Picture(windows.differences(), tokens.differences()));
+        }
     }
 
-    /**
-     * Adds a picture that was painted in larger windows, and looks where smaller ones would have borders and these have not:
-     * what is different there is so without windows.
-     *
-     * @param painted pixels along a side of the windows that it was painted in
-     */
-    void addBetween(byte[] rgb, int side, int window, int painted) {
-        Mean across = new Mean();
-        Mean inside = new Mean();
-        for (int border = window; border < side; border += window) {
-            if (border % painted == 0) {
-                continue;
-            }
-            for (int place = border - FARTHEST; place <= Math.min(border + FARTHEST, side - 1); place++) {
+    private static final class Borders {
+        private final Mean across = new Mean();
+        private final Mean beside = new Mean();
+
+        private void add(byte[] rgb, int side, int border) {
+            for (int place = border - FARTHEST; place <= border + FARTHEST; place++) {
                 int away = Math.abs(place - border);
                 if (away == 0) {
                     across.add(difference(rgb, side, place));
                 } else if (away >= NEAREST) {
-                    inside.add(difference(rgb, side, place));
+                    beside.add(difference(rgb, side, place));
                 }
             }
         }
-        if (across.count > 0) {
-            pictures.add(new Differences(across.value(), inside.value()));
+
+        private Differences differences() {
+            return new Differences(across.value(), beside.value());
         }
     }
 
@@ -101,17 +108,27 @@ public final class Seams {
         return sum;
     }
 
-    /** Of all pictures together; none if no picture has such a border, or if all are flat beside them. */
-    Optional<Ratio> ratio() {
-        double inside = pictures.stream().mapToDouble(Differences::inside).sum();
-        if (inside == 0) {
+    /** Of windows' borders, all pictures together; none if no picture has one, or if all are flat there. */
+    Optional<Ratio> windows() {
+        return ratio(pictures.stream().map(Picture::windows).toList());
+    }
+
+    /** Of other borders of tokens, in the same pictures. */
+    Optional<Ratio> tokens() {
+        return ratio(pictures.stream().map(Picture::tokens).toList());
+    }
+
+    private static Optional<Ratio> ratio(List<Differences> all) {
+        double beside = all.stream().mapToDouble(Differences::beside).sum();
+        if (all.isEmpty() || beside == 0 || Double.isNaN(beside)) {
             return Optional.empty();
         }
-        double value = pictures.stream().mapToDouble(Differences::across).sum() / inside;
-        double squares = pictures.stream()
-                .mapToDouble(one -> Math.pow(one.across - value * one.inside, 2))
+        double value = all.stream().mapToDouble(Differences::across).sum() / beside;
+        double squares = all.stream()
+                .mapToDouble(one -> Math.pow(one.across - value * one.beside, 2))
                 .sum();
-        double count = pictures.size();
-        return Optional.of(new Ratio(value, Math.sqrt(squares * count / (count - 1)) / inside));
+        double count = all.size();
+        return Optional.of(
+                new Ratio(value, all.size() == 1 ? Double.NaN : Math.sqrt(squares * count / (count - 1)) / beside));
     }
 }
