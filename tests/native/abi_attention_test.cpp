@@ -304,6 +304,23 @@ TEST_F(AbiAttention, OutputMayLieBetweenTheRowsOfAFusedBuffer) {
     EXPECT_EQ(fused, before);
 }
 
+// Of one head there is no next one: how far that would be says nothing.
+TEST_F(AbiAttention, TheStrideOfASingleHeadIsNoReasonToRefuse) {
+    std::vector<float> fused(static_cast<std::size_t>(kTokens * 4 * kHeadDim), 0.25F);
+    const auto part = [&](std::int64_t which, std::int64_t head_stride) {
+        return scaledit_tensor{fused.data() + which * kHeadDim, 4 * kHeadDim, head_stride, SCALEDIT_FLOAT32};
+    };
+    arguments.heads = 1;
+    arguments.query = part(0, kHeadDim);
+    arguments.key = part(1, kHeadDim);
+    arguments.value = part(2, 1);
+    arguments.output = part(3, 4 * kHeadDim);
+    EXPECT_EQ(scaledit_attention(&arguments), SCALEDIT_OK) << scaledit_last_error();
+    log_sum_exp.assign(log_sum_exp.size(), kPoison);
+    arguments.output = part(0, 1);
+    expect_attention_refused(arguments, "output.data overlaps query.data, expected memory of its own");
+}
+
 // Output and query of the same strides, at random distances: refused if and only if they share an element.
 TEST_F(AbiAttention, SharedElementsAreFoundExactly) {
     std::mt19937 random(7);

@@ -179,7 +179,8 @@ typedef struct scaledit_attention_arguments {
     const scaledit_geometry* geometry;
     int32_t heads;            // 1 .. 4096
     int32_t head_dim;         // 64 or 128
-    float scale;              // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim); up to 2.3e38
+    float scale;              // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim); up to 2.3e38, and
+                              // times log2(e) and any element of Q within float32
     int32_t arithmetic;       // a scaledit_arithmetic
     int32_t instruction_set;  // a scaledit_instruction_set
     int32_t threads;          // 1 .. 1024; 0: one for each processor. The result does not depend on it.
@@ -200,7 +201,8 @@ SCALEDIT_API scaledit_status scaledit_attention_workspace(const scaledit_attenti
 // Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
 // A NaN in a query or in a key that it attends to makes NaNs of the row and of its log-sum-exp, as does a score of
 // infinity; a key whose score is -infinity weighs nothing, unless all do. In INT8 an infinity is a NaN. What a value
-// has of either shows in its channel. No other row changes, but for the mean of the keys in INT8.
+// has of either shows in its channel. No other row changes, but for the mean of the keys in INT8. In INT8 on a CPU what
+// is smaller than 1e-30 counts as 0, and values are to stay below 4e34 / the number of keys.
 SCALEDIT_API scaledit_status scaledit_attention(const scaledit_attention_arguments* arguments);
 
 typedef struct scaledit_attention_backward_arguments {

@@ -63,6 +63,11 @@ struct Shape {
                nested(tokens, t.token_stride, heads, t.head_stride);
     }
 
+    // Whether their rows are as far apart; a stride from one row to the next means nothing where there is no next.
+    [[nodiscard]] bool same_strides(const scaledit_tensor& a, const scaledit_tensor& b) const {
+        return (tokens == 1 || a.token_stride == b.token_stride) && (heads == 1 || a.head_stride == b.head_stride);
+    }
+
     // Whether any row of one tensor shares an element with any row of another of the same strides, which begins
     // `distance` elements after it: two parts of one fused buffer interleave without meeting.
     [[nodiscard]] bool rows_meet(const scaledit_tensor& t, std::int64_t distance) const {
@@ -128,10 +133,7 @@ bool overlap(const Region& a, const Region& b, const Shape& shape) {
     if (a.last < b.first || b.last < a.first) {
         return false;
     }
-    const bool same_strides = a.tensor != nullptr && b.tensor != nullptr &&
-                              a.tensor->token_stride == b.tensor->token_stride &&
-                              a.tensor->head_stride == b.tensor->head_stride;
-    if (!same_strides) {
+    if (a.tensor == nullptr || b.tensor == nullptr || !shape.same_strides(*a.tensor, *b.tensor)) {
         return true;
     }
     const auto bytes = static_cast<std::int64_t>(b.first - a.first);

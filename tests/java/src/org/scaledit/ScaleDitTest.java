@@ -154,6 +154,21 @@ class ScaleDitTest {
         }
     }
 
+    @Test
+    void densePicturesBeyondItsMaskAreRefusedBeforeTheFirstStep() {
+        ImageRequest request =
+                ImageRequest.of("a red fox").attention(AttentionKind.DENSE).steps(2);
+        try (ScaleDit model = tinyWithLora().load()) {
+            List<Progress> heard = new ArrayList<>();
+            assertThatThrownBy(() -> model.generate(request.size(65_536, 12_288), heard::add))
+                    .isInstanceOf(IllegalArgumentException.class)
+                    .hasMessage(
+                            "attention dense is asked for a picture of 52225 cells of 8 x 8 tokens, expected at most"
+                                    + " 46340, or attention native");
+            assertThat(heard).isEmpty();
+        }
+    }
+
     /** As its dense twin has it; what acts on guidance tokens alone does nothing. */
     @Test
     void withRatio0ThereIsNoGuidanceImage() {

@@ -270,6 +270,11 @@ final class Pipeline implements AutoCloseable {
         }
     }
 
+    /** Of a head of the transformer. */
+    int headDim() {
+        return config.headDim();
+    }
+
     /** Makes a picture. */
     void paint(Order order) {
         request(() -> painted(order), memory -> outOfMemory(order, memory));
@@ -288,7 +293,11 @@ final class Pipeline implements AutoCloseable {
     private void request(Runnable work, Function<Cuda.Memory, String> outOfMemory) {
         requireUsable();
         try {
-            work.run();
+            if (placement.cuda()) {
+                Cuda.onFirst(work);
+            } else {
+                work.run();
+            }
         } catch (RuntimeException e) {
             ProgressReport.throwIfInterrupted(e); // a file that was being read is closed by an interrupt
             throw placement.cuda() ? GpuFaults.OF_PROCESS.explained(e, outOfMemory) : e;

@@ -25,6 +25,7 @@ import java.util.function.Consumer;
 import java.util.stream.IntStream;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.attention.AttentionWindow;
+import org.scaledit.attention.DenseAttention;
 import org.scaledit.attention.NativeAttention;
 import org.scaledit.checkpoint.EmbeddedModel;
 import org.scaledit.checkpoint.LoraFile;
@@ -404,6 +405,9 @@ public final class ScaleDit implements AutoCloseable {
             throw new IllegalArgumentException("attention " + Settings.name(request.attention())
                     + " on a GPU takes bfloat16 alone, expected precision bfloat16, or attention dense");
         }
+        if (request.levels() > 0 && request.attention() != ImageRequest.AttentionKind.DENSE) {
+            NativeAttention.requireHeadDim(pipeline.headDim());
+        }
         AttentionWindow window = new AttentionWindow(
                 request.ratio(),
                 request.window(),
@@ -427,7 +431,7 @@ public final class ScaleDit implements AutoCloseable {
                 requireWindows(request, first, pipeline.ranks());
             }
         }
-        return new Plan(
+        Plan plan = new Plan(
                 first,
                 before + request.levels(),
                 window,
@@ -447,6 +451,11 @@ public final class ScaleDit implements AutoCloseable {
                     case NOISE -> OptionalDouble.empty();
                     case GUIDANCE -> OptionalDouble.of(request.strength());
                 });
+        if (plan.levels() > 0 && request.attention() == ImageRequest.AttentionKind.DENSE) {
+            TokenGrid last = plan.lastGrid();
+            DenseAttention.requireMask(last.width(), last.height(), request.ratio());
+        }
+        return plan;
     }
 
     /** What acts on high resolution alone would be ignored. */

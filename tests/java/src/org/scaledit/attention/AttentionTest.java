@@ -362,4 +362,25 @@ class AttentionTest {
                 scores.masked_fill(unseen, new Scalar(Double.NEGATIVE_INFINITY)).softmax(-1);
         return weights.matmul(value).transpose(0, 1).flatten(1, 2);
     }
+
+    @Test
+    void headsThatTheCoreIsNotMadeForAreRefused() {
+        NativeAttention.requireHeadDim(64);
+        NativeAttention.requireHeadDim(128);
+        assertThatThrownBy(() -> NativeAttention.requireHeadDim(32))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage(
+                        "attention_head_dim of the transformer is 32, expected 64 or 128, which the native core is made for,"
+                                + " or attention dense");
+    }
+
+    /** 215 x 215 cells of image, 54 x 2 of guidance: at most 46,340 with text. */
+    @Test
+    void aMaskOfMoreCellsThanAnArrayHasIsRefused() {
+        DenseAttention.requireMask(215 * 8, 215 * 8, 0);
+        assertThatThrownBy(() -> DenseAttention.requireMask(215 * 8 + 1, 215 * 8, 0))
+                .hasMessageContaining("46441 cells");
+        assertThatThrownBy(() -> DenseAttention.requireMask(215 * 8, 215 * 8, 4))
+                .hasMessageContaining("49142 cells");
+    }
 }

@@ -4,8 +4,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import java.time.Duration;
+import java.util.List;
 import java.util.concurrent.CancellationException;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ThreadFactory;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -71,6 +74,35 @@ class RanksTest {
                 }))
                 .isInstanceOf(IllegalStateException.class)
                 .hasMessage("GPU 2 is gone");
+    }
+
+    /** As of a system that has no thread left: those that run are not left to wait for the others. */
+    @Test
+    void ifAThreadCannotBeStartedThoseThatRunAreSentAway() throws InterruptedException {
+        AtomicInteger made = new AtomicInteger();
+        List<Thread> threads = new CopyOnWriteArrayList<>();
+        ThreadFactory factory = work -> {
+            boolean last = made.incrementAndGet() == 3;
+            Thread thread = new Thread(work) {
+                @Override
+                public void start() {
+                    if (last) {
+                        throw new OutOfMemoryError("unable to create native thread");
+                    }
+                    super.start();
+                }
+            };
+            threads.add(thread);
+            return thread;
+        };
+        assertThatThrownBy(() -> Ranks.run(5, false, Duration.ofSeconds(20), factory, Exchange::meet))
+                .isInstanceOf(OutOfMemoryError.class)
+                .hasMessage("unable to create native thread");
+        assertThat(threads).hasSize(4);
+        for (Thread thread : threads) {
+            thread.join(5_000); // it has said that it is done
+            assertThat(thread.isAlive()).isFalse();
+        }
     }
 
     /** Rank 0, which stops, may have something to write yet. */

@@ -30,7 +30,8 @@ public class AttentionArguments extends Pointer {
     public native @Const GeometryHandle geometry(); public native AttentionArguments geometry(GeometryHandle setter);
     public native int heads(); public native AttentionArguments heads(int setter);            // 1 .. 4096
     public native int head_dim(); public native AttentionArguments head_dim(int setter);         // 64 or 128
-    public native float scale(); public native AttentionArguments scale(float setter);              // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim); up to 2.3e38
+    public native float scale(); public native AttentionArguments scale(float setter);              // of Q K^T before the softmax, above 0, usually 1 / sqrt(head_dim); up to 2.3e38, and
+                              // times log2(e) and any element of Q within float32
     public native int arithmetic(); public native AttentionArguments arithmetic(int setter);       // a scaledit_arithmetic
     public native int instruction_set(); public native AttentionArguments instruction_set(int setter);  // a scaledit_instruction_set
     public native int threads(); public native AttentionArguments threads(int setter);          // 1 .. 1024; 0: one for each processor. The result does not depend on it.

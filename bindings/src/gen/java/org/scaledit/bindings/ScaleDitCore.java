@@ -176,7 +176,8 @@ public static native @Cast("scaledit_status") int scaledit_attention_workspace(@
 // Rows of tokens that attend to nobody are not written, neither here nor on a GPU; their queries must be finite.
 // A NaN in a query or in a key that it attends to makes NaNs of the row and of its log-sum-exp, as does a score of
 // infinity; a key whose score is -infinity weighs nothing, unless all do. In INT8 an infinity is a NaN. What a value
-// has of either shows in its channel. No other row changes, but for the mean of the keys in INT8.
+// has of either shows in its channel. No other row changes, but for the mean of the keys in INT8. In INT8 on a CPU what
+// is smaller than 1e-30 counts as 0, and values are to stay below 4e34 / the number of keys.
 public static native @Cast("scaledit_status") int scaledit_attention(@Const AttentionArguments arguments);
 // Targeting AttentionBackwardArguments.java
 

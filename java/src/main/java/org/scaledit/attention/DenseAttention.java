@@ -35,6 +35,21 @@ public final class DenseAttention implements DifferentiableAttention {
         return new DenseAttention(new TokenMask(layout, window, placement), CHUNK_ELEMENTS);
     }
 
+    /**
+     * Refuses what has no mask, as its table of cells would be larger than an array.
+     *
+     * @param width of the image, in tokens; {@code height} likewise
+     * @param ratio 0: there is no guidance image
+     * @throws IllegalArgumentException in one sentence
+     */
+    public static void requireMask(int width, int height, int ratio) {
+        long cells = TokenMask.cells(width, height, ratio);
+        if (cells > TokenMask.MOST_CELLS) {
+            throw new IllegalArgumentException("attention dense is asked for a picture of " + cells
+                    + " cells of 8 x 8 tokens, expected at most " + TokenMask.MOST_CELLS + ", or attention native");
+        }
+    }
+
     /** Everyone attends to everyone: plain FLUX. */
     public static Attention full() {
         return (query, key, value) -> Tensors.scoped(() -> softmax(query, key, value, Tensors.none()));

@@ -18,6 +18,9 @@ final class TokenMask implements AutoCloseable {
     /** Tokens along a cell's side. */
     private static final int CELL = 8;
 
+    /** The table is one array. */
+    static final int MOST_CELLS = 46_340;
+
     private enum Stream {
         TEXT,
         IMAGE,
@@ -46,6 +49,25 @@ final class TokenMask implements AutoCloseable {
                 () -> new Tensor(placement.with(torch.ScalarType.Bool).place(tabulate(cells))));
     }
 
+    /**
+     * Those of an image with its guidance image and text.
+     *
+     * @param width in tokens, {@code height} likewise
+     * @param ratio 0: there is no guidance image
+     */
+    static long cells(int width, int height, int ratio) {
+        long guidance = ratio == 0 ? 0 : cells(ceilDiv(width, ratio), ceilDiv(height, ratio));
+        return cells(width, height) + guidance + 1;
+    }
+
+    private static long cells(int width, int height) {
+        return (long) ceilDiv(width, CELL) * ceilDiv(height, CELL);
+    }
+
+    private static int ceilDiv(int length, int part) {
+        return (length + part - 1) / part;
+    }
+
     /** The cell of each token; fills {@code cells} with those that there are. */
     private Tensor number(List<Cell> cells) {
         Map<Cell, Integer> numbers = new LinkedHashMap<>();
@@ -72,7 +94,7 @@ final class TokenMask implements AutoCloseable {
     /** [cells, cells], 1 where the first sees the second, uint8 on the CPU */
     private Tensor tabulate(List<Cell> cells) {
         int count = cells.size();
-        byte[] seen = new byte[Math.multiplyExact(count, count)];
+        byte[] seen = new byte[Math.multiplyExact(count, count)]; // no more than MOST_CELLS
         for (int q = 0; q < count; q++) {
             for (int k = 0; k < count; k++) {
                 seen[q * count + k] = (byte) (sees(cells.get(q), cells.get(k)) ? 1 : 0);

@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.ThreadFactory;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicReference;
 import org.jspecify.annotations.Nullable;
@@ -84,35 +85,44 @@ public final class Ranks implements AutoCloseable {
 
     /** @param toStop so long those that were sent away are waited for */
     static void run(int ranks, boolean cuda, Duration toStop, Work work) {
+        run(ranks, cuda, toStop, Thread::new, work);
+    }
+
+    /** @param factory of the threads of all ranks but the first */
+    static void run(int ranks, boolean cuda, Duration toStop, ThreadFactory factory, Work work) {
         if (ranks == 1) {
             work.run(Exchange.ALONE);
             return;
         }
         try (Ranks all = new Ranks(ranks, cuda, toStop)) {
-            all.run(work);
+            all.run(factory, work);
         }
     }
 
     /** The same with those of other hosts. */
     static void run(Hosts hosts, boolean cuda, Work work) {
         try (Ranks all = new Ranks(hosts, cuda)) {
-            all.run(work);
+            all.run(Thread::new, work);
         } finally {
             hosts.listen(nobody -> {});
         }
     }
 
-    private void run(Work work) {
+    private void run(ThreadFactory factory, Work work) {
         for (int rank = 1; rank < exchanges.size(); rank++) {
-            Thread thread = new Thread(other(rank, work), "rank " + rank);
+            Thread thread = factory.newThread(other(rank, work));
+            thread.setName("rank " + rank);
             thread.setDaemon(true);
             threads.add(thread);
         }
         hosts.ifPresent(others -> others.listen(this::fail));
-        threads.forEach(Thread::start);
         try {
-            work.run(exchanges.get(0));
-            synchronize();
+            startOthers();
+            if (cuda) {
+                Cuda.onFirst(() -> first(work));
+            } else {
+                first(work);
+            }
         } catch (RuntimeException | Error e) {
             fail(e);
         }
@@ -127,6 +137,26 @@ public final class Ranks implements AutoCloseable {
         if (first != null) {
             throw (RuntimeException) first;
         }
+    }
+
+    /** If the system has no thread left those that run are sent away as by any failure, and the others are not waited for. */
+    private void startOthers() {
+        int started = 0;
+        try {
+            for (Thread thread : threads) {
+                thread.start();
+                started++;
+            }
+        } finally {
+            for (int missing = started; missing < threads.size(); missing++) {
+                running.countDown();
+            }
+        }
+    }
+
+    private void first(Work work) {
+        work.run(exchanges.get(0));
+        synchronize();
     }
 
     private Runnable other(int rank, Work work) {

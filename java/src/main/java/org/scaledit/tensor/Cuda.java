@@ -75,6 +75,21 @@ public final class Cuda {
         return torch_cuda.current_device();
     }
 
+    /** Does something on the first GPU, whichever the caller has this thread compute on otherwise. */
+    public static void onFirst(Runnable work) {
+        int callers = current();
+        if (callers == 0) {
+            work.run(); // a GPU that fails on the way is asked nothing more
+            return;
+        }
+        use(0);
+        try {
+            work.run();
+        } finally {
+            use(callers);
+        }
+    }
+
     /** Waits until all that this process has queued on this thread's GPU is done. */
     public static void synchronize() {
         torch_cuda.device_synchronize();
