@@ -277,6 +277,8 @@ class SafetensorsTest {
                         + " for F32 [3]",
                 "{'dtype': 'F32', 'shape': [0], 'data_offsets': [0, 8]}                   | has 8 bytes, expected 0",
                 "{'dtype': 'F32', 'shape': [3], 'data_offsets': [0, 12]}                  | but the file has only",
+                "{'dtype': 'U8', 'shape': [9223372036854775807], 'data_offsets': [0, 9223372036854775807]} | ends at"
+                        + " byte 92233720368547",
                 "{'dtype': 'F32', 'shape': [4611686018427387906], 'data_offsets': [0, 8]} | impossible shape",
                 "{'dtype': 'F32', 'shape': [4294967296, 4294967296], 'data_offsets': [0, 8]} | impossible shape",
                 "{'dtype': 'U8', 'shape': [1], 'data_offsets': [7, 8]}                    | begins 7 bytes after the"

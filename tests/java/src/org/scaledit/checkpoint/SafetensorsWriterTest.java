@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import org.bytedeco.pytorch.Tensor;
 import org.bytedeco.pytorch.global.torch;
@@ -87,11 +88,23 @@ class SafetensorsWriterTest {
     }
 
     @Test
+    void leavesNothingWhereContentsAreImpossible() {
+        Declaration large = Declaration.of(Dtype.F32, 1L << 60);
+        for (Map<String, Declaration> contents :
+                List.of(Map.of("x", Declaration.of(Dtype.F32, 1L << 62)), Map.of("x", large, "y", large))) {
+            assertThatThrownBy(() -> SafetensorsWriter.create(folder.resolve("x.safetensors"), contents, Map.of()))
+                    .isInstanceOf(ArithmeticException.class);
+            assertThat(folder).isEmptyDirectory();
+        }
+    }
+
+    @Test
     void namesAFullDisk() throws IOException {
         Path file = folder.resolve("x.safetensors");
         Path full = Files.createSymbolicLink(folder.resolve("full"), Path.of("/dev/full"));
+        byte[] header = SafetensorsWriter.header(contents(Dtype.F32), Map.of());
         assertThatThrownBy(
-                        () -> new SafetensorsWriter(file, new UnfinishedFile(file, full), contents(Dtype.F32), Map.of())
+                        () -> new SafetensorsWriter(file, new UnfinishedFile(file, full), contents(Dtype.F32), header)
                                 .close())
                 .isInstanceOf(CheckpointException.class)
                 .hasMessage("cannot write " + file + ": No space left on device");

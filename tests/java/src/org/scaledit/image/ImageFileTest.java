@@ -12,6 +12,9 @@ import ar.com.hjg.pngj.chunks.PngChunkTRNS;
 import java.awt.Color;
 import java.awt.Graphics2D;
 import java.awt.image.BufferedImage;
+import java.awt.image.DataBuffer;
+import java.awt.image.Raster;
+import java.awt.image.WritableRaster;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -23,8 +26,14 @@ import java.util.Arrays;
 import java.util.Map;
 import java.util.Random;
 import java.util.zip.CRC32;
+import javax.imageio.IIOImage;
 import javax.imageio.ImageIO;
+import javax.imageio.ImageWriteParam;
+import javax.imageio.ImageWriter;
+import javax.imageio.spi.IIORegistry;
+import javax.imageio.spi.ImageReaderSpi;
 import javax.imageio.stream.ImageInputStream;
+import javax.imageio.stream.ImageOutputStream;
 import org.bytedeco.javacpp.PointerScope;
 import org.bytedeco.pytorch.Tensor;
 import org.jspecify.annotations.Nullable;
@@ -123,6 +132,54 @@ class ImageFileTest {
 
         Path grey = write(new ImageInfo(1, 1, bits, true, true, false), null, null, part, largest - part);
         assertThat(read(grey, 1, 1)).containsExactly(new float[] {-0.28f, -0.28f, -0.28f}, within(1e-6f));
+    }
+
+    @ParameterizedTest
+    @CsvSource({"8, 10", "4, 3", "2, 1", "1, 1", "1, 0"})
+    void greyMayHaveATransparentValue(int bits, int transparent) {
+        int other = transparent == 0 ? 1 : transparent - 1;
+        ImageInfo info = new ImageInfo(2, 1, bits, false, true, false);
+        Path file = folder.resolve("grey.png");
+        PngWriter writer = new PngWriter(file.toFile(), info, true);
+        writer.getMetadata().createTRNSChunk().setGray(transparent);
+        writer.writeRow(new ImageLineInt(info, new int[] {transparent, other}));
+        writer.end();
+
+        float[] values = read(file, 1, 2);
+
+        float seen = 2f * other / ((1 << bits) - 1) - 1;
+        for (int channel = 0; channel < 3; channel++) {
+            assertThat(values[2 * channel]).isEqualTo(1); // white
+            assertThat(values[2 * channel + 1]).isCloseTo(seen, within(3e-7f));
+        }
+    }
+
+    /** Four channels without opacity: black would else be read as that. */
+    @Test
+    void refusesAJpegInCmyk() throws IOException {
+        Path file = folder.resolve("cmyk.jpg");
+        WritableRaster raster = Raster.createInterleavedRaster(DataBuffer.TYPE_BYTE, 16, 16, 4, null);
+        writeJpeg(file, new IIOImage(raster, null, null), false);
+
+        assertThatThrownBy(() -> ImageFile.read(file))
+                .isInstanceOf(ImageException.class)
+                .hasMessage(file + " has colours in CMYK, expected RGB or grey");
+    }
+
+    /** Java reads them as well; of TIFF it would take Lab for RGB. */
+    @ParameterizedTest
+    @ValueSource(strings = {"tiff", "bmp", "gif", "wbmp"})
+    void refusesOtherFormats(String format) throws IOException {
+        Path file = folder.resolve("picture.png");
+        BufferedImage image = new BufferedImage(4, 4, BufferedImage.TYPE_BYTE_BINARY);
+        assertThat(ImageIO.write(image, format, file.toFile())).isTrue();
+
+        assertThatThrownBy(() -> ImageFile.read(file))
+                .isInstanceOf(ImageException.class)
+                .hasMessage(file + " is not a picture that can be read, expected PNG or JPEG");
+        assertThatThrownBy(() -> ImageFile.size(file))
+                .isInstanceOf(ImageException.class)
+                .hasMessage(file + " is not a picture that can be read, expected PNG or JPEG");
     }
 
     @Test
@@ -283,6 +340,54 @@ class ImageFileTest {
                 .hasMessageStartingWith("cannot read the picture " + file + ": ");
     }
 
+    /** All that comes before is whole: a decoder does not miss the rest. */
+    @Test
+    void namesAProgressiveJpegThatEndsBetweenTwoScans() throws IOException {
+        Path file = folder.resolve("scans.jpg");
+        writeJpeg(file, new IIOImage(corners(), null, null), true);
+        assertThat(ImageFile.read(file).shape()).containsExactly(3, 16, 32);
+        byte[] bytes = Files.readAllBytes(file);
+        int cuts = 0;
+        for (int i = 2, scans = 0; i < bytes.length - 1; i++) {
+            boolean marker = bytes[i] == (byte) 0xFF && (bytes[i + 1] == (byte) 0xDA || bytes[i + 1] == (byte) 0xD9);
+            if (marker && scans++ > 0) {
+                Path cut = Files.write(folder.resolve("cut.jpg"), Arrays.copyOf(bytes, i));
+                assertThatThrownBy(() -> ImageFile.read(cut))
+                        .isInstanceOf(ImageException.class)
+                        .hasMessage("cannot read the picture " + cut + ": the file is truncated");
+                cuts++;
+            }
+        }
+        assertThat(cuts).isGreaterThan(2);
+    }
+
+    /** Java's own fail so at files that nobody has at hand. */
+    @Test
+    void namesAFileWhoseDecoderFailsUnexpectedly() throws IOException {
+        Path file = Files.writeString(folder.resolve("strange.png"), FailingReader.START);
+        ImageReaderSpi provider = new FailingReader.Provider();
+        IIORegistry.getDefaultInstance().registerServiceProvider(provider);
+        try {
+            assertThatThrownBy(() -> ImageFile.read(file))
+                    .isInstanceOf(ImageException.class)
+                    .hasMessage("cannot read the picture " + file + ": -7");
+        } finally {
+            IIORegistry.getDefaultInstance().deregisterServiceProvider(provider);
+        }
+    }
+
+    @Test
+    void namesAPngWithoutItsEnd() throws IOException {
+        Path file = write(new ImageInfo(3, 1, 8, false), null, null, new int[9]);
+        byte[] bytes = Files.readAllBytes(file);
+        Files.write(file, Arrays.copyOf(bytes, bytes.length - 12));
+        assertThatThrownBy(() -> ImageFile.read(file))
+                .isInstanceOf(ImageException.class)
+                .hasMessageStartingWith("cannot read the picture " + file + ": ");
+        Files.write(file, Arrays.copyOf(bytes, bytes.length + 5)); // something behind it is no harm
+        assertThat(ImageFile.read(file).shape()).containsExactly(3, 1, 3);
+    }
+
     /** A header alone: nothing is allocated for the pixels that it promises. */
     @ParameterizedTest
     @CsvSource({"70000, 1", "65536, 65536", "16385, 16384", "2147483647, 2147483647"})
@@ -330,6 +435,20 @@ class ImageFileTest {
         ByteArrayOutputStream bytes = new ByteArrayOutputStream();
         assertThat(ImageIO.write(image, "jpeg", bytes)).isTrue();
         return bytes.toByteArray();
+    }
+
+    private static void writeJpeg(Path file, IIOImage image, boolean progressive) throws IOException {
+        ImageWriter writer = ImageIO.getImageWritersByFormatName("jpeg").next();
+        try (ImageOutputStream stream = ImageIO.createImageOutputStream(file.toFile())) {
+            ImageWriteParam parameters = writer.getDefaultWriteParam();
+            if (progressive) {
+                parameters.setProgressiveMode(ImageWriteParam.MODE_DEFAULT);
+            }
+            writer.setOutput(stream);
+            writer.write(null, image, parameters);
+        } finally {
+            writer.dispose();
+        }
     }
 
     /** The JPEG with an EXIF segment after its first two bytes. */

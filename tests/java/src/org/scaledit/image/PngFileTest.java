@@ -297,6 +297,26 @@ class PngFileTest {
         }
     }
 
+    @ParameterizedTest
+    @ValueSource(ints = {0x7FFFFFF0, 0xFFFFFFF0, 0x80000000, 1000})
+    void refusesAChunkThatIsLongerThanItsFile(int length) throws IOException {
+        Path file = folder.resolve("long.png");
+        PngFile.write(file, noise(4, 4), Map.of("prompt", "a fox"));
+        byte[] bytes = Files.readAllBytes(file);
+        int chunk = 33; // behind the signature and IHDR
+        ByteBuffer.wrap(bytes).putInt(chunk, length);
+        Files.write(file, bytes);
+        String reason = "its chunk iTXt has " + Integer.toUnsignedString(length) + " bytes, expected at most the "
+                + (bytes.length - chunk - 12) + " that the file has left";
+
+        assertThatThrownBy(() -> PngText.read(file))
+                .isInstanceOf(ImageException.class)
+                .hasMessage("cannot read " + file + " as a PNG: " + reason);
+        assertThatThrownBy(() -> ImageFile.read(file))
+                .isInstanceOf(ImageException.class)
+                .hasMessageStartingWith("cannot read the picture " + file + ": ");
+    }
+
     private String[] files() throws IOException {
         try (Stream<Path> files = Files.list(folder)) {
             return files.map(file -> file.getFileName().toString()).toArray(String[]::new);

@@ -115,6 +115,22 @@ class TokenizerTest {
         refusesClip(folder + " does not describe a tokenizer");
     }
 
+    /** The library's memory is not Java's: nothing else would free it. */
+    @Test
+    void aTokenizerWithoutItsPaddingIsClosed() throws IOException {
+        String json = Files.readString(T5.resolve("tokenizer.json"));
+        Tokenizer clip = Tokenizer.of(json, "a T5");
+        assertThatThrownBy(() -> new ClipTokenizer(clip))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage("a T5 has no token <|endoftext|>");
+        assertThatThrownBy(() -> clip.ids("a", 8, 0)).hasMessage("the tokenizer of a T5 is closed");
+        Tokenizer t5 = Tokenizer.of(json.replace("<pad>", "<filler>"), "another T5");
+        assertThatThrownBy(() -> new T5Tokenizer(t5))
+                .isInstanceOf(CheckpointException.class)
+                .hasMessage("another T5 has no token <pad>");
+        assertThatThrownBy(() -> t5.ids("a", 8, 0)).hasMessage("the tokenizer of another T5 is closed");
+    }
+
     private void refusesT5(String reason) {
         assertThatThrownBy(() -> T5Tokenizer.load(folder))
                 .isInstanceOf(CheckpointException.class)

@@ -184,7 +184,8 @@ record SafetensorsHeader(Path file, long fileBytes, Map<String, TensorInfo> tens
             requireOf(
                     name,
                     end <= fileBytes - dataStart,
-                    "ends at byte " + (dataStart + end) + ", but the file has only " + fileBytes + ": it is truncated");
+                    "ends at byte " + Long.toUnsignedString(dataStart + end) + ", but the file has only " + fileBytes
+                            + ": it is truncated");
             return new TensorInfo(name, dtype, shape, file, dataStart + begin, bytes);
         }
 

@@ -54,19 +54,19 @@ public final class SafetensorsWriter implements AutoCloseable {
      * @throws CheckpointException if the file cannot be written
      */
     public static SafetensorsWriter create(Path file, Map<String, Declaration> contents, Map<String, String> metadata) {
+        byte[] header = header(contents, metadata); // before there is a file that a failure would leave
         try {
-            return new SafetensorsWriter(file, new UnfinishedFile(file), contents, metadata);
+            return new SafetensorsWriter(file, new UnfinishedFile(file), contents, header);
         } catch (IOException e) {
             throw cannotWrite(file, e);
         }
     }
 
-    SafetensorsWriter(
-            Path file, UnfinishedFile unfinished, Map<String, Declaration> contents, Map<String, String> metadata) {
+    SafetensorsWriter(Path file, UnfinishedFile unfinished, Map<String, Declaration> contents, byte[] header) {
         this.file = file;
         this.unfinished = unfinished;
         this.left = new LinkedHashMap<>(contents);
-        write(header(contents, metadata));
+        write(header);
     }
 
     /**
@@ -83,7 +83,7 @@ public final class SafetensorsWriter implements AutoCloseable {
         }
     }
 
-    private static byte[] header(Map<String, Declaration> contents, Map<String, String> metadata) {
+    static byte[] header(Map<String, Declaration> contents, Map<String, String> metadata) {
         ObjectNode json = Json.newObject();
         if (!metadata.isEmpty()) {
             ObjectNode entries = json.putObject("__metadata__");
@@ -96,8 +96,9 @@ public final class SafetensorsWriter implements AutoCloseable {
                     json.putObject(entry.getKey()).put("dtype", tensor.dtype().name());
             ArrayNode shape = fields.putArray("shape");
             tensor.shape().forEach(shape::add);
-            fields.putArray("data_offsets").add(offset).add(offset + tensor.bytes());
-            offset += tensor.bytes();
+            long end = Math.addExact(offset, tensor.bytes());
+            fields.putArray("data_offsets").add(offset).add(end);
+            offset = end;
         }
         // The format allows spaces behind the JSON: with them the data begins at a multiple of 8.
         byte[] text = json.toString().getBytes(StandardCharsets.UTF_8);

@@ -1,9 +1,11 @@
 package org.scaledit.image;
 
 import java.awt.Rectangle;
+import java.awt.color.ColorSpace;
 import java.awt.image.BufferedImage;
 import java.awt.image.IndexColorModel;
 import java.awt.image.Raster;
+import java.awt.image.WritableRaster;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -12,8 +14,10 @@ import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Locale;
+import java.util.OptionalInt;
 import javax.imageio.ImageIO;
 import javax.imageio.ImageReader;
+import javax.imageio.metadata.IIOMetadata;
 import javax.imageio.stream.ImageInputStream;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.pytorch.Tensor;
@@ -21,6 +25,8 @@ import org.bytedeco.pytorch.global.torch;
 import org.scaledit.file.Reasons;
 import org.scaledit.tensor.Placement;
 import org.scaledit.tensor.Tensors;
+import org.w3c.dom.Element;
+import org.w3c.dom.NodeList;
 
 /**
  * Reads pictures: PNG and JPEG, 8 or 16 bits, colour, grey or palette. Transparency is laid on white; a JPEG is turned as
@@ -29,6 +35,8 @@ import org.scaledit.tensor.Tensors;
 public final class ImageFile {
     private static final int MAX_SIDE = 65_536;
     private static final long MAX_PIXELS = 16_384L * 16_384;
+    private static final String PNG = "png";
+    private static final String JPEG = "jpeg";
 
     private ImageFile() {}
 
@@ -36,7 +44,7 @@ public final class ImageFile {
      * The picture as [3, height, width] float32 on the CPU: {@code v / 127.5 − 1} of each 8-bit value v (16-bit values
      * likewise, in their finer steps).
      *
-     * @throws ImageException if the file is missing, is not a whole PNG or JPEG, or has more than 16,384² pixels
+     * @throws ImageException if the file is missing, is not a whole PNG or JPEG, is in CMYK, or has more than 16,384² pixels
      */
     public static Tensor read(Path file) {
         return Tensors.scoped(() -> {
@@ -87,26 +95,35 @@ public final class ImageFile {
             }
             ImageReader reader = reader(file, stream);
             try {
-                boolean jpeg = reader.getFormatName().equalsIgnoreCase("jpeg");
-                int orientation = jpeg ? ExifOrientation.of(stream) : ExifOrientation.UPRIGHT;
+                int orientation = isOf(JPEG, reader) ? ExifOrientation.of(stream) : ExifOrientation.UPRIGHT;
                 stream.seek(0);
                 reader.setInput(stream, true, true);
                 return reading.from(reader, orientation);
             } finally {
                 reader.dispose();
             }
-        } catch (IOException | IllegalArgumentException | IndexOutOfBoundsException e) {
+        } catch (ImageException e) {
+            throw e;
+        } catch (IOException | RuntimeException e) {
             // ImageIO's decoders answer some damaged files with unchecked exceptions.
             throw new ImageException("cannot read the picture " + file + ": " + Reasons.of(e), e);
         }
     }
 
-    private static ImageReader reader(Path file, ImageInputStream stream) {
+    private static ImageReader reader(Path file, ImageInputStream stream) throws IOException {
         Iterator<ImageReader> readers = ImageIO.getImageReaders(stream);
-        if (!readers.hasNext()) {
-            throw new ImageException(file + " is not a picture that can be read, expected PNG or JPEG");
+        while (readers.hasNext()) { // Java also has readers of TIFF and others, whose pixels mean other things
+            ImageReader reader = readers.next();
+            if (isOf(PNG, reader) || isOf(JPEG, reader)) {
+                return reader;
+            }
+            reader.dispose();
         }
-        return readers.next();
+        throw new ImageException(file + " is not a picture that can be read, expected PNG or JPEG");
+    }
+
+    private static boolean isOf(String format, ImageReader reader) throws IOException {
+        return reader.getFormatName().equalsIgnoreCase(format);
     }
 
     private static BufferedImage read(Path file, ImageReader reader) throws IOException {
@@ -116,11 +133,58 @@ public final class ImageFile {
         reader.addIIOReadWarningListener((source, warning) -> warnings.add(warning));
         BufferedImage image = reader.read(0);
         for (String warning : warnings) {
-            if (warning.toLowerCase(Locale.ROOT).contains("premature end")) {
+            String words = warning.toLowerCase(Locale.ROOT);
+            if (words.contains("premature end") || words.contains("missing eoi marker")) {
                 throw new IOException("the file is truncated");
             }
         }
+        requireKnownColours(file, image.getColorModel().getColorSpace());
+        if (isOf(PNG, reader)) {
+            PngChunks.requireWhole(file);
+            restoreTransparency(reader, image);
+        }
         return image;
+    }
+
+    private static void requireKnownColours(Path file, ColorSpace colours) {
+        if (colours.getType() != ColorSpace.TYPE_RGB && colours.getType() != ColorSpace.TYPE_GRAY) {
+            throw new ImageException(file + " has "
+                    + (colours.getType() == ColorSpace.TYPE_CMYK
+                            ? "colours in CMYK"
+                            : colours.getNumComponents() + " channels of an unknown meaning")
+                    + ", expected RGB or grey");
+        }
+    }
+
+    /**
+     * Java compares grey of fewer than 8 bits with the transparent one only when it has spread it over 8 bits, which finds 0
+     * alone.
+     */
+    private static void restoreTransparency(ImageReader reader, BufferedImage image) throws IOException {
+        IIOMetadata metadata = reader.getImageMetadata(0);
+        Element chunks = (Element) metadata.getAsTree(metadata.getNativeMetadataFormatName());
+        int largest = (1 << number(chunks, "IHDR", "bitDepth").orElseThrow()) - 1;
+        OptionalInt transparent = number(chunks, "tRNS_Grayscale", "gray");
+        if (transparent.isEmpty() || largest >= 255) {
+            return;
+        }
+        int spread = (transparent.getAsInt() & largest) * 255 / largest;
+        WritableRaster raster = image.getRaster();
+        int[] row = new int[image.getWidth()];
+        for (int y = 0; y < image.getHeight(); y++) {
+            raster.getSamples(0, y, row.length, 1, 0, row);
+            for (int x = 0; x < row.length; x++) {
+                row[x] = row[x] == spread ? 0 : 255;
+            }
+            raster.setSamples(0, y, row.length, 1, 1, row);
+        }
+    }
+
+    private static OptionalInt number(Element chunks, String chunk, String field) {
+        NodeList found = chunks.getElementsByTagName(chunk);
+        return found.getLength() == 0
+                ? OptionalInt.empty()
+                : OptionalInt.of(Integer.parseInt(((Element) found.item(0)).getAttribute(field)));
     }
 
     private static void requireSize(Path file, int width, int height) {
@@ -173,7 +237,7 @@ public final class ImageFile {
         if (image.getColorModel() instanceof IndexColorModel palette) {
             readPalette(image.getRaster(), palette, left, y, row);
         } else {
-            readSamples(image.getRaster(), left, y, row);
+            readSamples(image.getRaster(), image.getColorModel().hasAlpha(), left, y, row);
         }
     }
 
@@ -188,13 +252,13 @@ public final class ImageFile {
     }
 
     /** The samples as they lie in the file: asking for RGB would put grey through a linear colour space. */
-    private static void readSamples(Raster raster, int left, int y, float[][] row) {
+    private static void readSamples(Raster raster, boolean opacity, int left, int y, float[][] row) {
         int bands = raster.getNumBands();
         boolean grey = bands < 3;
         for (int channel = 0; channel < 3; channel++) {
             readBand(raster, left, y, grey ? 0 : channel, row[channel]);
         }
-        if (bands == 2 || bands == 4) {
+        if (opacity) {
             readBand(raster, left, y, bands - 1, row[3]);
         } else {
             Arrays.fill(row[3], 255);

@@ -25,6 +25,9 @@ public final class PngText {
      */
     public static Map<String, String> read(Path file) {
         try (InputStream stream = new BufferedInputStream(Files.newInputStream(file), 1 << 16)) {
+            if (Files.isRegularFile(file)) {
+                PngChunks.requireWhole(file); // PNGJ allocates as many bytes as a chunk says
+            }
             PngReader reader = new PngReader(stream, false);
             try {
                 reader.setMaxTotalBytesRead(Long.MAX_VALUE); // a picture of 65,536² pixels has billions
@@ -35,6 +38,8 @@ public final class PngText {
             }
         } catch (IOException | PngjException e) {
             throw new ImageException("cannot read " + file + " as a PNG: " + Reasons.of(e), e);
+        } catch (RuntimeException e) { // about itself: its words are not for people
+            throw new ImageException("cannot read " + file + " as a PNG: it is damaged", e);
         }
     }
 

@@ -49,9 +49,9 @@ public final class ClipTokenizer implements AutoCloseable {
     private final Tokenizer tokenizer;
     private final long padding;
 
-    private ClipTokenizer(Tokenizer tokenizer) {
+    ClipTokenizer(Tokenizer tokenizer) {
         this.tokenizer = tokenizer;
-        this.padding = tokenizer.id(END);
+        this.padding = tokenizer.requiredId(END);
     }
 
     /**

@@ -11,9 +11,9 @@ public final class T5Tokenizer implements AutoCloseable {
     private final Tokenizer tokenizer;
     private final long padding;
 
-    private T5Tokenizer(Tokenizer tokenizer) {
+    T5Tokenizer(Tokenizer tokenizer) {
         this.tokenizer = tokenizer;
-        this.padding = tokenizer.id("<pad>");
+        this.padding = tokenizer.requiredId("<pad>");
     }
 
     /**

@@ -63,13 +63,18 @@ final class Tokenizer implements AutoCloseable {
         return TokenizersLibrary.LIB;
     }
 
-    /** The id of a token that texts do not contain, such as the padding. */
-    long id(String token) {
-        long[] ids = encode(token, false);
-        if (ids.length != 1) {
-            throw new CheckpointException(where + " has no token " + token);
+    /** The id of a token that texts do not contain, such as the padding. Without it the tokenizer is closed, as it cannot serve. */
+    long requiredId(String token) {
+        try {
+            long[] ids = encode(token, false);
+            if (ids.length != 1) {
+                throw new CheckpointException(where + " has no token " + token);
+            }
+            return ids[0];
+        } catch (RuntimeException | Error e) {
+            close();
+            throw e;
         }
-        return ids[0];
     }
 
     /**
