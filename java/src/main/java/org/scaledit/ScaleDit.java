@@ -170,6 +170,12 @@ public final class ScaleDit implements AutoCloseable {
         return ModelDefaults.read(model).loras();
     }
 
+    /** The request as a checkpoint would paint it: what it leaves open is as the checkpoint says that it paints best. */
+    public static ImageRequest completed(Path model, ImageRequest request) {
+        ModelDirectory.open(model);
+        return request.over(ModelDefaults.read(model).request());
+    }
+
     /** The version of this library, "1.2.3". */
     public static String version() {
         Properties properties = new Properties();

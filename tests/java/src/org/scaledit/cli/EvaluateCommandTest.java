@@ -12,14 +12,17 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CancellationException;
+import org.jspecify.annotations.Nullable;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.scaledit.ImageRequest;
 import org.scaledit.evaluation.PromptBenchmark;
 import org.scaledit.image.ImageFile;
 import org.scaledit.image.PngFile;
+import org.scaledit.judge.DetectorConfig;
 import org.scaledit.judge.Judge;
 import org.scaledit.scenes.Composer;
 import org.scaledit.scenes.SceneRenderer;
@@ -146,6 +149,67 @@ class EvaluateCommandTest {
     }
 
     @Test
+    void aPictureIsAsLargeAsItsLastLevel() {
+        ImageRequest request = ImageRequest.of("").size(160, 160).ratio(2);
+        assertThat(PromptBenchmark.lastSide(request.levels(0))).isEqualTo(160);
+        assertThat(PromptBenchmark.lastSide(request)).isEqualTo(160);
+        assertThat(PromptBenchmark.lastSide(request.levels(3))).isEqualTo(640);
+        PromptBenchmark.requireSide(26_752, 26_752);
+        assertThatThrownBy(() -> PromptBenchmark.requireSide(26_753, 64))
+                .isInstanceOf(IllegalArgumentException.class)
+                .hasMessage("the pictures to be judged have 26753 × 26753 pixels, expected 64 × 64 to 26752 × 26752");
+    }
+
+    /** A model without weights: what it would paint is known by its settings. */
+    @ParameterizedTest
+    @CsvSource(
+            nullValues = "none",
+            value = {
+                "--size 8192 --levels 2, 64, none, 32768",
+                "--size 8192 --levels 2, 64, '{\"ratio\": 8}', 65536",
+                "--size 128 --levels 2 --ratio 1, 256, none, 128",
+                "--size 128, 256, none, 128"
+            })
+    void picturesThatNoJudgeCanSeeAreRefusedBeforeTheModelIsLoaded(
+            String options, int size, @Nullable String settings, int painted, @TempDir Path own) throws IOException {
+        Path model = Golden.copyOfTinyFlux(own.resolve("model"));
+        Files.delete(model.resolve("vae/diffusion_pytorch_model.safetensors"));
+        if (settings != null) {
+            Files.writeString(model.resolve("generation_config.json"), settings);
+        }
+        Path judge = Files.createDirectory(own.resolve("judge"));
+        DrawnJudge.writeUntrained(judge, new DetectorConfig(size, List.of(8), 1, 4, Vocabulary.standard()));
+        List<String> arguments = new ArrayList<>(List.of("evaluate", model.toString(), "--judge", judge.toString()));
+        arguments.addAll(List.of("-o", own.resolve("out").toString(), "--sprites", sprites.toString()));
+        arguments.addAll(List.of(options.split(" ")));
+        assertRefused(
+                run(arguments.toArray(String[]::new)),
+                2,
+                "the pictures to be judged have " + painted + " × " + painted + " pixels, expected " + size + " × "
+                        + size + " to 26752 × 26752");
+        assertThat(own.resolve("out")).doesNotExist();
+    }
+
+    @Test
+    void aJudgeOfOtherObjectsIsRefused() throws IOException {
+        Path judge = Files.createDirectory(folder.resolve("four"));
+        DrawnJudge.writeUntrained(judge, new DetectorConfig(64, List.of(8), 1, 4, DrawnJudge.VOCABULARY));
+        assertRefused(
+                run(
+                        "evaluate",
+                        "--renders",
+                        "-o",
+                        folder.resolve("never").toString(),
+                        "--judge",
+                        judge.toString(),
+                        "--sprites",
+                        sprites.toString()),
+                2,
+                "judge " + judge + " knows 4 objects, expected the 188 that prompts are about");
+        assertThat(folder.resolve("never")).doesNotExist();
+    }
+
+    @Test
     void anInterruptEndsIt() {
         Sprites opened = Sprites.open(sprites);
         Composer composer = new Composer(Vocabulary.standard(), opened, true);
@@ -215,7 +279,8 @@ class EvaluateCommandTest {
                 "nowhere | 2 | model nowhere does not exist",
                 "--renders --steps 3 | 2 | --steps is given beside --renders, expected a model",
                 "--renders --prompts 0 | 2 | prompts is 0, expected 1 or more",
-                "--renders --size 32 | 2 | size is 32 pixels, expected 64 to 8192",
+                "--renders --size 32 | 2 | the pictures to be judged have 32 × 32 pixels, expected 64 × 64 to",
+                "--renders --size 8208 | 2 | size is 8208 pixels, expected 64 to 8192",
                 "--renders --sprites nowhere | 2 | sprites nowhere does not exist",
                 "--renders --judge nowhere | 2 | judge nowhere does not exist"
             })

@@ -12,6 +12,7 @@ import java.nio.file.Path;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
+import java.util.OptionalDouble;
 import java.util.concurrent.CancellationException;
 import javax.imageio.IIOImage;
 import javax.imageio.ImageIO;
@@ -35,6 +36,9 @@ class FidTest {
     private static final int COUNT = 4;
     private static final Optional<Fid.Patches> PATCHES = Optional.of(new Fid.Patches(1, 299, 5));
 
+    private static final Path FEATURES = Path.of(System.getProperty("scaledit.features", "../../build/inception"))
+            .toAbsolutePath();
+
     @TempDir
     static Path folder;
 
@@ -50,7 +54,7 @@ class FidTest {
                 new Composer(Vocabulary.standard(), sprites, false),
                 new SceneRenderer(sprites),
                 new SceneFolder.Order(11, COUNT, 512));
-        inception = Inception.open(Path.of(System.getProperty("scaledit.features", "../../build/inception")), false);
+        inception = Inception.open(FEATURES, false);
     }
 
     @AfterAll
@@ -126,6 +130,34 @@ class FidTest {
             // Shrinking hides what crops show.
             assertThat(little.patchDistance().orElseThrow()).isGreaterThan(little.distance());
         }
+    }
+
+    @Test
+    void aNetworkThatSaysNoNumbersIsToldAtItsFirstPicture() throws IOException {
+        Path damaged = Files.createDirectory(folder.resolve("network"));
+        for (String shard : new String[] {"1of6", "2of6", "3of6", "4of6", "5of6", "6of6"}) {
+            String name = "group1-shard" + shard;
+            Files.copy(FEATURES.resolve(name), damaged.resolve(name));
+        }
+        Files.writeString(
+                damaged.resolve("model.json"),
+                Files.readString(FEATURES.resolve("model.json")).replace("\"min\":", "\"min\":1e300,\"was\":"));
+        Fid.Order order = order("renders");
+        try (Inception network = Inception.open(damaged, false)) {
+            assertThatThrownBy(() -> Fid.measure(network, order, (done, all) -> {}))
+                    .isInstanceOf(IllegalStateException.class)
+                    .hasMessageStartingWith("the network has features of "
+                            + order.reference().files().get(0) + " that are not finite, expected numbers");
+        }
+    }
+
+    @Test
+    void aDistanceIsANumber() {
+        Fid.Order order = order("renders");
+        assertThatThrownBy(() -> new Fid(order, Double.NaN, OptionalDouble.empty()))
+                .hasMessage("FID is NaN, expected a number");
+        assertThatThrownBy(() -> new Fid(order, 0, OptionalDouble.of(Double.NaN)))
+                .hasMessage("patch FID is NaN, expected a number");
     }
 
     @Test

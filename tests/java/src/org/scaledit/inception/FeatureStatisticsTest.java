@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import java.nio.file.Path;
 import java.util.function.ToDoubleBiFunction;
 import org.assertj.core.data.Percentage;
 import org.bytedeco.javacpp.PointerScope;
@@ -15,9 +16,12 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
+import org.junit.jupiter.params.provider.ValueSource;
 import org.scaledit.tensor.Placement;
 
 class FeatureStatisticsTest {
+    private static final Path PICTURE = Path.of("fox.png");
+
     private final PointerScope scope = new PointerScope();
 
     @AfterEach
@@ -55,8 +59,8 @@ class FeatureStatisticsTest {
     private static FeatureStatistics of(Tensor vectors) {
         FeatureStatistics statistics = new FeatureStatistics((int) vectors.size(1), Placement.FLOAT32_CPU);
         long half = vectors.size(0) / 2;
-        statistics.add(vectors.narrow(0, 0, half));
-        statistics.add(vectors.narrow(0, half, vectors.size(0) - half));
+        statistics.add(vectors.narrow(0, 0, half), PICTURE);
+        statistics.add(vectors.narrow(0, half, vectors.size(0) - half), PICTURE);
         assertThat(statistics.count()).isEqualTo(vectors.size(0));
         return statistics;
     }
@@ -97,6 +101,19 @@ class FeatureStatisticsTest {
 
         assertThat(distance(first, second)).isCloseTo(expected, Percentage.withPercentage(1e-10));
         assertThat(distance(second, first)).isCloseTo(expected, Percentage.withPercentage(1e-10));
+    }
+
+    @ParameterizedTest
+    @ValueSource(doubles = {Double.NaN, Double.POSITIVE_INFINITY})
+    void whatIsNotFiniteIsToldWithItsPicture(double value) {
+        try (FeatureStatistics statistics = new FeatureStatistics(4, Placement.FLOAT32_CPU)) {
+            Tensor vectors = vectors(3, 4, (i, j) -> i == 1 && j == 2 ? value : 0);
+            assertThatThrownBy(() -> statistics.add(vectors, PICTURE))
+                    .isInstanceOf(IllegalStateException.class)
+                    .hasMessage("the network has features of fox.png that are not finite, expected numbers: its weights"
+                            + " are not those it should have");
+            assertThat(statistics.count()).isZero();
+        }
     }
 
     @Test

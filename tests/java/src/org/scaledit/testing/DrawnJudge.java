@@ -1,7 +1,21 @@
 package org.scaledit.testing;
 
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
+import java.util.function.Function;
+import java.util.stream.Collectors;
+import java.util.stream.Stream;
+import org.bytedeco.pytorch.Tensor;
+import org.bytedeco.pytorch.global.torch;
+import org.scaledit.judge.DetectorConfig;
+import org.scaledit.judge.Judge;
+import org.scaledit.judge.Shares;
+import org.scaledit.scenes.Probe;
 import org.scaledit.scenes.Vocabulary;
+import org.scaledit.tensor.Placement;
+import org.scaledit.tensor.Tensors;
 
 /** What a judge of four drawn objects is trained with in seconds. */
 public final class DrawnJudge {
@@ -29,4 +43,16 @@ public final class DrawnJudge {
             """;
 
     private DrawnJudge() {}
+
+    /** Writes one whose weights are nothing, and which says that it is right about half of all pictures. */
+    public static void writeUntrained(Path folder, DetectorConfig config) {
+        Shares half =
+                new Shares(Stream.of(Probe.values()).collect(Collectors.toMap(Function.identity(), probe -> 0.5)));
+        Tensors.run(() -> {
+            Map<String, Tensor> weights = new LinkedHashMap<>();
+            config.expectedTensors()
+                    .forEach((name, shape) -> weights.put(name, torch.zeros(shape, Placement.FLOAT32_CPU.options())));
+            Judge.write(folder, config, weights, new Judge.Accuracy(half, half));
+        });
+    }
 }

@@ -2,8 +2,10 @@ package org.scaledit.cli;
 
 import java.io.PrintWriter;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Locale;
 import java.util.Objects;
+import java.util.Set;
 import java.util.concurrent.Callable;
 import org.jspecify.annotations.Nullable;
 import org.scaledit.ImageRequest;
@@ -11,6 +13,7 @@ import org.scaledit.ScaleDit;
 import org.scaledit.evaluation.PromptBenchmark;
 import org.scaledit.judge.Judge;
 import org.scaledit.scenes.Composer;
+import org.scaledit.scenes.SceneObject;
 import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Sprites;
 import org.scaledit.scenes.Vocabulary;
@@ -118,17 +121,24 @@ final class EvaluateCommand implements Callable<Integer> {
             int side = size == null ? opinion.size() : size;
             PromptBenchmark.Order order = new PromptBenchmark.Order(prompts, side, seed);
             Sprites opened = Sprites.open(Arguments.spritesFolder(sprites));
-            Composer composer = new Composer(Vocabulary.standard(), opened, true);
+            Vocabulary vocabulary = Vocabulary.standard();
+            requireKnown(vocabulary, opinion);
+            Composer composer = new Composer(vocabulary, opened, true);
             PromptBenchmark.Listener listener = (done, all, right) ->
                     display.show("judge", done, all, String.format(Locale.ROOT, "%.3f right", (double) right / done));
             if (model == null) {
+                PromptBenchmark.requireSide(side, opinion.size());
                 PromptBenchmark.Painter painter = kept(PromptBenchmark.Painter.of(new SceneRenderer(opened), side));
                 report(PromptBenchmark.run(opinion, composer, order, painter, listener), opinion, "renders");
             } else {
+                ImageRequest request = request(side, opinion);
+                // Before hours of painting, and before the model is loaded.
+                PromptBenchmark.requireSide(
+                        PromptBenchmark.lastSide(ScaleDit.completed(model, request)), opinion.size());
                 ScaleDit.Builder builder = ScaleDit.builder(model);
                 options.apply(builder);
                 try (ScaleDit loaded = builder.load()) {
-                    PromptBenchmark.Painter painter = kept(PromptBenchmark.Painter.of(loaded, request(side, opinion)));
+                    PromptBenchmark.Painter painter = kept(PromptBenchmark.Painter.of(loaded, request));
                     report(PromptBenchmark.run(opinion, composer, order, painter, listener), opinion, model.toString());
                 }
             }
@@ -156,6 +166,15 @@ final class EvaluateCommand implements Callable<Integer> {
                 throw new ParameterException(
                         spec.commandLine(), option.longestName() + " is given beside --renders, expected a model");
             }
+        }
+    }
+
+    /** One that knows others is never right about some prompts, and takes things for what none of them names. */
+    private void requireKnown(Vocabulary vocabulary, Judge opinion) {
+        List<SceneObject> known = opinion.vocabulary().objects();
+        if (!Set.copyOf(known).equals(Set.copyOf(vocabulary.objects()))) {
+            throw new IllegalArgumentException("judge " + judge + " knows " + known.size() + " objects, expected the "
+                    + vocabulary.objects().size() + " that prompts are about");
         }
     }
 

@@ -40,6 +40,17 @@ public record Fid(Order order, double distance, OptionalDouble patchDistance) {
     /** Pictures that the network looks at together. */
     private static final int BATCH = 16;
 
+    public Fid {
+        requireFinite("FID", distance); // or JSON would say "NaN"
+        patchDistance.ifPresent(given -> requireFinite("patch FID", given));
+    }
+
+    private static void requireFinite(String what, double given) {
+        if (!Double.isFinite(given)) {
+            throw new IllegalArgumentException(what + " is " + given + ", expected a number");
+        }
+    }
+
     /**
      * Square crops at random places of each picture, in its own pixels.
      *
@@ -108,6 +119,7 @@ public record Fid(Order order, double distance, OptionalDouble patchDistance) {
      *
      * @throws CancellationException if the thread is interrupted
      * @throws ImageException if a picture is damaged
+     * @throws IllegalStateException if the network's features of one are not finite
      */
     public static Fid measure(Inception inception, Order order, Listener listener) {
         int all = order.reference.files.size() + order.pictures.files.size();
@@ -145,22 +157,24 @@ public record Fid(Order order, double distance, OptionalDouble patchDistance) {
                     new SplittableRandom(cut.map(Patches::seed).orElse(0L));
             for (int i = 0; i < pictures.files.size(); i++) {
                 throwIfInterrupted();
-                PixelSource picture = ImageFile.decode(pictures.files.get(i));
+                Path file = pictures.files.get(i);
+                PixelSource picture = ImageFile.decode(file);
                 Tensors.run(() ->
-                        whole.add(inception.features(Inception.fit(picture).unsqueeze(0))));
-                patches.ifPresent(statistics -> add(picture, cut.orElseThrow(), places, statistics));
+                        whole.add(inception.features(Inception.fit(picture).unsqueeze(0)), file));
+                patches.ifPresent(statistics -> add(file, picture, places, statistics));
                 progress.accept(i + 1);
             }
         }
 
-        private void add(PixelSource picture, Patches cut, SplittableRandom places, FeatureStatistics statistics) {
+        private void add(Path file, PixelSource picture, SplittableRandom places, FeatureStatistics statistics) {
+            Patches cut = this.cut.orElseThrow();
             for (int done = 0; done < cut.count; done += BATCH) {
                 Tensor[] crops = new Tensor[Math.min(BATCH, cut.count - done)];
                 Tensors.run(() -> {
                     for (int i = 0; i < crops.length; i++) {
                         crops[i] = cut.crop(picture, places);
                     }
-                    statistics.add(inception.features(torch.stack(new TensorVector(crops))));
+                    statistics.add(inception.features(torch.stack(new TensorVector(crops))), file);
                 });
             }
         }

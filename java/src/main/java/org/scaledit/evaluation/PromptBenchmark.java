@@ -42,6 +42,7 @@ import org.scaledit.tensor.Torch;
 public final class PromptBenchmark {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final int SHOWN = 400; // on the contact sheet
+    private static final int LARGEST = 26_752; // pixels along each side of a picture whose bytes are one array
     private static final int USUAL_WINDOW = ImageRequest.of("").window();
 
     /**
@@ -81,6 +82,7 @@ public final class PromptBenchmark {
             return scene -> {
                 GeneratedImage image =
                         model.generate(request.prompt(scene.caption()).seed(scene.seed()));
+                requireSide(Math.max(image.width(), image.height()), 1);
                 byte[] rgb = new byte[3 * image.width() * image.height()];
                 for (int y = 0; y < image.height(); y++) {
                     System.arraycopy(image.row(y), 0, rgb, 3 * image.width() * y, 3 * image.width());
@@ -102,8 +104,6 @@ public final class PromptBenchmark {
      * @param size pixels along each side of a picture
      */
     public record Order(int count, int size, long seed) {
-        private static final int LARGEST = 26_752; // whose bytes are one array
-
         public Order {
             if (count < 1) {
                 throw new IllegalArgumentException("prompts is " + count + ", expected 1 or more");
@@ -157,6 +157,33 @@ public final class PromptBenchmark {
                     benchmark.rows.stream().filter(Row::right).count());
         }
         return benchmark;
+    }
+
+    /**
+     * Pixels along each side of what a model makes of such a request: with several levels more than were asked for.
+     *
+     * @param whole with what the model itself brings
+     */
+    public static long lastSide(ImageRequest whole) {
+        long side = whole.width();
+        for (int level = 2; level <= whole.levels(); level++) {
+            side *= Math.max(1, whole.ratio()); // with ratio 0 the model refuses further levels
+        }
+        return side;
+    }
+
+    /**
+     * Of pictures that are to be judged, before they are painted.
+     *
+     * @param side pixels along each of theirs
+     * @param least the judge's own size
+     * @throws IllegalArgumentException if the judge could not look at them
+     */
+    public static void requireSide(long side, int least) {
+        if (side < least || side > LARGEST) {
+            throw new IllegalArgumentException("the pictures to be judged have " + side + " × " + side
+                    + " pixels, expected " + least + " × " + least + " to " + LARGEST + " × " + LARGEST);
+        }
     }
 
     /**

@@ -1,5 +1,6 @@
 package org.scaledit.inception;
 
+import java.nio.file.Path;
 import org.bytedeco.pytorch.Scalar;
 import org.bytedeco.pytorch.T_TensorTensor_T;
 import org.bytedeco.pytorch.Tensor;
@@ -29,8 +30,17 @@ public final class FeatureStatistics implements AutoCloseable {
         return count;
     }
 
-    public void add(Tensor vectors) { // [count, features]
+    /**
+     * Adds features of a picture.
+     *
+     * @throws IllegalStateException naming it, if they are not finite: nor would be what is told of all pictures
+     */
+    public void add(Tensor vectors, Path picture) { // [count, features]
         Tensors.run(() -> {
+            if (!torch.isfinite(vectors).all().item_bool()) {
+                throw new IllegalStateException("the network has features of " + picture
+                        + " that are not finite, expected numbers: its weights are not those it should have");
+            }
             Tensor exact = vectors.to(torch.ScalarType.Double);
             sum.add_(exact.sum(0));
             products.addmm_(exact.t(), exact);

@@ -4,7 +4,10 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.scaledit.checkpoint.CheckpointException;
+import org.scaledit.checkpoint.Config;
 import org.scaledit.scenes.Colour;
+import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Vocabulary;
 import org.scaledit.vae.Layer;
 import org.scaledit.vae.Layer.Activated;
@@ -34,8 +37,34 @@ public record DetectorConfig(int size, List<Integer> channels, int layers, int g
 
     static final int OBJECTS = COLOURS + COLOUR_CLASSES;
 
+    private static final int MOST_LEVELS = 6;
+
     public DetectorConfig {
         channels = List.copyOf(channels);
+    }
+
+    /**
+     * What a recipe or a judge says.
+     *
+     * @throws CheckpointException naming the field that is missing, of the wrong type or out of range
+     */
+    public static DetectorConfig read(Config config, Vocabulary vocabulary) {
+        int groups = config.integer("groups", 1, 64);
+        List<Integer> channels = config.integers("channels");
+        config.require(
+                !channels.isEmpty() && channels.stream().allMatch(width -> width > 0 && width % groups == 0),
+                "channels",
+                channels,
+                "multiples of groups, " + groups + ", one at least");
+        config.require(channels.size() <= MOST_LEVELS, "channels", channels, "at most " + MOST_LEVELS + " levels");
+        int size = config.integer("size", SceneRenderer.SMALLEST, SceneRenderer.LARGEST);
+        DetectorConfig read = new DetectorConfig(size, channels, config.integer("layers", 1, 8), groups, vocabulary);
+        config.require(
+                size % read.stride() == 0,
+                "size",
+                size,
+                "a multiple of " + read.stride() + ", as channels has " + channels.size() + " levels that halve it");
+        return read;
     }
 
     /** Pixels along a cell. */

@@ -5,9 +5,11 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import org.bytedeco.pytorch.Tensor;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
@@ -57,12 +59,7 @@ public final class Judge implements AutoCloseable {
      */
     public static Judge open(Path folder, Placement placement) {
         Config json = Config.read(folder.resolve(CONFIG));
-        DetectorConfig config = new DetectorConfig(
-                json.integer("size"),
-                json.integers("channels"),
-                json.integer("layers", 1, Config.MOST_LAYERS),
-                json.integer("groups"),
-                vocabulary(json));
+        DetectorConfig config = DetectorConfig.read(json, vocabulary(json));
         Config accuracy = json.object("accuracy");
         Accuracy read = new Accuracy(Shares.read(accuracy.object("usual")), Shares.read(accuracy.object("held_out")));
         Weights weights = Weights.of(Safetensors.openModel(folder, WEIGHTS), placement);
@@ -78,7 +75,12 @@ public final class Judge implements AutoCloseable {
         Map<String, SceneObject> known = new LinkedHashMap<>();
         Vocabulary.standard().objects().forEach(object -> known.put(object.icon(), object));
         List<String> icons = json.texts("objects");
-        icons.forEach(icon -> json.require(known.containsKey(icon), "objects", icon, "objects of scenes alone"));
+        json.require(icons.size() >= Vocabulary.FEWEST, "objects", icons, Vocabulary.FEWEST + " or more");
+        Set<String> before = new HashSet<>();
+        icons.forEach(icon -> {
+            json.require(known.containsKey(icon), "objects", icon, "objects of scenes alone");
+            json.require(before.add(icon), "objects", icon + " twice", "each of them once");
+        });
         return new Vocabulary(icons.stream().map(known::get).toList());
     }
 
@@ -110,6 +112,11 @@ public final class Judge implements AutoCloseable {
     /** Pixels along each side of what it looks at. Larger pictures are shrunk to that. */
     public int size() {
         return config.size();
+    }
+
+    /** The objects that it tells apart. */
+    public Vocabulary vocabulary() {
+        return config.vocabulary();
     }
 
     public Accuracy accuracy() {

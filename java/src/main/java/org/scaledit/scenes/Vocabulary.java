@@ -12,7 +12,8 @@ import java.util.Objects;
 
 /** All that scenes may show. */
 public record Vocabulary(List<SceneObject> objects) {
-    private static final int FEWEST = 4; // of which a scene shows as many
+    /** A scene shows as many. */
+    public static final int FEWEST = 4;
 
     public Vocabulary {
         objects = List.copyOf(objects);

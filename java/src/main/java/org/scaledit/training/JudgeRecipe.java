@@ -1,12 +1,10 @@
 package org.scaledit.training;
 
 import java.nio.file.Path;
-import java.util.List;
 import java.util.Map;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.judge.DetectorConfig;
-import org.scaledit.scenes.SceneRenderer;
 import org.scaledit.scenes.Vocabulary;
 
 /**
@@ -27,8 +25,6 @@ public record JudgeRecipe(
         int exam,
         ModelRecipe.Training training,
         Map<String, String> settings) {
-    private static final int MOST_LEVELS = 6;
-
     /**
      * Reads a recipe.
      *
@@ -40,7 +36,7 @@ public record JudgeRecipe(
         Config config = Config.read(file);
         int seed = config.integer("seed", 0);
         int scenes = config.object("data").integer("scenes", 1, Integer.MAX_VALUE);
-        DetectorConfig network = network(config.object("network"), vocabulary);
+        DetectorConfig network = DetectorConfig.read(config.object("network"), vocabulary);
         Config augmentation = config.object("augmentation");
         double blur = ModelRecipeFile.number(augmentation, "blur", 0, 1);
         double noise = ModelRecipeFile.number(augmentation, "noise", 0, 1);
@@ -52,24 +48,5 @@ public record JudgeRecipe(
         config.requireNothingElse();
         Map<String, String> settings = ModelRecipe.settings(config.settings(), "network", "augmentation", "training");
         return new JudgeRecipe(seed, scenes, network, blur, noise, exam, training, settings);
-    }
-
-    private static DetectorConfig network(Config config, Vocabulary vocabulary) {
-        int groups = config.integer("groups", 1, 64);
-        List<Integer> channels = ModelRecipeFile.integers(
-                config,
-                "channels",
-                0,
-                value -> value > 0 && value % groups == 0,
-                "multiples of groups, " + groups + ", one at least");
-        config.require(channels.size() <= MOST_LEVELS, "channels", channels, "at most " + MOST_LEVELS + " levels");
-        int size = config.integer("size", SceneRenderer.SMALLEST, SceneRenderer.LARGEST);
-        DetectorConfig network = new DetectorConfig(size, channels, config.integer("layers", 1, 8), groups, vocabulary);
-        config.require(
-                size % network.stride() == 0,
-                "size",
-                size,
-                "a multiple of " + network.stride() + ", as channels has " + channels.size() + " levels that halve it");
-        return network;
     }
 }
