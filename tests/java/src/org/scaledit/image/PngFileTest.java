@@ -314,7 +314,7 @@ class PngFileTest {
                 .hasMessage("cannot read " + file + " as a PNG: " + reason);
         assertThatThrownBy(() -> ImageFile.read(file))
                 .isInstanceOf(ImageException.class)
-                .hasMessageStartingWith("cannot read the picture " + file + ": ");
+                .hasMessage("cannot read the picture " + file + ": " + reason);
     }
 
     private String[] files() throws IOException {

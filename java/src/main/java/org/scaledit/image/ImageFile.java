@@ -128,6 +128,9 @@ public final class ImageFile {
 
     private static BufferedImage read(Path file, ImageReader reader) throws IOException {
         requireSize(file, reader.getWidth(0), reader.getHeight(0));
+        if (isOf(PNG, reader)) {
+            PngChunks.requireWhole(file);
+        }
         // A decoder that meets the end of a truncated file fills up with grey and only warns.
         List<String> warnings = new ArrayList<>();
         reader.addIIOReadWarningListener((source, warning) -> warnings.add(warning));
@@ -140,7 +143,6 @@ public final class ImageFile {
         }
         requireKnownColours(file, image.getColorModel().getColorSpace());
         if (isOf(PNG, reader)) {
-            PngChunks.requireWhole(file);
             restoreTransparency(reader, image);
         }
         return image;
