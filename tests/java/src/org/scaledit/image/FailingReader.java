@@ -22,7 +22,7 @@ final class FailingReader extends ImageReader {
 
     static final class Provider extends ImageReaderSpi {
         Provider() {
-            names = new String[] {"png"};
+            names = new String[] {"jpeg"};
             inputTypes = new Class<?>[] {ImageInputStream.class};
         }
 
