@@ -163,8 +163,8 @@ class ScaleDitTest {
             assertThatThrownBy(() -> model.generate(request.size(65_536, 12_288), heard::add))
                     .isInstanceOf(IllegalArgumentException.class)
                     .hasMessage(
-                            "attention dense is asked for a picture of 52225 cells of 8 x 8 tokens, expected at most"
-                                    + " 46340, or attention native");
+                            "attention dense is asked for a picture that has, with guidance image and text, 52225 cells of"
+                                    + " 8 × 8 tokens, expected at most 46340, or attention native");
             assertThat(heard).isEmpty();
         }
     }

@@ -277,7 +277,7 @@ final class Pipeline implements AutoCloseable {
 
     /** Makes a picture. */
     void paint(Order order) {
-        request(() -> painted(order), memory -> outOfMemory(order, memory));
+        request(order.painter.rank, () -> painted(order), memory -> outOfMemory(order, memory));
     }
 
     /** Does what other hosts than the first one do for a picture. */
@@ -286,15 +286,18 @@ final class Pipeline implements AutoCloseable {
             Prompt prompt = encode(request).onHost();
             together(Optional.of(hosts), exchange -> follow(plan, prompt, Optional.of(hosts), exchange));
         };
-        request(() -> Tensors.run(work), memory -> outOfMemory(0, memory));
+        request(0, () -> Tensors.run(work), memory -> outOfMemory(0, memory));
     }
 
-    /** @param outOfMemory what to say if the GPU's memory is too small for it */
-    private void request(Runnable work, Function<Cuda.Memory, String> outOfMemory) {
+    /**
+     * @param rank of this process, whose GPU has that number
+     * @param outOfMemory what to say if the GPU's memory is too small for it
+     */
+    private void request(int rank, Runnable work, Function<Cuda.Memory, String> outOfMemory) {
         requireUsable();
         try {
             if (placement.cuda()) {
-                Cuda.onFirst(work);
+                Cuda.on(rank, work);
             } else {
                 work.run();
             }

@@ -374,7 +374,7 @@ class AttentionTest {
                                 + " or attention dense");
     }
 
-    /** 215 x 215 cells of image, 54 x 2 of guidance: at most 46,340 with text. */
+    /** 215 x 215 cells of image, 54 x 54 of guidance: at most 46,340 with text. */
     @Test
     void aMaskOfMoreCellsThanAnArrayHasIsRefused() {
         DenseAttention.requireMask(215 * 8, 215 * 8, 0);

@@ -71,6 +71,19 @@ class SeamsTest {
         assertThat(seams.tokens().orElseThrow().value()).isCloseTo((1 + 7 + 1) / 3.0, within(1e-9));
     }
 
+    /** As renders may have: a border five pixels or fewer before the end. */
+    @Test
+    void aSideThatIsNoMultipleOfATokenIsLookedAtToItsEnd() {
+        byte[] rgb = new byte[3 * 65 * 65];
+        for (int i = 0; i < rgb.length; i++) {
+            int x = i / 3 % 65;
+            rgb[i] = (byte) (x + (x >= 64 ? 2 : 0)); // 1 anywhere, 3 from 63 to 64
+        }
+        Seams seams = new Seams();
+        seams.add(rgb, 65, 2);
+        assertThat(seams.windows().orElseThrow().value()).isCloseTo((1 + 3) / 2.0, within(1e-9));
+    }
+
     /** The standard error is what the value's spread over many draws of pictures is. */
     @Test
     void theErrorIsTheSpreadOfTheValue() {

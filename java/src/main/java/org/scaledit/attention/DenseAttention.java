@@ -45,8 +45,10 @@ public final class DenseAttention implements DifferentiableAttention {
     public static void requireMask(int width, int height, int ratio) {
         long cells = TokenMask.cells(width, height, ratio);
         if (cells > TokenMask.MOST_CELLS) {
-            throw new IllegalArgumentException("attention dense is asked for a picture of " + cells
-                    + " cells of 8 x 8 tokens, expected at most " + TokenMask.MOST_CELLS + ", or attention native");
+            throw new IllegalArgumentException(
+                    "attention dense is asked for a picture that has, with guidance image and text, " + cells
+                            + " cells of 8 × 8 tokens, expected at most " + TokenMask.MOST_CELLS
+                            + ", or attention native");
         }
     }
 

@@ -47,7 +47,7 @@ public record Fid(Order order, double distance, OptionalDouble patchDistance) {
 
     private static void requireFinite(String what, double given) {
         if (!Double.isFinite(given)) {
-            throw new IllegalArgumentException(what + " is " + given + ", expected a number");
+            throw new IllegalStateException(what + " is " + given + ", expected a number");
         }
     }
 

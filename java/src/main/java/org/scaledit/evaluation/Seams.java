@@ -35,7 +35,7 @@ public final class Seams {
         }
     }
 
-    /** Means over pairs of neighbours. */
+    /** Means over lines of pixels, each of which is a sum. */
     private record Differences(double across, double beside) {}
 
     private record Picture(Differences windows, Differences tokens) {}
@@ -65,7 +65,7 @@ public final class Seams {
         private final Mean beside = new Mean();
 
         private void add(byte[] rgb, int side, int border) {
-            for (int place = border - FARTHEST; place <= border + FARTHEST; place++) {
+            for (int place = border - FARTHEST; place <= Math.min(border + FARTHEST, side - 1); place++) {
                 int away = Math.abs(place - border);
                 if (away == 0) {
                     across.add(difference(rgb, side, place));

@@ -104,9 +104,11 @@ public final class ImageFile {
             }
         } catch (ImageException e) {
             throw e;
-        } catch (IOException | RuntimeException e) {
+        } catch (IOException | IllegalArgumentException | IndexOutOfBoundsException e) {
             // ImageIO's decoders answer some damaged files with unchecked exceptions.
             throw new ImageException("cannot read the picture " + file + ": " + Reasons.of(e), e);
+        } catch (RuntimeException e) { // about itself: its words are not for people
+            throw new ImageException("cannot read the picture " + file + ": it is damaged", e);
         }
     }
 
@@ -163,6 +165,9 @@ public final class ImageFile {
      * alone.
      */
     private static void restoreTransparency(ImageReader reader, BufferedImage image) throws IOException {
+        if (image.getRaster().getNumBands() != 2) {
+            return; // a palette's other chunks, say, may have what Java's metadata does not know
+        }
         IIOMetadata metadata = reader.getImageMetadata(0);
         Element chunks = (Element) metadata.getAsTree(metadata.getNativeMetadataFormatName());
         int largest = (1 << number(chunks, "IHDR", "bitDepth").orElseThrow()) - 1;

@@ -119,7 +119,7 @@ public final class Ranks implements AutoCloseable {
         try {
             startOthers();
             if (cuda) {
-                Cuda.onFirst(() -> first(work));
+                Cuda.on(0, () -> first(work));
             } else {
                 first(work);
             }

@@ -75,19 +75,29 @@ public final class Cuda {
         return torch_cuda.current_device();
     }
 
-    /** Does something on the first GPU, whichever the caller has this thread compute on otherwise. */
-    public static void onFirst(Runnable work) {
+    /**
+     * Does something on a GPU, whichever the caller has this thread compute on otherwise.
+     *
+     * @param gpu from 0
+     */
+    public static void on(int gpu, Runnable work) {
         int callers = current();
-        if (callers == 0) {
+        if (callers == gpu) {
             work.run(); // a GPU that fails on the way is asked nothing more
             return;
         }
-        use(0);
+        use(gpu);
         try {
             work.run();
-        } finally {
-            use(callers);
+        } catch (RuntimeException | Error e) {
+            try {
+                use(callers);
+            } catch (RuntimeException again) {
+                e.addSuppressed(again);
+            }
+            throw e;
         }
+        use(callers);
     }
 
     /** Waits until all that this process has queued on this thread's GPU is done. */
