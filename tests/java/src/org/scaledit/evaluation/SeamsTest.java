@@ -93,9 +93,9 @@ class SeamsTest {
         for (int draw = 0; draw < values.length; draw++) {
             Seams seams = new Seams();
             for (int picture = 0; picture < 8; picture++) {
-                byte[] rgb = new byte[3 * 32 * 32];
+                byte[] rgb = new byte[3 * 48 * 48];
                 random.nextBytes(rgb);
-                seams.add(rgb, 32, 1);
+                seams.add(rgb, 48, 2);
             }
             Seams.Ratio ratio = seams.windows().orElseThrow();
             values[draw] = ratio.value();

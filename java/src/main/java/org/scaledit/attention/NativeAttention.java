@@ -47,13 +47,18 @@ public final class NativeAttention implements PartialAttention {
         return scaledit_multiplies_bfloat16() != 0;
     }
 
+    /** Whether the core, on a CPU or a GPU, is made for heads of this size. */
+    public static boolean takesHeadDim(int headDim) {
+        return headDim == 64 || headDim == 128;
+    }
+
     /**
      * Refuses heads that the core, on a CPU or a GPU, is not made for.
      *
      * @throws IllegalArgumentException in one sentence
      */
     public static void requireHeadDim(int headDim) {
-        if (headDim != 64 && headDim != 128) {
+        if (!takesHeadDim(headDim)) {
             throw new IllegalArgumentException("attention_head_dim of the transformer is " + headDim
                     + ", expected 64 or 128, which the native core is made for, or attention dense");
         }

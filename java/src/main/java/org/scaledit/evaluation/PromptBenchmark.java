@@ -43,7 +43,6 @@ public final class PromptBenchmark {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final int SHOWN = 400; // on the contact sheet
     private static final int LARGEST = 26_752; // pixels along each side of a picture whose bytes are one array
-    private static final int USUAL_WINDOW = ImageRequest.of("").window();
 
     /**
      * A square.
@@ -93,7 +92,8 @@ public final class PromptBenchmark {
 
         /** True renders: what the judge makes of these is the most that a model can reach. Borders are those of usual windows. */
         static Painter of(SceneRenderer renderer, int size) {
-            return scene -> new Picture(renderer.render(scene, size), USUAL_WINDOW);
+            int window = ImageRequest.of("").window();
+            return scene -> new Picture(renderer.render(scene, size), window);
         }
     }
 

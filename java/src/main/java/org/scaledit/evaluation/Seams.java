@@ -120,7 +120,7 @@ public final class Seams {
 
     private static Optional<Ratio> ratio(List<Differences> all) {
         double beside = all.stream().mapToDouble(Differences::beside).sum();
-        if (all.isEmpty() || beside == 0 || Double.isNaN(beside)) {
+        if (beside == 0) {
             return Optional.empty();
         }
         double value = all.stream().mapToDouble(Differences::across).sum() / beside;

@@ -7,6 +7,7 @@ import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.IntPredicate;
+import org.scaledit.attention.NativeAttention;
 import org.scaledit.checkpoint.CheckpointException;
 import org.scaledit.checkpoint.Config;
 import org.scaledit.checkpoint.ModelDirectory;
@@ -212,7 +213,8 @@ final class ModelRecipeFile {
 
     private static Transformer transformer(Config config, Text text, int tile, int smallest, Data data) {
         int headDim = config.integer("head_dim");
-        config.require(headDim == 64 || headDim == 128, "head_dim", headDim, "64 or 128, which attention is made for");
+        config.require(
+                NativeAttention.takesHeadDim(headDim), "head_dim", headDim, "64 or 128, which attention is made for");
         List<Integer> axes = integers(config, "axes", 3, value -> value > 0 && value % 2 == 0, "three even numbers");
         config.require(
                 axes.stream().mapToInt(Integer::intValue).sum() == headDim,
